@@ -1,0 +1,33 @@
+"""LayerFlow: from one prompt per layer to a transparent foreground, a clean background and the blended video.
+
+The attributes load when they are first used, so that `import layerflow` and `layerflow --help` stay fast.
+"""
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .layered_video import LayeredVideo
+    from .pipeline import LayerFlowPipeline
+
+try:
+    __version__ = version("layerflow")
+except PackageNotFoundError:  # a source tree on the path, not installed
+    __version__ = "0.0.0+source"
+
+__all__ = ["LayerFlowPipeline", "LayeredVideo", "__version__"]
+
+_HOMES = {"LayerFlowPipeline": ".pipeline", "LayeredVideo": ".layered_video"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name], __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,42 @@
+"""The command line: parse, call, report. `layerflow --help` imports no torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+import typer
+
+from .commands import app
+from .errors import exit_code, sentence
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code: 0, 2 for a user's mistake, 1 for anything else that failed."""
+    with warnings.catch_warnings():
+        # What our own code warns of is for the user; what libraries warn of is for programmers.
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", category=UserWarning, module="layerflow")
+        warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)  # type: ignore[assignment]
+        try:
+            code = app(args=arguments, prog_name="layerflow", standalone_mode=False)
+        except (KeyboardInterrupt, typer.Abort):
+            code = 130
+        except Exception as error:
+            if os.environ.get("LAYERFLOW_DEBUG") == "1":
+                raise
+            print(f"layerflow: {sentence(error)}", file=sys.stderr)
+            return exit_code(error)
+    if code == 130:
+        print("layerflow: interrupted", file=sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """The `layerflow` command."""
+    sys.exit(run())
+
+
+__all__ = ["app", "main", "run"]

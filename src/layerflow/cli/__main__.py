@@ -1,0 +1,5 @@
+"""`python -m layerflow.cli`, the same as `layerflow`."""
+
+from . import main
+
+main()

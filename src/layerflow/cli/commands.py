@@ -1,0 +1,197 @@
+"""The commands. Each parses, calls and reports; what needs torch is imported inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Alpha, Background, Blended, Foreground, RunOptions, with_run_options
+
+app = typer.Typer(
+    help="Layered video: a transparent foreground, a clean background and the blended video.\n\n"
+    "    layerflow generate --foreground 'a red balloon rising' --background 'green hills' -o out/balloon",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from .. import __version__
+
+        print(f"layerflow {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _layerflow(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+@with_run_options
+def generate(foreground: Foreground, background: Background, options: RunOptions, blended: Blended = None) -> None:
+    """Make all layers from prompts.
+
+    [bold]Example[/]: layerflow generate --foreground "a red balloon rising" --background "green hills under
+    a blue sky" -o out/balloon --format prores
+    """
+    _run({}, (foreground, background, blended), options)
+
+
+@app.command()
+@with_run_options
+def decompose(
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The blended video to take apart.")],
+    options: RunOptions,
+    foreground: Foreground = "",
+    background: Background = "",
+    blended: Blended = None,
+) -> None:
+    """Take a video apart into foreground, alpha and background. Prompts help but are not needed.
+
+    [bold]Example[/]: layerflow decompose clip.mp4 --foreground "a red balloon" -o out/apart
+    """
+    _run({"blended": video}, (foreground, background, blended), options)
+
+
+@app.command("add-background")
+@with_run_options
+def add_background(
+    video: Annotated[Path, typer.Argument(metavar="FOREGROUND", help="A video with alpha, or see --alpha.")],
+    background: Background,
+    options: RunOptions,
+    foreground: Foreground = "",
+    blended: Blended = None,
+    alpha: Alpha = None,
+) -> None:
+    """Make a background, and the blended video, for a foreground that has alpha.
+
+    [bold]Example[/]: layerflow add-background balloon.mov --background "snowy hills at dusk" -o out/snow
+    """
+    _run(
+        {"foreground": video, "alpha": alpha or video}, (foreground, background, blended), options
+    )
+
+
+@app.command("add-foreground")
+@with_run_options
+def add_foreground(
+    video: Annotated[Path, typer.Argument(metavar="BACKGROUND", help="The background, a video or a still.")],
+    foreground: Foreground,
+    options: RunOptions,
+    background: Background = "",
+    blended: Blended = None,
+) -> None:
+    """Make a foreground with alpha, and the blended video, for a background.
+
+    [bold]Example[/]: layerflow add-foreground hills.mp4 --foreground "a red balloon rising" -o out/added
+    """
+    _run({"background": video}, (foreground, background, blended), options)
+
+
+@app.command()
+@with_run_options
+def complete(
+    given: Annotated[
+        list[str],
+        typer.Option(
+            metavar="CLIP=VIDEO",
+            help="A clip that is there: foreground, alpha, background or blended; may be repeated.",
+        ),
+    ],
+    options: RunOptions,
+    foreground: Foreground = "",
+    background: Background = "",
+    blended: Blended = None,
+) -> None:
+    """Make whatever is missing, from any set of clips.
+
+    [bold]Example[/]: layerflow complete --given background=hills.mp4 --given alpha=matte.mp4 --foreground
+    "a red balloon" -o out/completed
+    """
+    from .given import parse_given
+
+    _run(parse_given(given), (foreground, background, blended), options)
+
+
+def _run(sources: dict[str, Path], prompts: tuple[str, str, str | None], options: RunOptions) -> None:
+    from .generation import run_model
+
+    run_model(sources, *prompts, options)
+
+
+@app.command()
+def compose(
+    foreground: Annotated[Path, typer.Argument(metavar="FOREGROUND", help="A video with alpha, or see --alpha.")],
+    background: Annotated[Path, typer.Argument(metavar="BACKGROUND", help="A video or a still.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write; its end names the format.")],
+    alpha: Alpha = None,
+    format: Annotated[str | None, typer.Option(metavar="NAME", help="Format, where the file's name does not tell.")] = None,
+    fit: Annotated[bool, typer.Option("--fit", help="Crop and resize the background to the foreground's size.")] = False,
+    frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N frames of both.")] = None,
+    fps: Annotated[float | None, typer.Option(metavar="RATE", help="Resample both to this rate.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
+) -> None:
+    """Lay a foreground over a background: alpha * foreground + (1 - alpha) * background, without a model.
+
+    [bold]Example[/]: layerflow compose out/balloon/foreground.webm beach.mp4 -o balloon-on-beach.mp4
+    """
+    from .composing import compose_files
+
+    compose_files(foreground, alpha, background, output, format, fit, frames, fps, overwrite)
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train; see recipes/.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for runs.")] = Path("runs"),
+) -> None:
+    """Train a model by a recipe: checkpoints, sample sheets, curves for TensorBoard, the model at the end.
+
+    [bold]Example[/]: layerflow train recipes/mini.yaml --resume
+    """
+    from .training import train_recipe
+
+    train_recipe(recipe, resume, output)
+
+
+@app.command("eval")
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="mini, a model folder, or a hub id.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the report.")] = Path("out/eval"),
+    samples: Annotated[int | None, typer.Option(min=1, metavar="N", help="Scenes per figure.", show_default="all")] = None,
+) -> None:
+    """Measure a model on held-out scenes: figures beside trivial baselines, as JSON and an HTML page.
+
+    [bold]Example[/]: layerflow eval mini -o out/eval --samples 20
+    """
+    from .measuring import evaluate_model
+
+    evaluate_model(model, output, samples)
+
+
+@app.command()
+def info(
+    what: Annotated[str | None, typer.Argument(metavar="[MODEL|FILE]", help="A model, a video, or a folder of layers.")] = None,
+) -> None:
+    """Say what a model, a video or a folder of layers is; alone, what is installed here.
+
+    [bold]Example[/]: layerflow info out/balloon/foreground.webm
+    """
+    from .information import describe
+
+    for line in describe(what):
+        print(line)
+
+

@@ -1,0 +1,37 @@
+"""Which errors are a user's mistake, and how they are said."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1]
+
+
+class UserError(ValueError):
+    """A command that cannot be carried out as given; the message names the value and the way out."""
+
+
+def is_mistake(error: Exception) -> bool:
+    """Whether the user can mend this: a usage error, an error type of ours, or a ValueError that our code raised."""
+    if hasattr(error, "format_message") or type(error).__module__.split(".")[0] == "layerflow":
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, ValueError) and bool(frames) and PACKAGE in Path(frames[-1].filename).parents
+
+
+def exit_code(error: Exception) -> int:
+    """2 for a user's mistake, else 1."""
+    return 2 if is_mistake(error) else 1
+
+
+def sentence(error: Exception) -> str:
+    """An error in one line."""
+    if hasattr(error, "format_message"):  # a usage error of Typer
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "layerflow"
+        return f"{' '.join(error.format_message().split()).rstrip('.')}; see `{command} --help`."
+    said = " ".join(str(error).split()) or "no message"
+    if is_mistake(error):
+        return said
+    return f"{type(error).__name__}: {said} (LAYERFLOW_DEBUG=1 shows where)"

@@ -1,0 +1,195 @@
+"""Captions in varied words for the three layers of a scene.
+
+What differs from the default is always said (a tint, a motion, a place other than the centre, a background
+colour other than the natural one, a background that moves); a default is said only now and then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .backgrounds import FAMILIES
+
+if TYPE_CHECKING:
+    from .scenes import SceneSpec
+
+MAX_WORDS = 20
+"""No caption is longer than this."""
+
+COLOUR_WORDS: dict[str, tuple[str, ...]] = {
+    "red": ("red", "crimson", "scarlet"),
+    "orange": ("orange",),
+    "yellow": ("yellow", "golden"),
+    "green": ("green", "emerald"),
+    "blue": ("blue", "azure"),
+    "purple": ("purple", "violet"),
+    "pink": ("pink", "rosy"),
+    "white": ("white", "snow-white"),
+    "grey": ("grey", "gray"),
+    "brown": ("brown",),
+    "dark": ("dark", "black"),
+}
+"""The plain word first; the others are used rarely."""
+
+MOTION_WORDS: dict[str, tuple[str, ...]] = {
+    "still": ("standing still", "not moving", "at rest", "staying still"),
+    "moving right": ("moving right", "moving to the right", "going right", "sliding to the right"),
+    "moving left": ("moving left", "moving to the left", "going left", "sliding to the left"),
+    "rising": ("rising", "moving up", "going up", "floating upwards"),
+    "falling": ("falling", "moving down", "going down", "dropping"),
+    "bouncing": ("bouncing", "bouncing up and down", "hopping"),
+    "growing": ("growing", "getting bigger", "growing larger"),
+    "shrinking": ("shrinking", "getting smaller", "growing smaller"),
+    "spinning": ("spinning", "spinning around", "rotating", "turning around"),
+    "swaying": ("swaying", "rocking", "swaying from side to side", "rocking back and forth"),
+}
+
+PLACE_WORDS: dict[str, tuple[str, ...]] = {
+    "centre": ("in the centre", "in the middle", "in the center"),
+    "left": ("on the left", "on the left side", "at the left"),
+    "right": ("on the right", "on the right side", "at the right"),
+    "top": ("at the top", "near the top", "in the upper part"),
+    "bottom": ("at the bottom", "near the bottom", "in the lower part"),
+}
+
+BACKGROUND_WORDS: dict[str, tuple[str, ...]] = {
+    "sky": ("@{c}sky with clouds", "@{c}cloudy sky", "white clouds in @{c}sky", "clouds in @{c}sky"),
+    "hills": (
+        "green hills under @{c}sky", "hills under @{c}sky", "rolling hills below @{c}sky",
+        "@{c}sky over hills",
+    ),
+    "sea": ("the {c}sea", "@{c}sea with waves", "waves on @{c}sea", "the {c}ocean"),
+    "bricks": ("@{c}brick wall", "a wall of {c}bricks", "{c}bricks", "@{c}wall of bricks"),
+    "wood": ("@{c}wooden wall", "{c}wooden planks", "{c}wood", "{c}planks of wood"),
+    "grass": ("{c}grass", "@{c}meadow", "a field of {c}grass", "tall {c}grass"),
+    "stars": (
+        "@{c}night sky with stars", "stars in @{c}night sky", "@{c}starry sky", "@{c}sky full of stars",
+    ),
+    "skyline": (
+        "a city under @{c}sky", "a city skyline under @{c}sky", "tall buildings under @{c}sky",
+        "@{c}sky over a city",
+    ),
+    "dots": (
+        "@{a}background with {b} polka dots", "{b} polka dots on {a}", "{b} dots on @{a}background",
+        "@{a}wall with {b} dots",
+    ),
+    "stripes": (
+        "{a}and {b} stripes", "{b} and {a}stripes", "vertical stripes in {a}and {b}",
+        "@{a}and {b} striped wall",
+    ),
+    "checks": (
+        "@{a}and {b} checkerboard", "{a}and {b} checks", "{b} and {a}squares", "@{a}and {b} checkered wall",
+    ),
+    "mountains": (
+        "mountains under @{c}sky", "snowy mountains below @{c}sky", "@{c}sky over mountains",
+        "snowy peaks under @{c}sky",
+    ),
+}  # fmt: skip
+"""In these, @ stands for the article of what follows; {c} is the colour and a space, or nothing; {a} and a
+space, and {b}, are the two colours of a two-coloured family."""
+
+_PASSING = (", panning", ", scrolling by", ", passing by")
+_SCROLLING = (" scrolling", " panning", " sliding past")
+
+BACKGROUND_MOTION_WORDS: dict[str, tuple[str, ...]] = {
+    "sky": (", clouds drifting", ", the clouds drifting", ", with drifting clouds"),
+    "hills": _PASSING,
+    "sea": (", waves rolling", ", the waves rolling", ", with rolling waves"),
+    "bricks": _SCROLLING,
+    "grass": (" swaying in the wind", " moving in the wind", " waving in the breeze"),
+    "stars": (", stars twinkling", ", the stars twinkling", ", with twinkling stars"),
+    "skyline": _PASSING,
+    "dots": _SCROLLING,
+    "stripes": _SCROLLING,
+    "checks": _SCROLLING,
+    "mountains": _PASSING,
+}
+"""What the caption appends for a family that moves of its own."""
+
+_RARE = 0.12  # how often a colour's second word is used
+_SAY_DEFAULT = 0.15  # how often a default is said
+
+
+def _article(words: str) -> str:
+    sounds_like_you = words.startswith(("uni", "ufo"))
+    return f"{'an' if words[0] in 'aeiou' and not sounds_like_you else 'a'} {words}"
+
+
+class _Writer:
+    def __init__(self, spec: SceneSpec, rng: np.random.Generator) -> None:
+        self.spec, self.rng = spec, rng
+
+    def pick(self, options: tuple[str, ...]) -> str:
+        return options[self.rng.integers(len(options))]
+
+    def mostly_first(self, options: tuple[str, ...], share: float = 0.5) -> str:
+        """The plain word with the given share, else any other."""
+        if len(options) == 1 or self.rng.random() < share:
+            return options[0]
+        return self.pick(options[1:])
+
+    def chance(self, share: float) -> bool:
+        return bool(self.rng.random() < share)
+
+    def colour(self, name: str) -> str:
+        return self.mostly_first(COLOUR_WORDS[name], 1 - _RARE)
+
+    def foreground(self) -> str:
+        spec = self.spec
+        noun = self.mostly_first(spec.object.nouns, 0.7)
+        subject = _article(noun if spec.colour is None else f"{self.colour(spec.colour)} {noun}")
+        motion = place = ""
+        if spec.motion != "still" or self.chance(_SAY_DEFAULT):
+            motion = self.mostly_first(MOTION_WORDS[spec.motion])
+        if spec.place != "centre" or self.chance(_SAY_DEFAULT):
+            place = self.mostly_first(PLACE_WORDS[spec.place])
+        if motion and place:
+            templates: tuple[str, ...] = (
+                "{s} {m} {p}", "{s} {m} {p}", "{s} {p}, {m}", "{p}, {s} {m}", "{s} is {m} {p}",
+                "{s}, {m} {p}",
+            )  # fmt: skip
+        elif motion:
+            templates = ("{s} {m}", "{s} {m}", "{s}, {m}", "{s} is {m}", "{s} that is {m}")
+        elif place:
+            templates = ("{s} {p}", "{s} {p}", "{p}, {s}", "{s} is {p}", "{s}, {p}")
+        else:
+            templates = ("{s}", "{s}", "{s}", "one {n}", "just {s}")
+        return self.pick(templates).format(s=subject, m=motion, p=place, n=subject.split(" ", 1)[1])
+
+    def background(self) -> str:
+        spec = self.spec
+        family = FAMILIES[spec.family]
+        words = {"a": "", "b": "", "c": ""}
+        if " and " in spec.background_colour:
+            first, second = spec.background_colour.split(" and ")
+            words["a"], words["b"] = self.colour(first) + " ", self.colour(second)
+        elif spec.background_colour != family.natural or self.chance(2 * _SAY_DEFAULT):
+            words["c"] = self.colour(spec.background_colour) + " "
+        before, article, after = self.pick(BACKGROUND_WORDS[spec.family]).partition("@")
+        text = before.format(**words) + (_article(after.format(**words)) if article else "")
+        text = text.strip()  # "dots on {a}" ends in the space of its colour
+        return text + (self.pick(BACKGROUND_MOTION_WORDS[spec.family]) if spec.background_moves else "")
+
+    def blended(self, foreground: str, background: str) -> str:
+        templates = (
+            "{f}, in front of {b}", "{f} in front of {b}", "{f} against {b}", "{f}, with {b} behind",
+            "{b}, and {f}", "in front of {b}, {f}",
+        )  # fmt: skip
+        return self.pick(templates).format(f=foreground, b=background)
+
+
+def captions(spec: SceneSpec) -> dict[str, str]:
+    """Captions of one scene, a deterministic function of its spec.
+
+    Returns:
+        Texts of at most `MAX_WORDS` words for `foreground`, `background` and `blended`; the blended one
+        is worded on its own, with the same facts.
+    """
+    writer = _Writer(spec, np.random.default_rng([spec.seed, 1]))
+    foreground, background = writer.foreground(), writer.background()
+    blended = writer.blended(writer.foreground(), writer.background())
+    while len(blended.split()) > MAX_WORDS:  # rare: most wordings are shorter
+        blended = writer.blended(writer.foreground(), writer.background())
+    return {"foreground": foreground, "background": background, "blended": blended}

@@ -1,0 +1,188 @@
+"""The seeded, endless source of perfect layered clips that `mini` is trained and measured on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+
+from .backgrounds import FAMILIES, background
+from .captions import captions
+from .motions import BASE_WIDTH, MOTION_PLACES, MOTIONS, UNITS, MotionParams
+from .objects import EXTRA_OBJECTS, OBJECTS, ObjectSpec
+from .sprites import FOREGROUND_COLOURS, draw
+
+Split = Literal["train", "held_out_objects", "held_out_combinations", "held_out_family"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+_HELD_OUT_SHARE = 20  # one combination in this many is held out
+_TINTED = 0.5
+_MOVING_BACKGROUND = 0.35
+_NATURAL_COLOUR = 0.4
+
+
+@dataclass(frozen=True)
+class SceneSpec:
+    """Everything that determines a scene."""
+
+    object: ObjectSpec
+    """What stands in the foreground."""
+    colour: str | None
+    """A name of `FOREGROUND_COLOURS`, or None for its own colours."""
+    motion: str
+    """A name of `MOTIONS`."""
+    place: str
+    """A name of `PLACES`."""
+    family: str
+    """A name of `FAMILIES`."""
+    background_colour: str
+    """One of the family's colours."""
+    background_moves: bool
+    """Whether the background moves of its own."""
+    seed: int
+    """Fixes the jitter, the background's layout and the captions' wording."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A rendered scene; float32 tensors in [0, 1], F frames of H by W pixels."""
+
+    spec: SceneSpec
+    captions: dict[str, str]
+    """Prompts for `foreground`, `background` and `blended`."""
+    foreground: torch.Tensor
+    """(F, 3, H, W), straight colour; 0.5 grey where alpha is 0."""
+    alpha: torch.Tensor
+    """(F, 1, H, W)."""
+    background: torch.Tensor
+    """(F, 3, H, W)."""
+    blended: torch.Tensor
+    """(F, 3, H, W), exactly alpha * foreground + (1 - alpha) * background."""
+
+
+def is_held_out(name: str, family: str, motion: str) -> bool:
+    """Whether this combination of object, family and motion is kept from training (about 5 % are)."""
+    digest = hashlib.sha256(f"{name}|{family}|{motion}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") % _HELD_OUT_SHARE == 0
+
+
+@lru_cache(maxsize=8)
+def _combinations(split: Split, objects: str) -> tuple[tuple[ObjectSpec, str, str], ...]:
+    """All (object, family, motion) of a split."""
+    pool = OBJECTS if objects == "core" else OBJECTS + EXTRA_OBJECTS
+    pool = tuple(entry for entry in pool if entry.held_out == (split == "held_out_objects"))
+    families = tuple(name for name in FAMILIES if FAMILIES[name].held_out == (split == "held_out_family"))
+    every = ((entry, family, motion) for entry in pool for family in families for motion in MOTIONS)
+    if split == "held_out_combinations":
+        return tuple(c for c in every if is_held_out(c[0].name, *c[1:]))
+    if split == "train":
+        return tuple(c for c in every if not is_held_out(c[0].name, *c[1:]))
+    return tuple(every)
+
+
+class SceneSource:
+    """Scenes by number: the same (seed, index) is the same scene, everywhere and always.
+
+    Args:
+        split: `train`, or one of the held-out kinds of scene, which `train` never yields.
+        size: height and width of the frames in pixels.
+        frames: frames of a clip.
+        objects: `core`, or `all` to include `EXTRA_OBJECTS`.
+
+    Raises:
+        ValueError: an argument is not one of the above.
+    """
+
+    def __init__(
+        self,
+        split: Split = "train",
+        size: int = 64,
+        frames: int = 8,
+        objects: Literal["core", "all"] = "core",
+    ) -> None:
+        if split not in SPLITS:
+            raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
+        if objects not in ("core", "all"):
+            raise ValueError(f"objects {objects!r} is neither 'core' nor 'all'")
+        if size < 8 or frames < 1:
+            raise ValueError(f"size {size} and frames {frames} must be at least 8 and 1")
+        self.split, self.size, self.frames, self.objects = split, size, frames, objects
+        self._choices = _combinations(split, objects)
+
+    def spec(self, index: int, seed: int) -> SceneSpec:
+        """What scene number `index` of stream `seed` shows; both are non-negative."""
+        rng = np.random.default_rng([seed, index, SPLITS.index(self.split), self.objects == "all"])
+        entry, family, motion = self._choices[rng.integers(len(self._choices))]
+        colour = None
+        if rng.random() < _TINTED:
+            colour = tuple(FOREGROUND_COLOURS)[rng.integers(len(FOREGROUND_COLOURS))]
+        places = MOTION_PLACES[motion]
+        # The centre, which captions do not have to say, more often than chance.
+        place = "centre" if rng.random() < 0.4 else places[rng.integers(len(places))]
+        kind = FAMILIES[family]
+        # An object in the very colour of what is behind it would be a riddle.
+        colours = [name for name in kind.colours if colour not in name.split()]
+        if kind.natural in colours and rng.random() < _NATURAL_COLOUR:
+            background_colour = kind.natural
+        else:
+            background_colour = colours[rng.integers(len(colours))]
+        moves = bool(rng.random() < _MOVING_BACKGROUND) and kind.moves
+        scene_seed = int(rng.integers(2**62))
+        return SceneSpec(entry, colour, motion, place, family, background_colour, moves, scene_seed)
+
+    def render(self, spec: SceneSpec, frame_indices: Sequence[int] | None = None) -> Scene:
+        """Draws a scene, or only the named frames of it.
+
+        Raises:
+            MissingFontError: the emoji font is not installed.
+            IndexError: a frame index is outside of the clip.
+        """
+        indices = range(self.frames) if frame_indices is None else frame_indices
+        for i in indices:
+            if not 0 <= i < self.frames:
+                raise IndexError(f"frame {i} is not in a clip of {self.frames} frames")
+        times = [i / max(self.frames - 1, 1) for i in indices]
+        behind = background(
+            spec.family,
+            spec.background_colour,
+            moves=spec.background_moves,
+            seed=spec.seed,
+            t=times,
+            size=self.size,
+        )
+        rng = np.random.default_rng([spec.seed, 3])
+        dx, dy = rng.uniform(-2, 2, 2)
+        params = MotionParams(spec.place, dx, dy, 1 + rng.uniform(-0.06, 0.06))
+        unit = self.size / UNITS
+        sprites = []
+        for t in times:
+            x, y, scale, angle = MOTIONS[spec.motion](t, params)
+            width = scale * BASE_WIDTH * unit
+            sprites.append(draw(spec.object, spec.colour, self.size, x * unit, y * unit, width, angle))
+        rgba = np.stack(sprites)  # (F, H, W, 4), premultiplied
+        cover = rgba[..., 3:]
+        straight = np.where(cover > 0, rgba[..., :3] / np.maximum(cover, 1 / 255), np.float32(0.5))
+
+        alpha = _to_tensor(cover)
+        foreground = _to_tensor(straight)
+        backdrop = _to_tensor(behind)
+        blended = alpha * foreground + (1 - alpha) * backdrop
+        return Scene(spec, captions(spec), foreground, alpha, backdrop, blended)
+
+    def prompts(self, index: int, seed: int) -> dict[str, str]:
+        """The captions of scene number `index` of stream `seed`, without drawing it."""
+        return captions(self.spec(index, seed))
+
+    def scene(self, index: int, seed: int, frame_indices: Sequence[int] | None = None) -> Scene:
+        """Scene number `index` of stream `seed`, or only the named frames of it."""
+        return self.render(self.spec(index, seed), frame_indices)
+
+
+def _to_tensor(frames: np.ndarray) -> torch.Tensor:
+    """(F, H, W, C) to a float32 tensor (F, C, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2), dtype=np.float32))

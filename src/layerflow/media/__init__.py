@@ -1,0 +1,24 @@
+"""Files: videos, images and folders of frames, in and out, with alpha. Knows nothing of models."""
+
+from .formats import BEST_FIRST, FORMATS, Format, find_format
+from .layers import load_layers, save_layers
+from .preview import contact_sheet, write_preview
+from .reading import read_video
+from .video import MediaError, ReadLimits, Video
+from .writing import write_video
+
+__all__ = [
+    "BEST_FIRST",
+    "FORMATS",
+    "Format",
+    "MediaError",
+    "ReadLimits",
+    "Video",
+    "contact_sheet",
+    "find_format",
+    "load_layers",
+    "read_video",
+    "save_layers",
+    "write_preview",
+    "write_video",
+]

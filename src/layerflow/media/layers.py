@@ -1,0 +1,266 @@
+"""A layered video as a folder: a file for each layer and format, a preview, and layers.json that says
+what each file is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..layered_video import LayeredVideo, extend_colour, uncompose
+from .formats import BEST_FIRST, FORMATS, Format, find_format
+from .preview import write_preview
+from .reading import read_video
+from .stills import natural_order
+from .video import MediaError
+from .writing import padded_size, write_video
+
+INDEX = "layers.json"
+VERSION = 1
+"""Version of layers.json."""
+COLOUR = "sRGB as displayed, alpha straight, blended = alpha * foreground + (1 - alpha) * background"
+GREY = 0.5
+OVER_GREY = "foreground over mid-grey; its alpha is in the file of layer alpha"
+_LAYERS = ("foreground", "alpha", "background", "blended")
+
+
+def save_layers(
+    video: LayeredVideo,
+    folder: str | Path,
+    formats: Sequence[str] = ("webm",),
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write each layer in each format, `preview.webp` and `layers.json`; return what layers.json says.
+
+    The foreground and its alpha share a file where the format holds alpha; in mp4 the foreground is
+    written over mid-grey and alpha as a file of its own. A missing blend is composed when the other clips
+    are there. The folder gets all files or none; other files in it stay. `metadata` must be JSON.
+
+    Raises:
+        MediaError: a format is unknown or cannot be written.
+        ValueError: no format is named, or metadata is not JSON.
+    """
+    folder = Path(folder)
+    if isinstance(formats, str) or not formats:
+        raise ValueError(f"formats is {formats!r}: it must name at least one of {', '.join(FORMATS)}.")
+    chosen = [find_format(name) for name in dict.fromkeys(formats)]
+    try:
+        kept = json.loads(json.dumps(dict(metadata or {}), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata cannot be kept as JSON ({error}); use plain values.") from error
+    note = "given" if video.blended is not None else "missing"
+    if video.blended is None and None not in (video.foreground, video.alpha, video.background):
+        video, note = video.compose(), "composed from foreground over background"
+    index: dict[str, Any] = {
+        "version": VERSION,
+        "frames": video.frames,
+        "height": video.height,
+        "width": video.width,
+        "fps": float(video.fps),
+        "clips": list(video.clips()),
+        "blended": note,
+        "convention": COLOUR,
+        "preview": "preview.webp",
+        "files": [],
+        "metadata": kept,
+    }
+    with _filled_together(folder) as temporary:
+        for one in chosen:
+            for layer, colour, alpha, meaning in _layers_of(video, one):
+                name = one.name_of(layer)
+                write_video(temporary / name, colour, alpha, video.fps, one.name)
+                index["files"].append(_entry(temporary / name, layer, one, video, alpha, meaning))
+        write_preview(video, temporary / "preview.webp")
+        (temporary / INDEX).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return index
+
+
+def load_layers(folder: str | Path) -> LayeredVideo:
+    """The layered video in a folder, from layers.json, or else from names such as `foreground.webm`.
+
+    Of several files of a layer the deepest lossless one is read. Raises `MediaError` when there is none,
+    or when the files do not fit together.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MediaError(f"{folder}: there is no such folder; name one with layer files in it.")
+    index = _read_index(folder)
+    best = _best_files(folder, index)
+    if not best:
+        wanted = ", ".join(FORMATS["webm"].name_of(layer) for layer in ("foreground", "background"))
+        raise MediaError(f"{folder}: it holds no layers; put files such as {wanted} into it.")
+    clips: dict[str, Tensor] = {}
+    fps = float(index["fps"]) if index else None
+    for layer, (path, one) in best.items():
+        if layer == "alpha" and "alpha" in clips:
+            continue  # it came with the foreground
+        shown = read_video(path, fps=fps)
+        fps = fps or (None if one.folder else shown.fps)
+        clips[layer] = shown.colour.mean(dim=1, keepdim=True) if layer == "alpha" else shown.colour
+        if layer == "foreground" and shown.alpha is not None:
+            clips["alpha"] = shown.alpha
+    if index:
+        clips = {name: _as_saved(clip, index) for name, clip in clips.items()}
+    if "foreground" in clips and "alpha" in clips and not best["foreground"][1].alpha:
+        grey = torch.full_like(clips["foreground"], GREY)
+        try:
+            straight = uncompose(clips["foreground"], clips["alpha"], grey)
+        except RuntimeError as error:
+            raise MediaError(
+                f"{folder}: foreground and alpha differ in frames or size; resize one."
+            ) from error
+        clips["foreground"] = extend_colour(straight, clips["alpha"])
+    try:
+        return LayeredVideo(**clips, fps=fps or 8.0)
+    except ValueError as error:
+        raise MediaError(f"{folder}: its layers do not fit together: {error}") from error
+
+
+def _layers_of(video: LayeredVideo, one: Format) -> Iterator[tuple[str, Tensor, Tensor | None, str]]:
+    """Layer, colour, alpha and what alpha is, for each file of a format."""
+    foreground, alpha = video.foreground, video.alpha
+    if foreground is not None and alpha is not None and one.alpha:
+        yield "foreground", foreground, alpha, "straight"
+    elif foreground is not None and alpha is not None:
+        yield "foreground", video.over((GREY, GREY, GREY)), None, OVER_GREY
+    elif foreground is not None:
+        yield "foreground", foreground, None, "none"
+    if alpha is not None and (foreground is None or not one.alpha):
+        yield "alpha", alpha.expand(-1, 3, -1, -1), None, "this file: 0 transparent, 1 opaque"
+    if video.background is not None:
+        yield "background", video.background, None, "none"
+    if video.blended is not None:
+        yield "blended", video.blended, None, "none"
+
+
+def _entry(
+    path: Path, layer: str, one: Format, video: LayeredVideo, alpha: Tensor | None, meaning: str
+) -> dict[str, Any]:
+    height, width = padded_size(one, video.height, video.width)
+    files = sorted(path.iterdir(), key=natural_order) if one.folder else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.read_bytes())
+    return {
+        "name": path.name,
+        "layer": layer,
+        "format": one.name,
+        "codec": one.codec if one.codec != "pillow" else one.name,
+        "pixels": one.alpha_pixels if alpha is not None else one.pixels,
+        "bits": one.bits,
+        "lossless": one.lossless,
+        "colour": one.convention,
+        "alpha": meaning,
+        "frames": video.frames,
+        "fps": float(video.fps),
+        "height": height,
+        "width": width,
+        "bytes": sum(file.stat().st_size for file in files),
+        "sha256": digest.hexdigest(),
+    }
+
+
+@contextmanager
+def _filled_together(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder; move what is in it into `folder` when the block ends well, the index last.
+
+    When a move fails, those done are undone.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise MediaError(f"{folder}: a file is in the way; choose another name for the folder.")
+    temporary = folder.with_name(f".{uuid.uuid4().hex[:12]}")
+    old = temporary / ".old"
+    moved: list[Path] = []
+    try:
+        old.mkdir(parents=True)
+        yield temporary
+        folder.mkdir(parents=True, exist_ok=True)
+        made = sorted((path for path in temporary.iterdir() if path != old), key=lambda p: p.name == INDEX)
+        try:
+            for path in made:
+                target = folder / path.name
+                if target.exists():
+                    os.replace(target, old / path.name)
+                moved.append(target)
+                os.replace(path, target)
+        except OSError:
+            for target in reversed(moved):
+                if target.exists():
+                    os.replace(target, temporary / target.name)
+                if (old / target.name).exists():
+                    os.replace(old / target.name, target)
+            raise
+    except OSError as error:
+        raise MediaError(
+            f"{folder}: it cannot be written ({error.strerror or error}); check the space and the rights."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _read_index(folder: Path) -> dict[str, Any] | None:
+    path = folder / INDEX
+    if not path.exists():
+        return None
+    try:
+        index = json.loads(path.read_text("utf-8"))
+        version = index["version"]
+        if version != VERSION:
+            raise MediaError(
+                f"{path}: it is of version {version} but {VERSION} is read here; save the layers again, "
+                "or remove the file to read the layers by their names."
+            )
+        for key in ("frames", "height", "width"):
+            index[key] = int(index[key])
+        float(index["fps"])
+        for file in index["files"]:
+            if Path(file["name"]).name != file["name"] or file["format"] not in FORMATS:
+                raise KeyError(file["name"])
+            if file["layer"] not in _LAYERS:
+                raise KeyError(file["layer"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, MediaError):
+            raise
+        raise MediaError(
+            f"{path}: it is damaged ({error!r}); remove it to read the layers by their names."
+        ) from error
+    return index
+
+
+def _best_files(folder: Path, index: dict[str, Any] | None) -> dict[str, tuple[Path, Format]]:
+    """The file to read for each layer."""
+    if index is not None:
+        there = {(file["layer"], file["format"]): folder / file["name"] for file in index["files"]}
+        for path in there.values():
+            if not path.exists():
+                raise MediaError(
+                    f"{path}: layers.json names it but it is missing; put it back, or save the layers again."
+                )
+    else:
+        there = {
+            (layer, name): folder / FORMATS[name].name_of(layer) for layer in _LAYERS for name in BEST_FIRST
+        }
+    best: dict[str, tuple[Path, Format]] = {}
+    for layer in _LAYERS:
+        for name in BEST_FIRST:
+            path = there.get((layer, name))
+            if path is not None and path.exists():
+                best[layer] = (path, FORMATS[name])
+                break
+    return best
+
+
+def _as_saved(clip: Tensor, index: Mapping[str, Any]) -> Tensor:
+    """Without what a format added: padding to even sizes, or, in WebP, equal frames merged into one."""
+    if clip.shape[0] == 1:
+        clip = clip.expand(index["frames"], -1, -1, -1).clone()
+    return clip[: index["frames"], :, : index["height"], : index["width"]]

@@ -1,0 +1,100 @@
+"""Pictures for people: a moving contact sheet of all layers, and a static one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from ..layered_video import LayeredVideo, blend
+from .video import MediaError
+from .writing import save_webp, whole_or_not_at_all
+
+CELL = 192
+"""Pixels of a cell's longer side, about."""
+GAP = 4
+"""Pixels between cells."""
+PAPER = 0.12
+"""Grey between cells."""
+
+
+def write_preview(video: LayeredVideo, path: str | Path, scale: float | None = None) -> Path:
+    """A moving contact sheet, animated WebP: foreground on a checkerboard, alpha as grey, background and
+    blended side by side; clips that are missing are left out.
+
+    `scale` is the size of a cell by that of the video; when None, cells are about 192 pixels.
+    Raises `MediaError` when the file cannot be written.
+    """
+    path = Path(path)
+    cells = [_fit(cell, scale) for cell in _cells(video).values()]
+    sheets = [_image(_row([cell[index] for cell in cells])) for index in range(video.frames)]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_or_not_at_all(path, lambda _: False) as temporary:
+            save_webp(temporary, sheets, video.fps, lossless=False, quality=85, method=3)
+    except OSError as error:
+        raise MediaError(
+            f"{path}: it cannot be written ({error.strerror or error}); check the space and the rights."
+        ) from error
+    return path
+
+
+def contact_sheet(video: LayeredVideo, columns: int = 8, scale: float | None = None) -> Image.Image:
+    """A static sheet: a row for each clip, up to `columns` frames spread over time, first and last
+    among them. `scale` as in `write_preview`, but cells are about 96 pixels when None."""
+    if columns < 1:
+        raise ValueError(f"columns is {columns}: it must be at least 1.")
+    count = min(columns, video.frames)
+    chosen = torch.linspace(0, video.frames - 1, count).round().long().tolist()
+    rows = []
+    for cell in _cells(video).values():
+        fitted = _fit(cell[chosen], scale, CELL // 2)
+        rows.append(_row(list(fitted), outer=0))
+    width = rows[0].shape[-1]
+    gap = torch.full((3, GAP, width), PAPER)
+    stacked = torch.cat([part for row in rows for part in (row, gap)][:-1], dim=1)
+    return _image(F.pad(stacked, (GAP,) * 4, value=PAPER))
+
+
+def _cells(video: LayeredVideo) -> dict[str, Tensor]:
+    """(F, 3, H, W) of each clip as a person should see it."""
+    cells = {name: clip.detach().cpu() for name, clip in video.clips().items()}
+    if "foreground" in cells and "alpha" in cells:
+        board = _checkerboard(video.height, video.width)
+        cells["foreground"] = blend(cells["foreground"], cells["alpha"], board)
+    if "alpha" in cells:
+        cells["alpha"] = cells["alpha"].expand(-1, 3, -1, -1)
+    return cells
+
+
+def _checkerboard(height: int, width: int) -> Tensor:
+    """(1, 3, H, W) of light and dark squares, twelve along the longer side."""
+    square = max(1, round(max(height, width) / 12))
+    rows, columns = torch.arange(height) // square, torch.arange(width) // square
+    odd = (rows[:, None] + columns[None, :]) % 2
+    return (0.6 + 0.2 * odd.float()).expand(1, 3, -1, -1)
+
+
+def _fit(clip: Tensor, scale: float | None, cell: int = CELL) -> Tensor:
+    """Small clips grow by a whole factor with hard pixels, so that each pixel can be judged."""
+    height, width = clip.shape[-2:]
+    factor = cell / max(height, width) if scale is None else scale
+    if factor <= 0:
+        raise ValueError(f"scale is {scale}: it must be above 0.")
+    if factor >= 2:
+        return F.interpolate(clip, scale_factor=float(round(factor)), mode="nearest")
+    size = (max(1, round(height * factor)), max(1, round(width * factor)))
+    return F.interpolate(clip, size=size, mode="bicubic", antialias=True).clamp(0, 1)
+
+
+def _row(cells: list[Tensor], outer: int = GAP) -> Tensor:
+    gap = torch.full((3, cells[0].shape[-2], GAP), PAPER)
+    row = torch.cat([part for cell in cells for part in (cell, gap)][:-1], dim=2)
+    return F.pad(row, (outer,) * 4, value=PAPER)
+
+
+def _image(picture: Tensor) -> Image.Image:
+    return Image.fromarray((picture * 255 + 0.5).floor().byte().permute(1, 2, 0).contiguous().numpy())

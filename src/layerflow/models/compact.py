@@ -1,0 +1,331 @@
+"""The mini's backbone: a diffusion transformer between a convolutional stem and head.
+
+Clips are pixel-aligned, so convolutions that see all clips of a frame at one place carry the pixels; the
+transformer between them keeps every clip as its own tokens and ties clips and frames together by full
+attention. It predicts clean clips (x-prediction, arXiv 2511.13720).
+
+Letters in shape comments: B batch, K clips, F frames of one clip, L layers (prompts), S text tokens,
+C channels, H height, W width, P tokens of one frame of one clip, D transformer width, E conditioning width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.cache_utils import CacheMixin
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from .layout import CLIPS, LAYER_OF_CLIP, LAYERS, Layout
+
+
+def sinusoid(values: Tensor, dim: int, max_period: float = 1000.0) -> Tensor:
+    """Values (...) to sines and cosines (..., dim); a period runs from 2 pi to `max_period`."""
+    frequencies = torch.exp(-math.log(max_period) * torch.arange(dim // 2, device=values.device) / (dim // 2))
+    angles = values[..., None].float() * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+class FrameAttentionPool(nn.Module):
+    """Adds to every frame what the frames of the clip show at that pixel, weighted by a learned score.
+
+    A background hidden in one frame is often seen in another: the score may learn to prefer those frames.
+    """
+
+    def __init__(self, channels: int, groups: int = 8) -> None:
+        super().__init__()
+        self.groups = groups
+        self.to_score = nn.Conv2d(channels, groups, 1)
+        self.to_value = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.to_value.weight)
+        nn.init.zeros_(self.to_value.bias)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        n, c, h, w = x.shape
+        score = self.to_score(x).view(n // frames, frames, self.groups, 1, h, w).softmax(dim=1)
+        value = self.to_value(x).view(n // frames, frames, self.groups, c // self.groups, h, w)
+        pooled = (score * value).sum(dim=1, keepdim=True).expand_as(value)  # (B, F, G, C/G, H, W)
+        return x + pooled.reshape(n, c, h, w)
+
+
+class ConvBlock(nn.Module):
+    """Residual block of two 3x3 convolutions, modulated by the conditioning vector of its frame."""
+
+    def __init__(self, channels: int, cond_dim: int, pool_frames: bool = False) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(8, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.pool = FrameAttentionPool(channels) if pool_frames else None
+        self.modulation = nn.Linear(cond_dim, 2 * channels)
+        self.norm2 = nn.GroupNorm(8, channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor, cond: Tensor, frames: int) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        if self.pool is not None:
+            h = self.pool(h, frames)
+        scale, shift = self.modulation(cond)[:, :, None, None].chunk(2, dim=1)
+        h = self.norm2(h) * (1 + scale) + shift
+        return x + self.conv2(F.silu(h))
+
+
+class Attention(nn.Module):
+    """Multi-head attention through diffusers' dispatcher, so that any of its backends can be chosen."""
+
+    _attention_backend = None
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(dim, dim)
+        self.to_k = nn.Linear(dim, dim)
+        self.to_v = nn.Linear(dim, dim)
+        self.to_out = nn.Linear(dim, dim)
+        self.norm_q = nn.LayerNorm(dim // heads)
+        self.norm_k = nn.LayerNorm(dim // heads)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        context = x if context is None else context
+        q = self.norm_q(self.to_q(x).unflatten(-1, (self.heads, -1)))  # (B, N, heads, D/heads)
+        k = self.norm_k(self.to_k(context).unflatten(-1, (self.heads, -1)))
+        v = self.to_v(context).unflatten(-1, (self.heads, -1))
+        out = dispatch_attention_fn(q, k, v, attn_mask=mask, backend=self._attention_backend)
+        return self.to_out(out.flatten(2))
+
+
+class CompactBlock(nn.Module):
+    """Full attention over all clips and frames, attention of each clip to its layer's prompt, MLP.
+
+    All three are modulated by their clip's timestep and prompt (adaptive layer norm, arXiv 2212.09748).
+    """
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, elementwise_affine=False)
+        self.attn = Attention(dim, heads)
+        self.norm2 = nn.LayerNorm(dim)
+        self.cross_attn = Attention(dim, heads)
+        self.norm3 = nn.LayerNorm(dim, elementwise_affine=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(dim, int(dim * mlp_ratio)), nn.GELU("tanh"), nn.Linear(int(dim * mlp_ratio), dim)
+        )
+        self.modulation = nn.Parameter(torch.zeros(6, dim))
+
+    def forward(
+        self, hidden_states: Tensor, encoder_hidden_states: Tensor, text_mask: Tensor, temb: Tensor
+    ) -> Tensor:
+        """Tokens (B, K, F*P, D), text (B*K, S, D), text mask (B*K, 1, 1, S), modulation (B, K, 6, D)."""
+        b, k, n, d = hidden_states.shape
+        shift1, scale1, gate1, shift2, scale2, gate2 = (temb + self.modulation).unsqueeze(2).unbind(3)
+        x = hidden_states
+        h = self.norm1(x) * (1 + scale1) + shift1  # (B, K, F*P, D)
+        x = x + gate1 * self.attn(h.view(b, k * n, d)).view(b, k, n, d)
+        h = self.norm2(x).view(b * k, n, d)
+        x = x + self.cross_attn(h, encoder_hidden_states, text_mask).view(b, k, n, d)
+        h = self.norm3(x) * (1 + scale2) + shift2
+        return x + gate2 * self.mlp(h)
+
+
+TransformerBlockRegistry.register(
+    CompactBlock, TransformerBlockMetadata(return_hidden_states_index=None, return_encoder_hidden_states_index=None)
+)
+
+
+class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
+    """Layered-video diffusion transformer small enough to train and run on a laptop CPU.
+
+    Implements the backbone interface: packed latents, a timestep per clip, text states per layer and the
+    layout, to a prediction of the clean sequence.
+    """
+
+    _supports_gradient_checkpointing = True
+    _repeated_blocks = ["CompactBlock"]
+    _no_split_modules = ["CompactBlock", "ConvBlock"]
+    prediction_type = "sample"
+
+    @register_to_config
+    def __init__(
+        self,
+        clips: tuple[str, ...] = CLIPS,
+        in_channels: int = 3,
+        sample_size: int = 64,
+        sample_frames: int = 8,
+        patch_size: int = 2,
+        widths: tuple[int, ...] = (48, 128, 192),
+        blocks_down: tuple[int, ...] = (1, 1, 1),
+        blocks_up: tuple[int, ...] = (1, 2, 2),
+        dim: int = 256,
+        num_layers: int = 8,
+        num_heads: int = 4,
+        mlp_ratio: float = 4.0,
+        text_dim: int = 384,
+        cond_dim: int = 256,
+    ) -> None:
+        """
+        Args:
+            clips: clips of the layout, in order.
+            in_channels: channels of a clip; alpha comes repeated over them.
+            sample_size, sample_frames: size the weights were trained at; defaults of the pipeline.
+            patch_size: pixels folded into channels before the first convolution.
+            widths: channels of the convolutional levels, each at half the size of the one before.
+            blocks_down, blocks_up: blocks of each level on the way in and out.
+            dim, num_layers, num_heads, mlp_ratio: the transformer; it works at half the last level's size.
+            text_dim: channels of the text states.
+            cond_dim: width of the conditioning vector (timestep, prompt, frame index).
+        """
+        super().__init__()
+        k = len(clips)
+        planes = (in_channels * (k - 1) + 1) if "alpha" in clips else in_channels * k
+        folded = planes * patch_size**2
+        self.gradient_checkpointing = False
+
+        self.time_embed = nn.Sequential(nn.Linear(128, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim))
+        self.clip_embed = nn.Parameter(torch.randn(k, cond_dim) * 0.02)
+        self.layer_embed = nn.Parameter(torch.randn(len(LAYERS), dim) * 0.02)
+        self.text_proj = nn.Linear(text_dim, dim)
+        self.text_pool = nn.Sequential(nn.Linear(text_dim, 512), nn.GELU("tanh"), nn.Linear(512, cond_dim))
+        self.frame_cond = nn.Linear(64, cond_dim)
+        self.conv_cond = nn.Sequential(nn.Linear(k * cond_dim, 2 * cond_dim), nn.SiLU(), nn.Linear(2 * cond_dim, cond_dim))
+        self.block_cond = nn.Linear(cond_dim, 6 * dim)
+
+        self.stem = nn.Conv2d(folded, widths[0], 3, padding=1)
+        pool_levels = range(len(widths) - 1)  # the last level is as coarse as the tokens that attend over frames
+        self.down = nn.ModuleList(
+            nn.ModuleList(ConvBlock(c, cond_dim, level in pool_levels) for _ in range(n))
+            for level, (c, n) in enumerate(zip(widths, blocks_down, strict=True))
+        )
+        outs = [*widths[1:], k * dim]
+        self.shrink = nn.ModuleList(nn.Conv2d(c, o, 2, stride=2) for c, o in zip(widths, outs, strict=True))
+        self.frame_pos = nn.Linear(64, dim)
+        self.space_pos = nn.Linear(128, dim)
+        self.blocks = nn.ModuleList(CompactBlock(dim, num_heads, mlp_ratio) for _ in range(num_layers))
+        self.norm_out = nn.LayerNorm(dim)
+        self.grow = nn.ModuleList(nn.Conv2d(o, 4 * c, 1) for c, o in zip(widths, outs, strict=True))
+        self.merge = nn.ModuleList(nn.Conv2d(2 * c, c, 1) for c in widths)
+        self.up = nn.ModuleList(
+            nn.ModuleList(ConvBlock(c, cond_dim, level in pool_levels) for _ in range(n))
+            for level, (c, n) in enumerate(zip(widths, blocks_up, strict=True))
+        )
+        self.head_norm = nn.GroupNorm(8, widths[0])
+        self.head = nn.Conv2d(widths[0] + folded, folded, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor,
+        layout: Layout,
+        frame_positions: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """
+        Args:
+            hidden_states: (B, K*F, C, H, W) packed clips in model space, generated ones noised.
+            timestep: (B, K) noise level per clip in [0, 1]; 0 for given clips.
+            encoder_hidden_states: (B, L, S, text_dim) text states per layer, in the order of `LAYERS`.
+            encoder_attention_mask: (B, L, S) bool, True at words.
+            layout: where the clips stand in the sequence.
+            frame_positions: (B, F) position of each frame in its clip, in frames; default 0..F-1. Lets stills
+                stand for any moment of a clip.
+
+        Returns:
+            The predicted clean sequence (B, K*F, C, H, W).
+        """
+        b, k, f = hidden_states.shape[0], len(layout.clips), layout.frames
+        if frame_positions is None:
+            frame_positions = torch.arange(f, device=hidden_states.device).expand(b, f)
+        cond, text, text_mask = self.condition(timestep, encoder_hidden_states, encoder_attention_mask, layout)
+        frame_code = sinusoid(frame_positions / self.config.sample_frames * 100, 64).to(cond.dtype)  # (B, F, 64)
+        conv_cond = self.conv_cond(cond.flatten(1))[:, None] + self.frame_cond(frame_code)
+        conv_cond = F.silu(conv_cond).flatten(0, 1)  # (B*F, E)
+
+        folded = self.fold(hidden_states, layout)  # (B*F, planes*p*p, H/p, W/p)
+        x, skips = self.stem(folded), []
+        for blocks, shrink in zip(self.down, self.shrink, strict=True):
+            for block in blocks:
+                x = block(x, conv_cond, f)
+            skips.append(x)
+            x = shrink(x)
+
+        x = self.transform(x, cond, text, text_mask, frame_code, k)
+
+        for level in reversed(range(len(skips))):
+            x = F.pixel_shuffle(self.grow[level](x), 2)
+            x = self.merge[level](torch.cat([x, skips[level]], dim=1))
+            for block in self.up[level]:
+                x = block(x, conv_cond, f)
+        x = self.head(torch.cat([F.silu(self.head_norm(x)), folded], dim=1))
+        sample = self.unfold(x, b, layout)
+        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+
+    def condition(
+        self, timestep: Tensor, text: Tensor, mask: Tensor, layout: Layout
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Conditioning per clip (B, K, E), its layer's text states (B*K, S, D) and their mask (B*K, 1, 1, S)."""
+        dtype = self.text_proj.weight.dtype
+        text = text.to(dtype)
+        of_clip = [LAYERS.index(LAYER_OF_CLIP[name]) for name in layout.clips]
+        weight = mask.to(dtype)[..., None]
+        pooled = (self.text_pool(text) * weight).sum(2) / weight.sum(2).clamp(min=1)  # (B, L, E)
+        cond = self.time_embed(sinusoid(timestep * 1000, 128, 10000.0).to(dtype))
+        cond = cond + pooled[:, of_clip] + self.clip_embed
+        states = self.text_proj(text) + self.layer_embed[:, None]
+        return cond, states[:, of_clip].flatten(0, 1), mask[:, of_clip].flatten(0, 1)[:, None, None, :]
+
+    def transform(
+        self, x: Tensor, cond: Tensor, text: Tensor, text_mask: Tensor, frame_code: Tensor, k: int
+    ) -> Tensor:
+        """The transformer over one token per clip, frame and cell: (B*F, K*D, h, w) to the same shape."""
+        b, f, d = frame_code.shape[0], frame_code.shape[1], self.config.dim
+        h, w = x.shape[-2:]
+        tokens = x.view(b, f, k, d, h * w).permute(0, 2, 1, 4, 3)  # (B, K, F, P, D)
+        rows = torch.arange(h, device=x.device).repeat_interleave(w) / h
+        columns = torch.arange(w, device=x.device).repeat(h) / w
+        place = torch.cat([sinusoid(rows * 100, 64), sinusoid(columns * 100, 64)], dim=-1).to(x.dtype)
+        tokens = tokens + self.space_pos(place) + self.frame_pos(frame_code)[:, None, :, None]
+        tokens = tokens.reshape(b, k, f * h * w, d)
+        temb = self.block_cond(F.silu(cond)).unflatten(-1, (6, d))  # (B, K, 6, D)
+        for block in self.blocks:
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                tokens = self._gradient_checkpointing_func(block, tokens, text, text_mask, temb)
+            else:
+                tokens = block(tokens, text, text_mask, temb)
+        tokens = self.norm_out(tokens).view(b, k, f, h * w, d).permute(0, 2, 1, 4, 3)  # (B, F, K, D, P)
+        return tokens.reshape(b * f, k * d, h, w).contiguous(memory_format=torch.channels_last)
+
+    def fold(self, sequence: Tensor, layout: Layout) -> Tensor:
+        """Clips side by side in channels, one plane for alpha: (B, K*F, C, H, W) to (B*F, planes*p*p, H/p, W/p)."""
+        clips = layout.unpack(sequence)
+        planes = [clips[n][:, :, :1] if n == "alpha" else clips[n] for n in layout.clips]
+        frames = torch.cat(planes, dim=2).flatten(0, 1)
+        size = 2 ** len(self.config.widths) * self.config.patch_size
+        if frames.shape[-1] % size or frames.shape[-2] % size:
+            height, width = frames.shape[-2:]
+            raise ValueError(f"{width}x{height} pixels do not fit this backbone: both sides must divide by {size}")
+        return F.pixel_unshuffle(frames, self.config.patch_size).contiguous(memory_format=torch.channels_last)
+
+    def unfold(self, x: Tensor, batch: int, layout: Layout) -> Tensor:
+        """The way back of `fold`; `blended` is predicted as a correction of the composite of the other clips."""
+        c = self.config.in_channels
+        planes = F.pixel_shuffle(x, self.config.patch_size)
+        planes = planes.unflatten(0, (batch, layout.frames))  # (B, F, planes, H, W)
+        sizes = [1 if name == "alpha" else c for name in layout.clips]
+        clips = dict(zip(layout.clips, planes.split(sizes, dim=2), strict=True))
+        if set(CLIPS) <= set(clips):
+            over = clips["foreground"] + (0.5 - 0.5 * clips["alpha"]) * clips["background"]
+            clips["blended"] = clips["blended"] + over
+        if "alpha" in clips:
+            clips["alpha"] = clips["alpha"].expand(-1, -1, c, -1, -1)
+        return layout.pack(clips)

@@ -1,0 +1,100 @@
+"""Layout: which clips stand in the model's sequence, in which order. It alone packs and unpacks.
+
+Letters in shape comments: B batch, K clips, F frames of one clip, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from ..layered_video import CLIPS
+
+LAYERS = ("foreground", "background", "blended")
+
+LAYER_OF_CLIP = {"foreground": "foreground", "alpha": "foreground", "background": "background", "blended": "blended"}
+"""The layer whose prompt describes a clip: alpha is part of the foreground layer."""
+
+TASKS: dict[str, frozenset[str]] = {
+    "generate": frozenset(),
+    "decompose": frozenset({"blended"}),
+    "add-background": frozenset({"foreground", "alpha"}),
+    "add-foreground": frozenset({"background"}),
+}
+"""Given clips of each named task; any other proper subset of the clips works too."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The clips of one sample laid one after another in time as one long video (LayerFlow, section 3.1)."""
+
+    frames: int
+    """Latent frames of each clip."""
+    clips: tuple[str, ...] = CLIPS
+    """Clips in the order of the sequence."""
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.clips if name not in LAYER_OF_CLIP]
+        if unknown:
+            raise ValueError(f"unknown clip {unknown[0]!r}; the clips are {', '.join(CLIPS)}")
+        if len(set(self.clips)) != len(self.clips) or not self.clips:
+            raise ValueError(f"a layout wants each clip once and at least one, got {self.clips}")
+        if self.frames < 1:
+            raise ValueError(f"a clip has at least one frame, got {self.frames}")
+
+    @property
+    def length(self) -> int:
+        """Frames of the whole sequence."""
+        return self.frames * len(self.clips)
+
+    def clip_slice(self, name: str) -> slice:
+        """Where a clip stands in the sequence's frames."""
+        start = self.clips.index(name) * self.frames
+        return slice(start, start + self.frames)
+
+    def pack(self, clips: Mapping[str, Tensor]) -> Tensor:
+        """Clips (B, F, C, H, W) by name to one sequence (B, K*F, C, H, W)."""
+        missing = [name for name in self.clips if name not in clips]
+        if missing:
+            raise ValueError(f"clip {missing[0]!r} of the layout was not handed to pack()")
+        for name in self.clips:
+            if clips[name].shape[1] != self.frames:
+                raise ValueError(f"clip {name!r} has {clips[name].shape[1]} frames, the layout {self.frames}")
+        return torch.cat([clips[name] for name in self.clips], dim=1)
+
+    def unpack(self, sequence: Tensor) -> dict[str, Tensor]:
+        """One sequence (B, K*F, C, H, W) to clips (B, F, C, H, W) by name."""
+        if sequence.shape[1] != self.length:
+            raise ValueError(f"the sequence has {sequence.shape[1]} frames, the layout {self.length}")
+        return {name: sequence[:, self.clip_slice(name)] for name in self.clips}
+
+    def given_mask(self, given: Collection[str], device: torch.device | str | None = None) -> Tensor:
+        """Bool (K,): which clips of the layout are given."""
+        unknown = [name for name in given if name not in self.clips]
+        if unknown:
+            raise ValueError(f"given clip {unknown[0]!r} is not in the layout {self.clips}")
+        return torch.tensor([name in given for name in self.clips], device=device)
+
+    def timesteps(self, t: Tensor, given: Tensor) -> Tensor:
+        """A timestep per clip (B, K): 0 for given clips, the sample's t (B,) for generated ones."""
+        return t[:, None] * (~given.expand(t.shape[0], -1)).to(t.dtype)
+
+    def per_frame(self, per_clip: Tensor) -> Tensor:
+        """Values per clip (B, K) spread over the sequence's frames: (B, K*F, 1, 1, 1)."""
+        return per_clip.repeat_interleave(self.frames, dim=1)[:, :, None, None, None]
+
+    def noise(self, like: Tensor, generator: torch.Generator | list[torch.Generator] | None = None) -> Tensor:
+        """Gaussian noise of the sequence's shape; a repeated-channel alpha gets repeated noise.
+
+        Alpha is one number in three channels. With independent noise in each, their mean would show alpha
+        through noise that hides everything else, and a network would learn to read it there and nowhere else.
+        """
+        noise = randn_tensor(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+        if "alpha" in self.clips and like.shape[2] == 3:
+            where = self.clip_slice("alpha")
+            noise[:, where] = noise[:, where, :1]
+        return noise

@@ -1,0 +1,151 @@
+"""The mini's text encoder, and the one function that turns prompts into text states.
+
+Shapes: N prompts, T tokens (with `[CLS]` and `[SEP]`), D = 384 features.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoTokenizer, ElectraConfig, ElectraModel, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import BaseModelOutput
+
+MAX_TOKENS = 32
+"""Longest prompt in tokens, `[CLS]` and `[SEP]` counted: the length the mini is trained at."""
+
+
+class LayerTextEncoderConfig(ElectraConfig):
+    """An `ElectraConfig` with the width of the text states, `projection_dim`."""
+
+    model_type = "layerflow_text_encoder"
+
+    projection_dim: int = 384
+    """Features per token; 384 is the teacher's width."""
+
+    def __init__(self, projection_dim: int = 384, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.projection_dim = projection_dim
+
+
+class LayerTextEncoder(PreTrainedModel):
+    """A small BERT-family encoder with factorised embeddings, and a linear map to the teacher's width.
+
+    Source: the body is ELECTRA-small's (Clark et al. 2020, arXiv:2003.10555); the map lets the token states
+    be compared with the teacher's, as in TinyBERT (Jiao et al. 2020, arXiv:1909.10351, eq. 8).
+    """
+
+    config_class = LayerTextEncoderConfig
+    base_model_prefix = "body"
+    main_input_name = "input_ids"
+    _supports_sdpa = ElectraModel._supports_sdpa  # false in transformers 4.50
+
+    def __init__(self, config: LayerTextEncoderConfig) -> None:
+        super().__init__(config)
+        # The bare encoder, not a head on it: the prefix of its weights is the same in transformers 4 and 5.
+        self.body = ElectraModel(config)
+        self.projection = nn.Linear(config.hidden_size, config.projection_dim)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.body.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.body.set_input_embeddings(value)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Draw new weights as ELECTRA does: normal with `initializer_range`, biases 0, norms 1."""
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=std)
+        elif isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> BaseModelOutput:
+        """Encode tokens.
+
+        Args:
+            input_ids: (N, T) integers.
+            attention_mask: (N, T), 1 or true for a token, 0 or false for padding; all tokens if None.
+
+        Returns:
+            `last_hidden_state` (N, T, D). States at padding are meaningless; `encode_prompts` zeroes them.
+        """
+        hidden = self.body(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return BaseModelOutput(last_hidden_state=self.projection(hidden))  # (N, T, hidden) -> (N, T, D)
+
+
+def pool(states: Tensor, mask: Tensor) -> Tensor:
+    """Mean over the tokens of each prompt: states (N, T, D), mask (N, T) -> (N, D)."""
+    weight = mask.unsqueeze(-1).to(states.dtype)  # (N, T, 1)
+    return (states * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+@torch.no_grad()
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase,
+    encoder: PreTrainedModel,
+    prompts: list[str],
+    max_length: int = MAX_TOKENS,
+) -> tuple[Tensor, Tensor]:
+    """Encode each prompt on its own; prompts share a batch, never attention.
+
+    The empty prompt is `[CLS] [SEP]` and serves as the unconditional prompt of guidance. The encoder is
+    used in evaluation mode and left in the mode it came in, so the result is deterministic.
+
+    Args:
+        tokenizer: the tokenizer that belongs to `encoder`.
+        encoder: `LayerTextEncoder`, or any model with the same call and output.
+        prompts: N texts.
+        max_length: longest prompt in tokens; a longer one is cut, with a warning.
+
+    Returns:
+        States (N, T, D), float32, zero at padding, and the mask (N, T), true at tokens. T is the length of
+        the longest prompt, at most `max_length`. Both lie on the encoder's device.
+
+    Raises:
+        ValueError: `prompts` is empty, or `max_length` leaves no room for a word.
+    """
+    if not prompts:
+        raise ValueError("prompts is empty: give at least one text, '' for no prompt")
+    if max_length < 3:
+        raise ValueError(f"max_length is {max_length}, but [CLS], one word and [SEP] need at least 3")
+    for prompt, ids in zip(prompts, tokenizer(prompts, verbose=False)["input_ids"], strict=True):
+        if len(ids) > max_length:
+            warnings.warn(
+                f"prompt of {len(ids)} tokens is cut to the limit of {max_length} tokens: {prompt!r}",
+                stacklevel=3,
+            )
+    batch = tokenizer(prompts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    ids, mask = batch["input_ids"].to(encoder.device), batch["attention_mask"].to(encoder.device)  # (N, T)
+    was_training = encoder.training
+    encoder.eval()
+    states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()  # (N, T, D)
+    encoder.train(was_training)
+    mask = mask.bool()
+    return states.masked_fill(~mask.unsqueeze(-1), 0.0), mask
+
+
+def load_text_encoder(folder: str | Path) -> tuple[PreTrainedTokenizerBase, LayerTextEncoder]:
+    """Load `tokenizer/` and `text_encoder/` of a model folder, the encoder in float32 and evaluation mode.
+
+    The weights are stored in bfloat16 to keep the package small, and computed with in float32.
+
+    Raises:
+        FileNotFoundError: one of the two folders is missing.
+    """
+    folder = Path(folder)
+    for part in ("tokenizer", "text_encoder"):
+        if not (folder / part).is_dir():
+            raise FileNotFoundError(
+                f"{folder / part} is missing: a model folder holds tokenizer/ and text_encoder/"
+            )
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    encoder = LayerTextEncoder.from_pretrained(folder / "text_encoder", local_files_only=True)
+    return tokenizer, encoder.float().eval()

@@ -1,0 +1,268 @@
+"""The training loop: noise what is generated, keep what is given, learn the clean clips.
+
+One step is a pure function of the state and the step's number, so that a resumed run continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..models.compact import CompactTransformer3DModel
+
+from ..models.text import encode_prompts
+from ..pipeline import LayerFlowPipeline
+from .batches import Batch, SceneBatches, draw_noise_levels
+from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from .recipe import Recipe, RecipeError
+
+Report = Callable[[int, dict[str, float]], None]
+
+
+class PromptStates:
+    """Text states of prompts, each prompt encoded once: captions of a small grammar come again and again."""
+
+    def __init__(self, pipeline: LayerFlowPipeline, capacity: int = 20_000) -> None:
+        self.pipeline, self.capacity = pipeline, capacity
+        self.states: OrderedDict[str, Tensor] = OrderedDict()
+
+    def __call__(self, prompts: list[list[str]], device: torch.device) -> tuple[Tensor, Tensor]:
+        """B x L prompts to states (B, L, S, D) and mask (B, L, S)."""
+        flat = [prompt for sample in prompts for prompt in sample]
+        wanted = list(dict.fromkeys(prompt for prompt in flat if prompt not in self.states))
+        if wanted:
+            states, mask = encode_prompts(self.pipeline.tokenizer, self.pipeline.text_encoder, wanted)
+            for prompt, state, words in zip(wanted, states, mask, strict=True):
+                self.states[prompt] = state[words].clone()
+        rows = [self.states[prompt] for prompt in flat]
+        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        lengths = torch.tensor([row.shape[0] for row in rows])
+        mask = torch.arange(padded.shape[1]) < lengths[:, None]
+        while len(self.states) > self.capacity:
+            self.states.popitem(last=False)
+        shape = (len(prompts), len(prompts[0]), padded.shape[1])
+        return padded.view(*shape, -1).to(device), mask.view(shape).to(device)
+
+
+def learning_rate_at(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, a plateau, then a cosine over the last share `decay` of the steps, to a fiftieth."""
+    warm = min(1.0, (step + 1) / max(1, recipe.warmup))
+    start = recipe.steps * (1 - recipe.decay)
+    progress = max(0.0, (step - start) / max(1.0, recipe.steps - start))
+    return recipe.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def add_noise(batch: Batch, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Noised sequence (B, K*F, C, H, W), given clips clean, and the timestep of each clip (B, K)."""
+    timestep = batch.layout.timesteps(t, batch.given)
+    level = batch.layout.per_frame(timestep)
+    return (1 - level) * batch.sequence + level * noise, timestep
+
+
+def clip_errors(prediction: Tensor, batch: Batch) -> Tensor:
+    """Weighted mean squared error of the clean prediction per sample and clip: (B, K)."""
+    layout = batch.layout
+    error = (prediction.float() - batch.sequence).square().unflatten(1, (len(layout.clips), layout.frames))
+    weight = batch.weight[:, None]  # (B, 1, F, 1, H, W)
+    return (error * weight).mean((2, 3, 4, 5)) / weight.mean((2, 3, 4, 5))
+
+
+def loss_of(errors: Tensor, batch: Batch, t: Tensor, recipe: Recipe) -> Tensor:
+    """Errors of generated clips, weighted by noise level, averaged over clips and samples."""
+    generated = (~batch.given).to(errors.dtype)
+    weight = t.pow(-2).clamp(max=recipe.noise.max_weight)
+    return ((errors * generated).sum(1) / generated.sum(1) * weight).mean()
+
+
+def matte_iou(prediction: Tensor, target: Tensor) -> Tensor:
+    """Intersection over union of two mattes in model space, cut at half: (B, ...) to (B,)."""
+    a, b = prediction.flatten(1) > 0, target.flatten(1) > 0
+    return (a & b).sum(1) / (a | b).sum(1).clamp(min=1)
+
+
+class Trainer:
+    """One run of a recipe in its folder: checkpoints/, samples/, logs for TensorBoard, and the model at the end."""
+
+    def __init__(self, recipe: Recipe, output: Path, resume: bool = False, report: Report | None = None) -> None:
+        self.recipe, self.folder, self.report = recipe, Path(output) / recipe.name, report
+        found = list_checkpoints(self.folder / "checkpoints")
+        if found and not resume:
+            raise RecipeError(
+                f"{self.folder} holds a run already (step {int(found[-1].name.split('-')[1])}); continue it with "
+                "--resume, or choose another --output"
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        set_seed(recipe.seed)
+        self.accelerator = Accelerator(mixed_precision=recipe.precision)
+        self.pipeline = build_pipeline(recipe)
+        self.device = self.accelerator.device
+        model = self.pipeline.transformer.to(self.device, memory_format=torch.channels_last).train()
+        decayed = [p for p in model.parameters() if p.ndim >= 2]
+        others = [p for p in model.parameters() if p.ndim < 2]
+        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.99))
+        self.ema = EMAModel(
+            model.parameters(), decay=recipe.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True
+        )
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.forward = torch.compile(self.model) if recipe.compile else self.model
+        self.states = PromptStates(self.pipeline)
+        self.step = 0
+        if found:
+            self._restore(found[-1])
+
+    def train(self, until: int | None = None) -> None:
+        """Train to the recipe's last step, or to step `until`."""
+        recipe, last = self.recipe, min(until or self.recipe.steps, self.recipe.steps)
+        batches = DataLoader(
+            SceneBatches(recipe), batch_size=None, sampler=range(self.step, last), num_workers=recipe.workers,
+            prefetch_factor=4 if recipe.workers else None, worker_init_fn=_one_thread,
+        )  # fmt: skip
+        meters: dict[str, list[float]] = {}
+        ready = time.perf_counter()
+        for batch in batches:
+            start = time.perf_counter()
+            for name, value in self.train_step(batch).items():
+                meters.setdefault(name, []).append(value)
+            frames = batch.positions.numel()
+            now = time.perf_counter()
+            meters.setdefault("speed/frames_per_second", []).append(frames / (now - ready))
+            meters.setdefault("speed/waited_for_data", []).append((start - ready) / (now - ready))
+            ready = now
+            self.step += 1
+            if self.step % recipe.log_every == 0 or self.step == last:
+                means = {name: sum(values) / len(values) for name, values in meters.items()}
+                self._log({**means, "learning_rate": learning_rate_at(recipe, self.step - 1)})
+                meters.clear()
+            if self.step % recipe.checkpoint_every == 0 or self.step == last:
+                self.save()
+            if self.step % recipe.sample_every == 0:
+                self.sample()
+            if self.step % recipe.checkpoint_every == 0 or self.step % recipe.sample_every == 0:
+                ready = time.perf_counter()
+        if self.step == recipe.steps:
+            self.export(self.folder / "model")
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """One optimiser step; returns what to log."""
+        recipe, device = self.recipe, self.device
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
+        t = draw_noise_levels(recipe, len(batch.tasks), generator)
+        noise = batch.layout.noise(batch.sequence, generator)
+        batch = Batch(
+            batch.sequence.to(device), batch.given.to(device), batch.positions.to(device), batch.weight.to(device),
+            batch.prompts, batch.tasks,
+        )  # fmt: skip
+        t = t.to(device)
+        noised, timestep = add_noise(batch, t, noise.to(device))
+        text, mask = self.states(batch.prompts, device)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(recipe, self.step)
+        with self.accelerator.autocast():
+            prediction = self.forward(noised, timestep, text, mask, batch.layout, batch.positions).sample
+        errors = clip_errors(prediction, batch)
+        loss = loss_of(errors, batch, t, recipe)
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.ema.step(self.model.parameters())
+        if not math.isfinite(float(norm)):
+            raise RuntimeError(f"the gradient is not finite at step {self.step}; lower learning_rate and --resume")
+        return self._meters(batch, prediction.detach(), errors.detach(), t, float(loss), float(norm))
+
+    def _meters(
+        self, batch: Batch, prediction: Tensor, errors: Tensor, t: Tensor, loss: float, norm: float
+    ) -> dict[str, float]:
+        values = {"loss": loss, "gradient_norm": norm}
+        generated = ~batch.given
+        for column, clip in enumerate(batch.layout.clips):
+            if generated[:, column].any():
+                values[f"error/{clip}"] = float(errors[generated[:, column], column].mean())
+        pure = torch.tensor([task == "decompose" for task in batch.tasks], device=t.device) & (t == 1)
+        if pure.any():  # what decides: matte found from pure noise, not read out of a half-noised one
+            where = batch.layout.clip_slice("alpha")
+            iou = matte_iou(prediction[pure][:, where], batch.sequence[pure][:, where])
+            values["decompose/alpha_iou_from_pure_noise"] = float(iou.mean())
+        return values
+
+    def save(self) -> Path:
+        """Write a checkpoint, whole or not at all."""
+        model = self.accelerator.unwrap_model(self.model)
+        tensors = {
+            "model": model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        return save_checkpoint(self.folder / "checkpoints", self.step, tensors, {"recipe": self.recipe.to_dict()})
+
+    def _restore(self, path: Path) -> None:
+        state, info = load_checkpoint(path)
+        model = self.accelerator.unwrap_model(self.model)
+        model.load_state_dict(state["model"])
+        self.ema.load_state_dict(state["ema"])
+        self.ema.to(self.device)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = info["step"]
+
+    def averaged(self) -> LayerFlowPipeline:
+        """The pipeline with the averaged weights in a network of its own."""
+        model = CompactTransformer3DModel.from_config(self.pipeline.transformer.config)
+        self.ema.copy_to(model.parameters())
+        pipeline = LayerFlowPipeline(
+            self.pipeline.tokenizer, self.pipeline.text_encoder, model.eval(), self.pipeline.scheduler
+        )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def export(self, folder: Path) -> None:
+        """Write the averaged weights as a model folder in diffusers layout, bf16."""
+        pipeline = self.averaged()
+        pipeline.transformer.to(torch.bfloat16)
+        pipeline.save_pretrained(folder)
+
+    def sample(self) -> None:
+        """A picture of what the averaged weights make of training scenes, for the person who watches."""
+        from .sheets import write_sample_sheet
+
+        write_sample_sheet(self.averaged(), self.recipe, self.folder / "samples" / f"step-{self.step:06d}.png")
+
+    def _log(self, values: dict[str, float]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        with SummaryWriter(str(self.folder / "logs")) as writer:
+            for name, value in values.items():
+                writer.add_scalar(name, value, self.step)
+        if self.report is not None:
+            self.report(self.step, values)
+
+
+def build_pipeline(recipe: Recipe) -> LayerFlowPipeline:
+    """The pipeline to train: a bundled or loaded text encoder and a fresh or loaded transformer."""
+    tokenizer, text_encoder = LayerFlowPipeline.load_text(recipe.text)
+    if recipe.start_from is not None:
+        model = LayerFlowPipeline.load_transformer(recipe.start_from)
+    else:
+        sizes: dict[str, Any] = {"sample_size": recipe.size, "sample_frames": recipe.clip_frames}
+        model = CompactTransformer3DModel(**{**sizes, **recipe.model})
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+__all__ = ["Trainer", "add_noise", "clip_errors", "learning_rate_at", "loss_of", "matte_iou"]

@@ -1,0 +1,173 @@
+"""Training recipe: a YAML file read into dataclasses, checked before any heavy work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be followed; the message names the key, its value and the way out."""
+
+
+@dataclass(frozen=True)
+class NoiseRecipe:
+    """Noise levels that training sees. Flow matching: x_t = (1 - t) x_0 + t noise."""
+
+    pure: float = 0.25
+    """Share of samples at t = 1. Alpha is smooth and shines through heavy noise, so levels below 1 alone teach
+    a network to read it there instead of from the given clips."""
+    mean: float = 1.2
+    """Mean of the logit-normal distribution of the other samples' t; above 0 is shifted towards noise."""
+    std: float = 1.3
+    """Standard deviation of that logit-normal distribution."""
+    max_weight: float = 4.0
+    """The x-prediction loss is weighted by 1 / t^2 (the loss on velocity, arXiv 2511.13720), at most this."""
+
+
+@dataclass(frozen=True)
+class PhaseRecipe:
+    """One part of the curriculum: how many frames of its clip a sample shows."""
+
+    steps: int
+    """Optimiser steps of the phase."""
+    frames: dict[int, float]
+    """Frames per sample and how often they are drawn. A sample of fewer than all frames shows a random, ordered
+    choice of the clip's frames at their true positions: looks are learnt from cheap stills."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a training run depends on; two runs of one recipe on one machine give the same weights."""
+
+    name: str
+    """Folder under the output folder."""
+    phases: tuple[PhaseRecipe, ...]
+    model: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the backbone, see CompactTransformer3DModel."""
+    text: str = "mini"
+    """Model whose tokenizer and text encoder are used, frozen."""
+    start_from: str | None = None
+    """Model whose transformer weights training starts from; a fresh network where absent."""
+    seed: int = 0
+    size: int = 64
+    """Pixels, height and width."""
+    clip_frames: int = 8
+    """Frames of a whole clip."""
+    frames_per_batch: int = 32
+    """Frames in one optimiser step; a batch holds this many divided by the frames per sample."""
+    tasks: dict[str, float] = field(
+        default_factory=lambda: {
+            "generate": 0.5, "decompose": 0.22, "add-background": 0.08, "add-foreground": 0.08, "any": 0.12,
+        }
+    )  # fmt: skip
+    """How often each set of given clips is drawn; `any` is a random proper subset."""
+    extra_objects: float = 0.5
+    """Share of samples that show an object outside the captions' core vocabulary, where the model sees it given."""
+    noise: NoiseRecipe = field(default_factory=NoiseRecipe)
+    prompt_dropout: float = 0.1
+    """Share of samples without any prompt; guidance needs them."""
+    layer_dropout: float = 0.1
+    """Chance for each single prompt to be left out."""
+    foreground_weight: float = 3.0
+    """Extra loss weight of pixels on and around the foreground."""
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    """Steps of linear warm-up."""
+    decay: float = 0.4
+    """Last share of the steps in which the learning rate falls along a cosine to a fiftieth; 1 is a plain cosine."""
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    ema: float = 0.999
+    """Decay of the moving average of the weights, reached by a warm-up."""
+    precision: str = "no"
+    """Accelerate's mixed precision: no, bf16, fp16."""
+    compile: bool = False
+    workers: int = 1
+    """Processes that render scenes."""
+    log_every: int = 20
+    checkpoint_every: int = 200
+    sample_every: int = 1000
+    sample_steps: int = 16
+
+    def __post_init__(self) -> None:
+        from ..models.layout import TASKS
+
+        for task in self.tasks:
+            if task not in TASKS and task != "any":
+                raise RecipeError(f"tasks: unknown task {task!r}; the tasks are {', '.join(TASKS)} and any")
+        if not self.phases or self.steps < 1:
+            raise RecipeError("phases: a recipe wants at least one phase with at least one step")
+        for phase in self.phases:
+            for frames in phase.frames:
+                if not 1 <= frames <= self.clip_frames or self.frames_per_batch % frames:
+                    raise RecipeError(
+                        f"phases: {frames} frames per sample; it must be at most clip_frames={self.clip_frames} and "
+                        f"divide frames_per_batch={self.frames_per_batch}"
+                    )
+        if not 0 <= self.noise.pure <= 1:
+            raise RecipeError(f"noise.pure is a share between 0 and 1, got {self.noise.pure}")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_at(self, step: int) -> PhaseRecipe:
+        """The phase that a step falls in."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase
+            step -= phase.steps
+        return self.phases[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """Read a recipe; unknown keys, wrong types and values out of range raise RecipeError."""
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise RecipeError(f"recipe {path} does not exist; the ones that come along are in recipes/") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path} is not readable as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"recipe {path} must hold keys and values, see recipes/mini.yaml")
+    return read_dataclass(Recipe, {"name": path.stem, **values, **(overrides or {})}, str(path))
+
+
+def read_dataclass(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    """A (nested) dataclass from plain values, with errors that name the key."""
+    if not isinstance(values, Mapping):
+        raise RecipeError(f"{where}: expected keys and values, got {values!r}")
+    hints, known = get_type_hints(kind), {f.name: f for f in fields(kind)}
+    for key in values:
+        if key not in known:
+            raise RecipeError(f"{where}: unknown key {key!r}; known are {', '.join(sorted(known))}")
+    for name, f in known.items():
+        if name not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise RecipeError(f"{where}: key {name!r} is missing")
+    return kind(**{key: _read_value(hints[key], value, f"{where}: {key}") for key, value in values.items()})
+
+
+def _read_value(hint: Any, value: Any, where: str) -> Any:
+    if is_dataclass(hint):
+        return read_dataclass(hint, value, where)  # type: ignore[arg-type]
+    if hint == tuple[PhaseRecipe, ...]:
+        if not isinstance(value, list):
+            raise RecipeError(f"{where}: expected a list, got {value!r}")
+        return tuple(read_dataclass(PhaseRecipe, item, f"{where}[{i}]") for i, item in enumerate(value))
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    plain = hint in (int, str, bool)
+    if (plain and type(value) is not hint) or (hint is float and not isinstance(value, float)):
+        # YAML reads 1e-3 as text and 1.0e-3 as a number; say so instead of guessing.
+        raise RecipeError(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value

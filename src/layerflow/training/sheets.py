@@ -1,0 +1,43 @@
+"""Sample sheets: what the weights make of a few scenes, as one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ..data import SceneSource
+from ..layered_video import LayeredVideo
+from ..media import contact_sheet
+from ..models.layout import TASKS
+from ..pipeline import LayerFlowPipeline
+from .recipe import Recipe
+
+SHEET_TASKS = ("generate", "generate", "generate", "generate", "decompose", "decompose", "add-background", "add-foreground")
+
+
+def write_sample_sheet(pipeline: LayerFlowPipeline, recipe: Recipe, path: Path) -> None:
+    """Generate, decompose and add layers for fixed scenes; rows are clips, columns frames."""
+    source = SceneSource("held_out_combinations", size=recipe.size, frames=recipe.clip_frames)
+    sheets = []
+    for index, task in enumerate(SHEET_TASKS):
+        scene = source.scene(index, recipe.seed)
+        whole = LayeredVideo(scene.foreground, scene.alpha, scene.background, scene.blended)
+        given = {name: clip for name, clip in whole.clips().items() if name in TASKS[task]}
+        result = pipeline(
+            **scene.captions,
+            given=LayeredVideo(**given) if given else None,
+            num_frames=recipe.clip_frames,
+            num_inference_steps=recipe.sample_steps,
+            guidance_scale=1.0 if task == "decompose" else 3.0,
+            generator=torch.Generator().manual_seed(index),
+        )
+        sheets.append(contact_sheet(result.video))
+    columns = 2
+    width, height = sheets[0].size
+    sheet = Image.new("RGB", (columns * (width + 4), -(-len(sheets) // columns) * (height + 4)), "black")
+    for i, picture in enumerate(sheets):
+        sheet.paste(picture, ((i % columns) * (width + 4), (i // columns) * (height + 4)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path)

@@ -1,0 +1,56 @@
+"""Fixtures shared by all tests: a model with random weights, small enough to run in a moment."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from transformers import AutoTokenizer
+
+from layerflow import LayerFlowPipeline
+from layerflow.models.compact import CompactTransformer3DModel
+from layerflow.models.text import LayerTextEncoder, LayerTextEncoderConfig
+
+TOKENIZER = Path(str(files("layerflow") / "weights" / "mini" / "tokenizer"))
+
+
+def build_tiny_pipeline() -> LayerFlowPipeline:
+    """A whole pipeline with seeded random weights: 16x16 pixels, 2 frames."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        text_encoder = LayerTextEncoder(
+            LayerTextEncoderConfig(
+                projection_dim=24, vocab_size=30522, embedding_size=8, hidden_size=16, num_hidden_layers=1,
+                num_attention_heads=2, intermediate_size=32, max_position_embeddings=64,
+            )
+        )  # fmt: skip
+        transformer = CompactTransformer3DModel(
+            widths=(8, 8, 8), blocks_up=(1, 1, 1), dim=16, num_layers=1, num_heads=2, cond_dim=16, text_dim=24,
+            sample_size=16, sample_frames=2,
+        )  # fmt: skip
+        for parameter in transformer.parameters():  # new networks predict nothing; let these predict something
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.2)
+    pipeline = LayerFlowPipeline(
+        AutoTokenizer.from_pretrained(TOKENIZER),
+        text_encoder.eval(),
+        transformer.eval(),
+        FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.fixture
+def tiny_pipeline() -> LayerFlowPipeline:
+    """A pipeline of a test's own, so that it may change it."""
+    return build_tiny_pipeline()
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder in diffusers layout; read only."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    build_tiny_pipeline().save_pretrained(folder)
+    return folder
