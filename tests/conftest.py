@@ -29,7 +29,9 @@ def build_tiny_pipeline() -> LayerFlowPipeline:
             widths=(8, 8, 8), blocks_up=(1, 1, 1), dim=16, num_layers=1, num_heads=2, cond_dim=16, text_dim=24,
             sample_size=16, sample_frames=2,
         )  # fmt: skip
-        for parameter in transformer.parameters():  # new networks predict nothing; let these predict something
+        for (
+            parameter
+        ) in transformer.parameters():  # new networks predict nothing; let these predict something
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.2)
     pipeline = LayerFlowPipeline(

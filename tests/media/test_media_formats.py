@@ -30,6 +30,8 @@ def content(path) -> bytes:
 def test_lossless_formats_are_exact(scene, tmp_path, name, alpha, size):
     one = FORMATS[name]
     scene = scene.crop(0, 0, *size)
+    if name == "webp" and size == (1, 1):
+        scene = scene[:1]  # the encoder makes a still of frames that are all equal
     path = write_video(
         tmp_path / one.name_of("clip"), scene.foreground, scene.alpha if alpha else None, 8, name
     )
@@ -227,7 +229,7 @@ def test_a_failed_write_leaves_the_old_file(scene, tmp_path, monkeypatch, name):
 
     monkeypatch.setattr(writing, "tensors_to_frame", failing_frame)
     monkeypatch.setattr(writing, "_bytes_of", failing_bytes)
-    with pytest.raises(MediaError, match="cannot be written.*No space left"):
+    with pytest.raises(MediaError, match=r"cannot be written.*No space left"):
         write_video(path, 1 - scene.foreground, scene.alpha, format=name)
     assert content(path) == before
     assert list(tmp_path.iterdir()) == [path]

@@ -179,7 +179,7 @@ def test_layers_are_found_by_name_without_an_index(scene, tmp_path):
 def test_a_damaged_index_is_an_error(scene, tmp_path, damage):
     index = save_layers(scene, tmp_path / "out", ("ffv1",))
     (tmp_path / "out" / "layers.json").write_text(damage(index))
-    with pytest.raises(MediaError, match="damaged|version 99|missing"):
+    with pytest.raises(MediaError, match=r"damaged|version 99|missing"):
         load_layers(tmp_path / "out")
 
 
@@ -187,8 +187,14 @@ def test_layers_of_different_sizes_do_not_fit(scene, tmp_path):
     save_layers(scene, tmp_path / "out", ("ffv1",))
     save_layers(scene.crop(0, 0, 16, 16), tmp_path / "small", ("ffv1",))
     (tmp_path / "small" / "background.mkv").rename(tmp_path / "out" / "background.mkv")
-    with pytest.raises(MediaError, match="do not fit together.*height 16"):
+    with pytest.raises(MediaError, match=r"do not fit together.*height 16"):
         load_layers(tmp_path / "out")
+
+
+def test_alpha_of_one_survives_webp(scene, tmp_path):
+    opaque = scene.replace(alpha=torch.ones_like(scene.alpha), blended=None)
+    opaque.save(tmp_path / "out", formats=("webp",))
+    assert bool((load_layers(tmp_path / "out").alpha == 1).all())
 
 
 # Pictures

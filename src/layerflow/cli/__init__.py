@@ -27,7 +27,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         except Exception as error:
             if os.environ.get("LAYERFLOW_DEBUG") == "1":
                 raise
-            print(f"layerflow: {sentence(error)}", file=sys.stderr)
+            if said := sentence(error):  # `layerflow` alone has printed its help already
+                print(f"layerflow: {said}", file=sys.stderr)
             return exit_code(error)
     if code == 130:
         print("layerflow: interrupted", file=sys.stderr)

@@ -39,11 +39,12 @@ def _layerflow(
 
 @app.command()
 @with_run_options
-def generate(foreground: Foreground, background: Background, options: RunOptions, blended: Blended = None) -> None:
+def generate(
+    foreground: Foreground, background: Background, options: RunOptions, blended: Blended = None
+) -> None:
     """Make all layers from prompts.
 
-    [bold]Example[/]: layerflow generate --foreground "a red balloon rising" --background "green hills under
-    a blue sky" -o out/balloon --format prores
+    [bold]Example[/]: layerflow generate --foreground "a red balloon rising" --background "green hills" -o out/balloon
     """
     _run({}, (foreground, background, blended), options)
 
@@ -78,9 +79,7 @@ def add_background(
 
     [bold]Example[/]: layerflow add-background balloon.mov --background "snowy hills at dusk" -o out/snow
     """
-    _run(
-        {"foreground": video, "alpha": alpha or video}, (foreground, background, blended), options
-    )
+    _run({"foreground": video, "alpha": alpha or video}, (foreground, background, blended), options)
 
 
 @app.command("add-foreground")
@@ -116,8 +115,7 @@ def complete(
 ) -> None:
     """Make whatever is missing, from any set of clips.
 
-    [bold]Example[/]: layerflow complete --given background=hills.mp4 --given alpha=matte.mp4 --foreground
-    "a red balloon" -o out/completed
+    [bold]Example[/]: layerflow complete --given background=hills.mp4 --given alpha=matte.mp4 -o out/completed
     """
     from .given import parse_given
 
@@ -132,19 +130,29 @@ def _run(sources: dict[str, Path], prompts: tuple[str, str, str | None], options
 
 @app.command()
 def compose(
-    foreground: Annotated[Path, typer.Argument(metavar="FOREGROUND", help="A video with alpha, or see --alpha.")],
+    foreground: Annotated[
+        Path, typer.Argument(metavar="FOREGROUND", help="A video with alpha, or see --alpha.")
+    ],
     background: Annotated[Path, typer.Argument(metavar="BACKGROUND", help="A video or a still.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="File to write; its end names the format.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="File to write; its end names the format.")
+    ],
     alpha: Alpha = None,
-    format: Annotated[str | None, typer.Option(metavar="NAME", help="Format, where the file's name does not tell.")] = None,
-    fit: Annotated[bool, typer.Option("--fit", help="Crop and resize the background to the foreground's size.")] = False,
-    frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N frames of both.")] = None,
+    format: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Format, where the file's name does not tell.")
+    ] = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Crop and resize the background to the foreground's size.")
+    ] = False,
+    frames: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the first N frames of both.")
+    ] = None,
     fps: Annotated[float | None, typer.Option(metavar="RATE", help="Resample both to this rate.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
 ) -> None:
     """Lay a foreground over a background: alpha * foreground + (1 - alpha) * background, without a model.
 
-    [bold]Example[/]: layerflow compose out/balloon/foreground.webm beach.mp4 -o balloon-on-beach.mp4
+    [bold]Example[/]: layerflow compose out/balloon/foreground.webm beach.mp4 -o balloon-on-beach.mp4 --fit
     """
     from .composing import compose_files
 
@@ -155,7 +163,9 @@ def compose(
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train; see recipes/.")],
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for runs.")] = Path("runs"),
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for runs.")] = Path(
+        "runs"
+    ),
 ) -> None:
     """Train a model by a recipe: checkpoints, sample sheets, curves for TensorBoard, the model at the end.
 
@@ -169,21 +179,41 @@ def train(
 @app.command("eval")
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="mini, a model folder, or a hub id.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the report.")] = Path("out/eval"),
-    samples: Annotated[int | None, typer.Option(min=1, metavar="N", help="Scenes per figure.", show_default="all")] = None,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder for the report; a stopped run goes on there."
+        ),
+    ] = Path("out/eval"),
+    samples: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Scenes of each trial, over three seeds.")
+    ] = 200,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few scenes of each, to see that all works.")
+    ] = False,
+    steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Denoising steps.", show_default="20")
+    ] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(metavar="SCALE", help="Guidance of every trial.", show_default="the task's"),
+    ] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
 ) -> None:
-    """Measure a model on held-out scenes: figures beside trivial baselines, as JSON and an HTML page.
+    """Measure a model on held-out scenes, beside trivial baselines; prints a table, writes JSON and a page.
 
-    [bold]Example[/]: layerflow eval mini -o out/eval --samples 20
+    [bold]Example[/]: layerflow eval mini -o out/eval --quick
     """
     from .measuring import evaluate_model
 
-    evaluate_model(model, output, samples)
+    evaluate_model(model, output, samples, quick, steps, guidance, device)
 
 
 @app.command()
 def info(
-    what: Annotated[str | None, typer.Argument(metavar="[MODEL|FILE]", help="A model, a video, or a folder of layers.")] = None,
+    what: Annotated[
+        str | None, typer.Argument(metavar="[MODEL|FILE]", help="A model, a video, or a folder of layers.")
+    ] = None,
 ) -> None:
     """Say what a model, a video or a folder of layers is; alone, what is installed here.
 
@@ -193,5 +223,3 @@ def info(
 
     for line in describe(what):
         print(line)
-
-

@@ -30,7 +30,8 @@ def sentence(error: Exception) -> str:
     if hasattr(error, "format_message"):  # a usage error of Typer
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "layerflow"
-        return f"{' '.join(error.format_message().split()).rstrip('.')}; see `{command} --help`."
+        said = " ".join(error.format_message().split()).rstrip(".")
+        return said and f"{said}; see `{command} --help`"
     said = " ".join(str(error).split()) or "no message"
     if is_mistake(error):
         return said

@@ -83,16 +83,16 @@ class RunOptions:
     ] = None
     model: Annotated[
         str,
-        typer.Option(metavar="NAME", help="mini, a model folder, or a hub id owner/name.", rich_help_panel=RUN),
+        typer.Option(
+            metavar="NAME", help="mini, a model folder, or a hub id owner/name.", rich_help_panel=RUN
+        ),
     ] = "mini"
     seed: Annotated[
         int, typer.Option(metavar="N", help="The same seed gives the same files.", rich_help_panel=RUN)
     ] = 0
     steps: Annotated[
         int | None,
-        typer.Option(
-            min=1, metavar="N", help="Denoising steps.", show_default="20", rich_help_panel=RUN
-        ),
+        typer.Option(min=1, metavar="N", help="Denoising steps.", show_default="20", rich_help_panel=RUN),
     ] = None
     guidance: Annotated[
         float | None,
@@ -123,12 +123,16 @@ class RunOptions:
 
 
 def parse_size(size: str | None) -> tuple[int, int] | None:
-    """"96x64" to (96, 64), "64" to (64, 64): width and height in pixels."""
+    """ "96x64" to (96, 64), "64" to (64, 64): width and height in pixels."""
     if size is None:
         return None
     parts = size.lower().replace("×", "x").split("x")  # noqa: RUF001
-    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and 0 < int(part) <= 16384 for part in parts):
-        raise UserError(f"--size {size} is not a size; write WIDTHxHEIGHT such as 96x64, or one number such as 64")
+    if len(parts) > 2 or not all(
+        part.isascii() and part.isdigit() and 0 < int(part) <= 16384 for part in parts
+    ):
+        raise UserError(
+            f"--size {size} is not a size; write WIDTHxHEIGHT such as 96x64, or one number such as 64"
+        )
     width, height = int(parts[0]), int(parts[-1])
     return width, height
 

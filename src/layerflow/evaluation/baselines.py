@@ -48,9 +48,7 @@ BASELINES: dict[str, Callable[[Tensor], LayeredVideo]] = {
 """Name to function of a blended clip (F, 3, H, W)."""
 
 
-def _by_distance(
-    blended: Tensor, background: Tensor, fps: float, low: float, high: float
-) -> LayeredVideo:
+def _by_distance(blended: Tensor, background: Tensor, fps: float, low: float, high: float) -> LayeredVideo:
     """Alpha rises from 0 to 1 as the largest difference of a channel goes from `low` to `high`."""
     distance = (blended - background).abs().amax(1, keepdim=True)  # (F, 1, H, W)
     alpha = ((distance - low) / (high - low)).clamp(0, 1)

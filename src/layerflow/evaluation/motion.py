@@ -28,12 +28,13 @@ _SEEN = 0.012  # a difference between frames below this is noise
 _GRID = 48  # pixels a side that turned mattes are compared at
 
 
-def name_motion(alpha: Tensor, colour: Tensor | None = None) -> str | None:
+def name_motion(alpha: Tensor) -> str | None:
     """The name of the motion, one of `layerflow.data.MOTIONS`, or None where there is hardly a matte.
+
+    The matte of a ball that turns stands still, and so does the ball by this rule.
 
     Args:
         alpha: (F, 1, H, W) in [0, 1], F frames evenly over the clip.
-        colour: straight colour (F, 3, H, W) of the foreground. With it a turning ball is seen to turn.
     """
     matte = ((alpha.float() - _HAZE) / (1 - 2 * _HAZE)).clamp(0, 1)
     area = matte.mean((1, 2, 3))  # (F,)
@@ -52,8 +53,7 @@ def name_motion(alpha: Tensor, colour: Tensor | None = None) -> str | None:
     name = names[int(error.argmin())]
     if name != "still":
         return name
-    planes = matte if colour is None else torch.cat([matte, (colour.float() - 0.5) * matte], dim=1)
-    return _name_turn(planes[shown], x[shown], y[shown], torch.linspace(0, 1, len(area))[shown])
+    return _name_turn(matte[shown], x[shown], y[shown], torch.linspace(0, 1, len(area))[shown])
 
 
 def _centroids(matte: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,8 +75,8 @@ def _paths(frames: int) -> tuple[list[str], Tensor]:
     return names, torch.tensor(rows)
 
 
-def _name_turn(planes: Tensor, x: Tensor, y: Tensor, t: Tensor) -> str:
-    """Still, spinning or swaying: planes (F, C, H, W), centroid (F,) in units, time (F,) in [0, 1]."""
+def _name_turn(matte: Tensor, x: Tensor, y: Tensor, t: Tensor) -> str:
+    """Still, spinning or swaying: matte (F, 1, H, W), centroid (F,) in units, time (F,) in [0, 1]."""
     hypotheses: list[tuple[str, Tensor]] = [("still", torch.zeros_like(t))]
     for turn in _TURNS:
         hypotheses += [("spinning", turn * t), ("spinning", -turn * t)]
@@ -84,14 +84,14 @@ def _name_turn(planes: Tensor, x: Tensor, y: Tensor, t: Tensor) -> str:
         wave = sway * torch.sin(2 * math.pi * t)
         hypotheses += [("swaying", wave), ("swaying", -wave)]
     angles = torch.stack([angle for _, angle in hypotheses])  # (N, F)
-    left = _difference_when_turned_back(planes, x, y, angles)  # (N,)
+    left = _difference_when_turned_back(matte, x, y, angles)  # (N,)
     best = int(left[1:].argmin()) + 1
     if left[0] < _SEEN or left[best] > _MARGIN * left[0]:
         return "still"
     return hypotheses[best][0]
 
 
-def _difference_when_turned_back(planes: Tensor, x: Tensor, y: Tensor, angles: Tensor) -> Tensor:
+def _difference_when_turned_back(matte: Tensor, x: Tensor, y: Tensor, angles: Tensor) -> Tensor:
     """How unlike the frames are, relative to their matte, once each is turned back by its angle: (N,).
 
     Each frame is turned around its own centroid, so that a shape carried around an axis is one with itself.
@@ -104,9 +104,8 @@ def _difference_when_turned_back(planes: Tensor, x: Tensor, y: Tensor, angles: T
     rows = [torch.stack([cos, -sin, centre_x], -1), torch.stack([sin, cos, centre_y], -1)]
     theta = torch.stack(rows, dim=-2).flatten(0, 1)  # (N*F, 2, 3)
     grid = F.affine_grid(theta, [n * f, 1, _GRID, _GRID], align_corners=False)
-    smooth = F.avg_pool2d(planes, 3, 1, 1)
-    repeated = smooth.repeat(n, 1, 1, 1)  # (N*F, C, H, W)
+    repeated = F.avg_pool2d(matte, 3, 1, 1).repeat(n, 1, 1, 1)  # (N*F, 1, H, W)
     turned = F.grid_sample(repeated, grid, align_corners=False).unflatten(0, (n, f))
     spread = (turned - turned.mean(1, keepdim=True)).square().mean(1).sum((1, 2, 3))  # (N,)
-    mass = turned[:, :, :1].square().mean(1).sum((1, 2, 3))
+    mass = turned.square().mean(1).sum((1, 2, 3))
     return spread / mass.clamp_min(1e-6)

@@ -146,7 +146,7 @@ FORMATS: dict[str, Format] = {
         ),
     )
 }
-"""Every format by name, the deepest lossless ones last but for WebP (see `BEST_FIRST`)."""
+"""Every format by name: first those for editors and the web, then the lossless ones."""
 
 BEST_FIRST = ("ffv1", "png16", "png", "webp", "prores", "webm", "mp4")
 """Formats in the order in which a reader prefers them."""

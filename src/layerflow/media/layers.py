@@ -21,7 +21,7 @@ from .formats import BEST_FIRST, FORMATS, Format, find_format
 from .preview import write_preview
 from .reading import read_video
 from .stills import natural_order
-from .video import MediaError
+from .video import MediaError, ReadLimits
 from .writing import padded_size, write_video
 
 INDEX = "layers.json"
@@ -58,7 +58,7 @@ def save_layers(
     except (TypeError, ValueError) as error:
         raise ValueError(f"metadata cannot be kept as JSON ({error}); use plain values.") from error
     note = "given" if video.blended is not None else "missing"
-    if video.blended is None and None not in (video.foreground, video.alpha, video.background):
+    if set(video.clips()) == {"foreground", "alpha", "background"}:
         video, note = video.compose(), "composed from foreground over background"
     index: dict[str, Any] = {
         "version": VERSION,
@@ -84,11 +84,11 @@ def save_layers(
     return index
 
 
-def load_layers(folder: str | Path) -> LayeredVideo:
+def load_layers(folder: str | Path, limits: ReadLimits | None = None) -> LayeredVideo:
     """The layered video in a folder, from layers.json, or else from names such as `foreground.webm`.
 
-    Of several files of a layer the deepest lossless one is read. Raises `MediaError` when there is none,
-    or when the files do not fit together.
+    Of several files of a layer the deepest lossless one is read. `limits` is what each file may ask for.
+    Raises `MediaError` when there is none, when the files do not fit together or go beyond the limits.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -103,13 +103,15 @@ def load_layers(folder: str | Path) -> LayeredVideo:
     for layer, (path, one) in best.items():
         if layer == "alpha" and "alpha" in clips:
             continue  # it came with the foreground
-        shown = read_video(path, fps=fps)
+        shown = read_video(path, fps=fps, limits=limits)
         fps = fps or (None if one.folder else shown.fps)
-        clips[layer] = shown.colour.mean(dim=1, keepdim=True) if layer == "alpha" else shown.colour
+        clips[layer] = shown.colour.median(dim=1, keepdim=True).values if layer == "alpha" else shown.colour
         if layer == "foreground" and shown.alpha is not None:
             clips["alpha"] = shown.alpha
     if index:
         clips = {name: _as_saved(clip, index) for name, clip in clips.items()}
+        if "alpha" in index["clips"] and "alpha" not in clips and "foreground" in clips:
+            clips["alpha"] = torch.ones_like(clips["foreground"][:, :1])  # WebP leaves out alpha that is 1
     if "foreground" in clips and "alpha" in clips and not best["foreground"][1].alpha:
         grey = torch.full_like(clips["foreground"], GREY)
         try:
@@ -222,6 +224,7 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
         for key in ("frames", "height", "width"):
             index[key] = int(index[key])
         float(index["fps"])
+        list(index["clips"])
         for file in index["files"]:
             if Path(file["name"]).name != file["name"] or file["format"] not in FORMATS:
                 raise KeyError(file["name"])

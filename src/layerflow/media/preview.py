@@ -25,7 +25,8 @@ def write_preview(video: LayeredVideo, path: str | Path, scale: float | None = N
     """A moving contact sheet, animated WebP: foreground on a checkerboard, alpha as grey, background and
     blended side by side; clips that are missing are left out.
 
-    `scale` is the size of a cell by that of the video; when None, cells are about 192 pixels.
+    `scale` is the size of a cell by that of the video, from 2 on in whole steps; when None, cells are
+    about 192 pixels.
     Raises `MediaError` when the file cannot be written.
     """
     path = Path(path)

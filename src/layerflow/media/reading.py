@@ -120,7 +120,7 @@ def _decode(
     try:
         # The prefix keeps a name with a colon from being taken for a protocol.
         options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-        with av.open(f"file:{path}", options=options) as container:
+        with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
             return _decode_stream(path, container, limits, frames)
     except av.error.FFmpegError as error:
         raise MediaError(
@@ -181,7 +181,10 @@ def _decode_stream(
     if not found:
         raise MediaError(f"{path}: no frame could be decoded; export it again.")
     stopped = frames is not None and len(found) == frames
-    if duration and not stopped and duration - (end - times[0]) > max(1.5 / rate, 0.02 * duration):
+    # Matroska and QuickTime count every frame; other containers only guess their duration.
+    exact = container.format.name.startswith(("matroska", "mov"))
+    slack = 0.75 / rate if exact else max(1.5 / rate, 0.02 * (duration or 0))
+    if duration and not stopped and duration - (end - times[0]) > slack:
         raise MediaError(
             f"{path}: the file ends early, after {end - times[0]:.3g} of {duration:.3g} s; export it again, "
             f"or read what is there with frames={len(found)}."

@@ -34,18 +34,19 @@ def natural_order(path: Path) -> list[tuple[int, int | str]]:
 
 
 def read_image(
-    path: Path, limits: ReadLimits, frames: int | None = None
+    path: Path, limits: ReadLimits, frames: int | None = None, siblings: int = 1
 ) -> tuple[Frames, list[float], float]:
     """Frames of an image file, when each begins, and when the last one ends, in seconds.
 
-    A still has one frame and lasts 0 s. Raises `MediaError`.
+    A still has one frame and lasts 0 s. `siblings` is how many images of this size are to be read.
+    Raises `MediaError`.
     """
     if _is_deep_png(path):
-        return [_read_deep_png(path, limits)], [0.0], 0.0
+        return [_read_deep_png(path, limits, siblings)], [0.0], 0.0
     try:
         with Image.open(path) as image:
             count = int(getattr(image, "n_frames", 1))
-            limits.check(path, *image.size, min(count, frames or count))
+            limits.check(path, *image.size, siblings * min(count, frames or count))
             found: Frames = []
             times, now = [], 0.0
             for index, shown in enumerate(ImageSequence.Iterator(image)):
@@ -62,9 +63,10 @@ def read_image(
         raise MediaError(f"{path}: the image is too large to open ({error}); scale it down.") from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
         raise MediaError(f"{path}: the image cannot be read ({error}); export it again.") from error
-    if any(alpha is not None for _, alpha in found):
-        found = [(c, torch.ones_like(c[:1]) if a is None else a) for c, a in found]
-    return found, times, now
+    if count > 1 and all(alpha is None or bool((alpha == 1).all()) for _, alpha in found):
+        # Encoders of animations use transparency to repeat what was there: an opaque one has no alpha.
+        return [(colour, None) for colour, _ in found], times, now
+    return _alike(found), times, now
 
 
 def read_folder(folder: Path, limits: ReadLimits, frames: int | None = None) -> Frames:
@@ -82,10 +84,9 @@ def read_folder(folder: Path, limits: ReadLimits, frames: int | None = None) -> 
     size: tuple[int, int] | None = None
     found: Frames = []
     for file in files:
-        (frame, *_), *_ = read_image(file, limits, frames=1)
+        (frame, *_), *_ = read_image(file, limits, 1, len(files))
         if size is None:
             size = (frame[0].shape[-2], frame[0].shape[-1])
-            limits.check(folder, size[1], size[0], len(files))
         elif frame[0].shape[-2:] != size:
             height, width = frame[0].shape[-2:]
             raise MediaError(
@@ -93,9 +94,14 @@ def read_folder(folder: Path, limits: ReadLimits, frames: int | None = None) -> 
                 "all frames of a folder must be of one size."
             )
         found.append(frame)
-    if any(alpha is not None for _, alpha in found):
-        found = [(c, torch.ones_like(c[:1]) if a is None else a) for c, a in found]
-    return found
+    return _alike(found)
+
+
+def _alike(found: Frames) -> Frames:
+    """Alpha on all frames when one has it."""
+    if all(alpha is None for _, alpha in found):
+        return found
+    return [(colour, torch.ones_like(colour[:1]) if alpha is None else alpha) for colour, alpha in found]
 
 
 def _pillow_to_tensors(image: Image.Image) -> tuple[Tensor, Tensor | None]:
@@ -116,10 +122,10 @@ def _is_deep_png(path: Path) -> bool:
     return head.startswith(_SIGNATURES[0]) and len(head) == 26 and head[24] == 16
 
 
-def _read_deep_png(path: Path, limits: ReadLimits) -> tuple[Tensor, Tensor | None]:
+def _read_deep_png(path: Path, limits: ReadLimits, siblings: int) -> tuple[Tensor, Tensor | None]:
     data = path.read_bytes()
     width, height = struct.unpack(">II", data[16:24])
-    limits.check(path, width, height, 1)
+    limits.check(path, width, height, siblings)
     whole = data[-12:] == b"\x00\x00\x00\x00IEND\xaeB`\x82"
     try:
         decoder = av.CodecContext.create("png", "r")

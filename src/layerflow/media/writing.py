@@ -49,6 +49,8 @@ def write_video(
 
     Lossy formats with alpha get the colour that cannot be seen (alpha below 1/512) filled in from its
     surroundings, so that edges do not darken. An existing file, or folder of PNG frames, is replaced.
+    H.264 (`mp4`) pads odd sizes by one row or column of their edge. `webp` merges equal frames into a
+    longer one (`read_video(path, fps=fps)` gives them back), and makes a still of a clip that never moves.
 
     Raises:
         MediaError: the format cannot hold the clip, or the file cannot be written.

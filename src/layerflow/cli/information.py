@@ -1,0 +1,151 @@
+"""What a model, a video or a folder of layers is, in lines of text."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+
+def describe(what: str | None) -> Iterator[str]:
+    """Lines about a model name, a path, or, for None, this installation."""
+    if what is None:
+        return _installation()
+    from ..pipeline import BUNDLED
+
+    path = Path(what)
+    if what in BUNDLED or (path / "model_index.json").is_file():
+        return _model(what)
+    if (path / "layers.json").is_file():
+        return _layers(path)
+    if path.exists():
+        return _media(path)
+    if path.suffix or what.count("/") != 1:
+        raise UserError(
+            f"{what} is no file, no folder and no model; the bundled models are {', '.join(BUNDLED)}"
+        )
+    return _model(what)
+
+
+def _row(name: str, value: object) -> str:
+    return f"{name:<15} {value}"
+
+
+def _installation() -> Iterator[str]:
+    import torch
+
+    from .. import __version__
+    from ..pipeline import BUNDLED, find_model
+    from .generation import LIBRARIES
+    from .models import pick_device
+
+    yield _row("layerflow", __version__)
+    yield _row("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
+    for name in LIBRARIES:
+        yield _row(name, torch.__version__ if name == "torch" else version(name))
+    device = pick_device("auto")
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
+    yield _row("device", f"{device} ({name})")
+    for model in BUNDLED:
+        there = (Path(find_model(model)) / "model_index.json").is_file()
+        yield _row("model", f"{model} ({'bundled' if there else 'missing: install the package again'})")
+
+
+def _model(name: str) -> Iterator[str]:
+    from .models import backbone_config, model_folder, model_hash
+
+    folder = model_folder(name)
+    config = backbone_config(folder)
+    size = config["sample_size"]
+    yield _row("model", name)
+    yield _row("folder", folder)
+    yield _row("trained at", f"{config['sample_frames']} frames of {size}x{size}")
+    yield _row("sha256", model_hash(folder))
+    index = json.loads((folder / "model_index.json").read_text("utf-8"))
+    for part in (key for key in index if (folder / key).is_dir()):
+        files = sorted((folder / part).rglob("*.safetensors"))
+        if files:
+            parameters, dtypes = _weights(files)
+            size_mb = sum(file.stat().st_size for file in files) / 1e6
+            yield _row(
+                part, f"{parameters / 1e6:.2f} M parameters, {size_mb:.1f} MB, {', '.join(sorted(dtypes))}"
+            )
+    for key, value in config.items():
+        if not key.startswith("_"):
+            yield _row(f"  {key}", json.dumps(value))
+
+
+def _weights(files: list[Path]) -> tuple[int, set[str]]:
+    """Number of parameters and their types, from the files' headers alone."""
+    from math import prod
+
+    from safetensors import safe_open
+
+    parameters, dtypes = 0, set()
+    for file in files:
+        with safe_open(file, framework="pt") as weights:
+            for key in weights.keys():  # noqa: SIM118
+                part = weights.get_slice(key)
+                parameters += prod(part.get_shape())
+                dtypes.add(part.get_dtype())
+    return parameters, dtypes
+
+
+def _layers(folder: Path) -> Iterator[str]:
+    from ..media import load_layers
+
+    video = load_layers(folder)  # says what is damaged
+    index: dict[str, Any] = json.loads((folder / "layers.json").read_text("utf-8"))
+    made = index.get("metadata", {})
+    yield _row("layers", folder)
+    yield _row("frames", f"{video.frames} of {video.width}x{video.height} at {video.fps:g} frames a second")
+    yield _row("clips", ", ".join(video.clips()))
+    yield _row("convention", index["convention"])
+    for key in ("task", "model", "seed", "steps", "guidance", "command"):
+        if key in made:
+            yield _row(key, made[key])
+    for layer, prompt in made.get("prompts", {}).items():
+        yield _row(f"  {layer}", json.dumps(prompt, ensure_ascii=False))
+    for file in index["files"]:
+        yield _row(
+            "file",
+            f"{file['name']}: {file['codec']}, {file['pixels']}, {file['bits']} bits, alpha {file['alpha']}, "
+            f"{file['bytes'] / 1000:.1f} kB",
+        )
+
+
+def _media(path: Path) -> Iterator[str]:
+    from ..media import read_video
+
+    video = read_video(path)
+    frames, _, height, width = video.colour.shape
+    yield _row("file", path)
+    yield _row("frames", f"{frames} of {width}x{height} at {video.fps:g} frames a second")
+    yield _row("codec", _codec(path))
+    if video.alpha is None:
+        yield _row("alpha", "none")
+    elif float(video.alpha.min()) == 1:
+        yield _row("alpha", "tagged, but opaque everywhere")
+    else:
+        clear, solid = (float((video.alpha == end).float().mean()) for end in (0, 1))
+        yield _row("alpha", f"yes: {clear:.0%} transparent, {solid:.0%} opaque, the rest between")
+
+
+def _codec(path: Path) -> str:
+    import av
+    from PIL import Image, UnidentifiedImageError
+
+    if path.is_dir():
+        return "a folder of images"
+    try:
+        with Image.open(path) as image:
+            return f"{image.format} image, {image.mode}"
+    except (UnidentifiedImageError, OSError):
+        with av.open(f"file:{path}") as container:
+            stream = container.streams.video[0]
+            return f"{stream.codec_context.name} in {container.format.name}, {stream.codec_context.pix_fmt}"

@@ -1,0 +1,50 @@
+"""Evaluation from the command line: a bar, the table, the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import TaskID
+
+from ..data import find_font
+from ..evaluation import TRIALS, evaluate, rich_table, write_report
+from .models import load_pipeline, model_folder, pick_device, quiet_libraries
+from .progress import console, progress_bar, say
+
+
+def evaluate_model(
+    model: str,
+    output: Path,
+    samples: int,
+    quick: bool,
+    steps: int | None,
+    guidance: float | None,
+    device: str,
+) -> None:
+    """Measure a model on held-out scenes, print the table, write report.json and index.html."""
+    find_font()
+    device = pick_device(device)
+    folder = model_folder(model)
+    quiet_libraries()
+    with console.status(f"loading {model}"):
+        pipeline = load_pipeline(folder, device, "float32")
+    with progress_bar() as bar:
+        rows: dict[str, TaskID] = {}
+
+        def progress(done: int, total: int, what: str) -> None:
+            stage = "measure" if what in TRIALS else what
+            if stage not in rows:
+                rows[stage] = bar.add_task(stage, total=total, note="")
+            bar.update(rows[stage], completed=done, total=total, note=what if stage == "measure" else "")
+
+        report = evaluate(
+            pipeline, samples=samples, quick=quick, steps=steps, guidance=guidance,
+            folder=output, name=model, progress=progress,
+        )  # fmt: skip
+    page = write_report(report, output)
+    out = Console()
+    # Into a file the table goes at full width, not at the 80 columns that Rich assumes there.
+    Console(width=None if out.is_terminal else 200, highlight=False).print(rich_table(report))
+    say(f"figures: {output / 'report.json'}")
+    print(page)
