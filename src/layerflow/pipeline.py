@@ -112,7 +112,8 @@ class LayerFlowPipeline(DiffusionPipeline):
         Raises:
             UnknownModelError: the name is none of these.
         """
-        kwargs.setdefault("torch_dtype", torch.float32)
+        if "torch_dtype" not in kwargs:
+            kwargs.setdefault("dtype", torch.float32)
         pipeline = super().from_pretrained(find_model(pretrained_model_name_or_path), **kwargs)
         pipeline.transformer.to(memory_format=torch.channels_last)
         return pipeline
@@ -130,7 +131,7 @@ class LayerFlowPipeline(DiffusionPipeline):
     def load_transformer(name: str | Path) -> CompactTransformer3DModel:
         """Only the transformer of a model, in float32."""
         return CompactTransformer3DModel.from_pretrained(
-            find_model(name), subfolder="transformer", torch_dtype=torch.float32
+            find_model(name), subfolder="transformer", dtype=torch.float32
         )
 
     @property

@@ -44,7 +44,7 @@ def generate(
 ) -> None:
     """Make all layers from prompts.
 
-    [bold]Example[/]: layerflow generate --foreground "a red balloon rising" --background "green hills" -o out/balloon
+    [bold]Example[/]: layerflow generate --foreground "a red balloon" --background "green hills" -o out/balloon
     """
     _run({}, (foreground, background, blended), options)
 

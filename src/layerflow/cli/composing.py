@@ -21,7 +21,7 @@ def compose_files(
     fps: float | None,
     overwrite: bool,
 ) -> None:
-    """Write the foreground over the background to `output`; what the two files differ in is said or refused."""
+    """Write the foreground over the background to `output`; refuse, or say, where the two do not fit."""
     clips = {"foreground": foreground, "alpha": alpha or foreground, "background": background}
     chosen = find_format(format, output)
     check_exists(clips.values())

@@ -13,7 +13,7 @@ class UserError(ValueError):
 
 
 def is_mistake(error: Exception) -> bool:
-    """Whether the user can mend this: a usage error, an error type of ours, or a ValueError that our code raised."""
+    """Whether the user can mend this: a usage error, a type of ours, or a ValueError that our code raised."""
     if hasattr(error, "format_message") or type(error).__module__.split(".")[0] == "layerflow":
         return True
     frames = traceback.extract_tb(error.__traceback__)

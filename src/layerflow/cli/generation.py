@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -24,7 +25,7 @@ from .options import RunOptions, parse_size
 from .progress import console, progress_bar, say
 
 TASK_GUIDANCE = {"decompose": 1.0}
-"""Guidance of tasks that have a better default than the pipeline's: what is seen needs no pull to the prompt."""
+"""Guidance where the pipeline's default is not the best: what is seen needs no pull towards the prompt."""
 DEFAULT_FPS = 8.0
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "pillow", "numpy")
 
@@ -102,9 +103,8 @@ def run_model(
     }
     with console.status("writing"):
         index = write(video, options.output, options.formats, metadata)
-    say(
-        f"{task}: {frames} frames of {width}x{height}, {steps} steps in {done - loaded:.1f} s, seed {options.seed}"
-    )
+    took = f"{steps} steps in {done - loaded:.1f} s"
+    say(f"{task}: {frames} frames of {width}x{height}, {took}, seed {options.seed}")
     for file in index["files"]:
         print(options.output / file["name"])
     print(options.output / index["preview"])
@@ -158,10 +158,8 @@ def check_output(folder: Path, clips: dict[str, Path], overwrite: bool) -> None:
 def write(video: LayeredVideo, folder: Path, formats: list[str], metadata: dict[str, Any]) -> dict[str, Any]:
     """Save the layers; files that an earlier layers.json names and this run does not make are removed."""
     earlier: list[str] = []
-    try:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # nothing there, or nothing of ours
         earlier = [file["name"] for file in json.loads((folder / "layers.json").read_text("utf-8"))["files"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # nothing there, or nothing of ours
     index = save_layers(video, folder, formats=list(formats), metadata=metadata)
     for name in set(earlier) - {file["name"] for file in index["files"]}:
         if Path(name).name != name or not name.startswith(CLIPS):

@@ -123,7 +123,7 @@ def common_rate(sources: list[Source], fps: float | None) -> float | None:
 
 
 def cut(sources: list[Source], frames: int | None, default: int | None) -> int:
-    """Bring all sources to one frame count: the `frames` asked for, else as many as there are, at most `default`.
+    """Bring all sources to one frame count: `frames`, else as many as there are, at most `default`.
 
     A still is repeated. Raises UserError when there are fewer frames than asked for.
     """

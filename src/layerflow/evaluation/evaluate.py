@@ -215,8 +215,7 @@ def _run(
     order = sorted(range(count), key=lambda i: records[i]["score"])
     chosen = {"best": order[-1], "median": order[count // 2], "worst": order[0]}
     pictures = [
-        Picture(name, kind, records[i], _from_bytes(kept[i][0]), _from_bytes(kept[i][1]))
-        for kind, i in chosen.items()
+        Picture(name, kind, records[i], _from_bytes(kept[i][0]), _from_bytes(kept[i][1])) for kind, i in chosen.items()
     ]
     return records, pictures
 
@@ -312,9 +311,7 @@ def _true_clips(scene: Scene) -> dict[str, Tensor]:
 
 
 def _to_bytes(clips: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name: (clip.clamp(0, 1) * 255).round().to(torch.uint8).contiguous() for name, clip in clips.items()
-    }
+    return {name: (clip.clamp(0, 1) * 255).round().to(torch.uint8).contiguous() for name, clip in clips.items()}
 
 
 def _from_bytes(clips: Mapping[str, Tensor]) -> LayeredVideo:

@@ -134,9 +134,7 @@ def rows_of(records: Sequence[Record]) -> list[Row]:
     given = [record for record in records if "given_exact" in record]
     if given:
         exact = _share(_getter("given_exact"))
-        rows.append(
-            _row("all with given clips", "given clips come back bit for bit", given, exact, "%", bar=100)
-        )
+        rows.append(_row("all with given clips", "given clips come back bit for bit", given, exact, "%", bar=100))
     return rows
 
 
@@ -173,9 +171,7 @@ def _decompose(trial: str, records: Sequence[Record], seen: bool) -> list[Row]:
     ]
     median_value = median(records)
     rows = [
-        _row(
-            trial, "alpha IoU", records, _mean(_getter("alpha_iou")), "", iou_text, bar=0.85 if seen else 0.70
-        ),
+        _row(trial, "alpha IoU", records, _mean(_getter("alpha_iou")), "", iou_text, bar=0.85 if seen else 0.70),
         _row(
             trial,
             "alpha MAE",
@@ -264,6 +260,4 @@ def _row(
     each = [measure([r for r in records if r["seed"] == seed]) for seed in seeds]
     told = [value for value in each if value is not None]
     spread = stdev(told) if len(told) > 1 else None
-    return Row(
-        task, figure, measure(records), spread, unit, len(measure.values(records)), beside, bar, at_most
-    )
+    return Row(task, figure, measure(records), spread, unit, len(measure.values(records)), beside, bar, at_most)

@@ -109,9 +109,7 @@ class StillNet(nn.Module):
 
 
 def _conv(into: int, out: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(into, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True)
-    )
+    return nn.Sequential(nn.Conv2d(into, out, 3, stride, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU(inplace=True))
 
 
 class Judge(nn.Module):
@@ -179,8 +177,7 @@ def draw_stills(config: JudgeConfig, progress: Progress | None = None) -> Stills
         MissingFontError: the emoji font is not installed.
     """
     sources = {
-        split: SceneSource(split, size=config.size)
-        for split in ("train", "held_out_objects", "held_out_family")
+        split: SceneSource(split, size=config.size) for split in ("train", "held_out_objects", "held_out_family")
     }
     generator = torch.Generator().manual_seed(config.seed)
     unseen_objects = sum(entry.held_out for entry in OBJECTS) / len(OBJECTS)

@@ -134,6 +134,4 @@ def _gradient(clip: Tensor, sigma: float) -> Tensor:
 
 def _same_shape(a: Tensor, b: Tensor) -> None:
     if a.shape != b.shape or a.ndim != 4:
-        raise ValueError(
-            f"clips have shapes {tuple(a.shape)} and {tuple(b.shape)}: both must be the same (F, C, H, W)"
-        )
+        raise ValueError(f"clips have shapes {tuple(a.shape)} and {tuple(b.shape)}: both must be the same (F, C, H, W)")

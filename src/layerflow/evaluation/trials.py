@@ -61,8 +61,7 @@ def measure_decompose(scene: Scene, video: LayeredVideo, judge: Judge) -> Record
         "foreground_psnr": metrics.psnr(_over_grey(video), blend(scene.foreground, alpha, torch.tensor(0.5))),
         "composite_psnr": metrics.composite_psnr(video),
         "baselines": {
-            name: _errors(baseline(_clip(scene, "blended")), alpha, background)
-            for name, baseline in BASELINES.items()
+            name: _errors(baseline(_clip(scene, "blended")), alpha, background) for name, baseline in BASELINES.items()
         },
     }
 

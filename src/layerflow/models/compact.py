@@ -48,6 +48,8 @@ class FrameAttentionPool(nn.Module):
         nn.init.zeros_(self.to_value.bias)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
+        if frames == 1:  # the only frame has all the weight
+            return x + self.to_value(x)
         n, c, h, w = x.shape
         score = self.to_score(x).view(n // frames, frames, self.groups, 1, h, w).softmax(dim=1)
         value = self.to_value(x).view(n // frames, frames, self.groups, c // self.groups, h, w)
@@ -74,7 +76,7 @@ class ConvBlock(nn.Module):
         if self.pool is not None:
             h = self.pool(h, frames)
         scale, shift = self.modulation(cond)[:, :, None, None].chunk(2, dim=1)
-        h = self.norm2(h) * (1 + scale) + shift
+        h = torch.addcmul(shift, self.norm2(h), 1 + scale)
         return x + self.conv2(F.silu(h))
 
 
@@ -127,12 +129,12 @@ class CompactBlock(nn.Module):
         b, k, n, d = hidden_states.shape
         shift1, scale1, gate1, shift2, scale2, gate2 = (temb + self.modulation).unsqueeze(2).unbind(3)
         x = hidden_states
-        h = self.norm1(x) * (1 + scale1) + shift1  # (B, K, F*P, D)
-        x = x + gate1 * self.attn(h.view(b, k * n, d)).view(b, k, n, d)
+        h = torch.addcmul(shift1, self.norm1(x), 1 + scale1)  # (B, K, F*P, D)
+        x = torch.addcmul(x, gate1, self.attn(h.view(b, k * n, d)).view(b, k, n, d))
         h = self.norm2(x).view(b * k, n, d)
         x = x + self.cross_attn(h, encoder_hidden_states, text_mask).view(b, k, n, d)
-        h = self.norm3(x) * (1 + scale2) + shift2
-        return x + gate2 * self.mlp(h)
+        h = torch.addcmul(shift2, self.norm3(x), 1 + scale2)
+        return torch.addcmul(x, gate2, self.mlp(h))
 
 
 TransformerBlockRegistry.register(

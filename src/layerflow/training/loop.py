@@ -19,6 +19,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
 
 from ..models.compact import CompactTransformer3DModel
 
@@ -119,6 +120,7 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.forward = torch.compile(self.model) if recipe.compile else self.model
         self.states = PromptStates(self.pipeline)
+        self.writer = SummaryWriter(str(self.folder / "logs"))
         self.step = 0
         if found:
             self._restore(found[-1])
@@ -152,6 +154,7 @@ class Trainer:
                 self.sample()
             if self.step % recipe.checkpoint_every == 0 or self.step % recipe.sample_every == 0:
                 ready = time.perf_counter()
+        self.writer.flush()
         if self.step == recipe.steps:
             self.export(self.folder / "model")
 
@@ -181,7 +184,7 @@ class Trainer:
         self.ema.step(self.model.parameters())
         if not math.isfinite(float(norm)):
             raise RuntimeError(f"the gradient is not finite at step {self.step}; lower learning_rate and --resume")
-        return self._meters(batch, prediction.detach(), errors.detach(), t, float(loss), float(norm))
+        return self._meters(batch, prediction.detach(), errors.detach(), t, float(loss.detach()), float(norm))
 
     def _meters(
         self, batch: Batch, prediction: Tensor, errors: Tensor, t: Tensor, loss: float, norm: float
@@ -240,11 +243,8 @@ class Trainer:
         write_sample_sheet(self.averaged(), self.recipe, self.folder / "samples" / f"step-{self.step:06d}.png")
 
     def _log(self, values: dict[str, float]) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        with SummaryWriter(str(self.folder / "logs")) as writer:
-            for name, value in values.items():
-                writer.add_scalar(name, value, self.step)
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, self.step)
         if self.report is not None:
             self.report(self.step, values)
 

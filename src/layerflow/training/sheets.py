@@ -40,4 +40,6 @@ def write_sample_sheet(pipeline: LayerFlowPipeline, recipe: Recipe, path: Path) 
     for i, picture in enumerate(sheets):
         sheet.paste(picture, ((i % columns) * (width + 4), (i // columns) * (height + 4)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    partial = path.with_name(f".{path.name}")
+    sheet.save(partial, format="PNG")
+    partial.replace(path)

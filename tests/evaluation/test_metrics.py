@@ -1,0 +1,187 @@
+"""Metrics and baselines by hand-worked cases, and what must hold of any clips."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from layerflow.evaluation import BASELINES, metrics
+from layerflow.evaluation.baselines import border_colour, centre_disc, nothing, temporal_median
+from layerflow.layered_video import LayeredVideo
+
+
+def clip(value: float = 0.0, frames: int = 2, channels: int = 1, size: int = 4) -> Tensor:
+    return torch.full((frames, channels, size, size), value)
+
+
+def random_clip(seed: int, frames: int = 2, channels: int = 1, size: int = 6) -> Tensor:
+    return torch.rand(frames, channels, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def square(frames: int = 4, size: int = 16) -> Tensor:
+    """A matte (F, 1, H, W) of a 6x6 square that moves three pixels a frame to the right."""
+    alpha = torch.zeros(frames, 1, size, size)
+    for i in range(frames):
+        alpha[i, :, 5:11, 3 * i : 3 * i + 6] = 1
+    return alpha
+
+
+seeds = st.integers(0, 2**20)
+
+
+def test_psnr_of_a_tenth_is_twenty_decibels() -> None:
+    assert metrics.psnr(clip(0.5), clip(0.6)) == pytest.approx(20, abs=1e-4)
+    assert metrics.mse(clip(0.5), clip(0.6)) == pytest.approx(0.01)
+
+
+def test_psnr_of_equal_clips_is_a_finite_number() -> None:
+    assert metrics.psnr(clip(), clip()) == metrics.MAX_PSNR
+    assert metrics.psnr_of(0.0) == metrics.MAX_PSNR
+
+
+def test_iou_counts_pixels_at_the_threshold() -> None:
+    pred, target = torch.zeros(2, 1, 1, 2), torch.zeros(2, 1, 1, 2)
+    pred[0, 0, 0] = torch.tensor([0.5, 0.9])
+    target[0, 0, 0, 0] = 1
+    target[1, 0, 0, 1] = 0.7
+    assert metrics.alpha_iou(pred, target) == pytest.approx(1 / 3)
+    assert metrics.alpha_iou(pred, target, threshold=0.8) == 0
+
+
+def test_iou_of_two_empty_mattes_is_one() -> None:
+    assert metrics.alpha_iou(clip(0.1), clip(0.2)) == 1
+
+
+def test_mae_and_sad_of_four_pixels_of_a_half() -> None:
+    pred = clip()
+    pred[0, 0, 0] = 0.5
+    assert metrics.alpha_mae(pred, clip()) == pytest.approx(4 * 0.5 / 32)
+    assert metrics.sad(pred, clip()) == pytest.approx(4 * 0.5 / 1000 / 2)  # mean of two frames
+
+
+def test_gradient_error_of_a_ramp_is_its_slope_squared() -> None:
+    ramp = (torch.arange(64) / 64).expand(1, 1, 64, 64)
+    expected = 64 * 64 * (1 / 64) ** 2 / 1000
+    assert metrics.gradient_error(ramp, torch.zeros_like(ramp)) == pytest.approx(expected, rel=0.1)
+    assert metrics.gradient_error(ramp * 0.5, ramp * 0.5 + 0.3) == pytest.approx(0, abs=1e-9)
+
+
+def test_dtssd_sees_only_change_that_the_target_has_not() -> None:
+    blinking = clip()
+    blinking[1, 0, :2] = 1  # half of the pixels
+    assert metrics.dtssd(blinking, clip()) == pytest.approx(math.sqrt(0.5))
+    assert metrics.dtssd(blinking, blinking * 0.5 + 0.5) == pytest.approx(0.5 * math.sqrt(0.5))
+    assert metrics.dtssd(clip(0.7), clip(0.1)) == 0
+    assert metrics.dtssd(clip(frames=1), clip(frames=1)) == 0
+
+
+def test_flicker_is_the_change_that_the_target_has_not() -> None:
+    pred, target = clip(0.5, channels=3), clip(0.5, channels=3)
+    pred[1] += 0.2
+    target[1] += 0.05
+    assert metrics.flicker(pred, target) == pytest.approx(0.15, abs=1e-6)
+    assert metrics.flicker(pred[:1], target[:1]) == 0
+
+
+def test_leak_is_error_inside_of_the_matte_minus_outside() -> None:
+    alpha = clip()
+    alpha[:, :, :2] = 1
+    background = clip(0.5, channels=3)
+    pred = background + torch.where(alpha > 0, 0.3, 0.1)
+    assert metrics.background_leak(pred, background, alpha) == pytest.approx(0.2, abs=1e-6)
+    assert metrics.background_leak(background + 0.1, background, alpha) == pytest.approx(0, abs=1e-6)
+    assert metrics.background_leak(background + 0.1, background, clip(1.0)) == pytest.approx(0.1, abs=1e-6)
+
+
+def test_composite_psnr_compares_blended_with_the_over_of_the_others() -> None:
+    video = LayeredVideo(clip(0.8, channels=3), clip(0.5), clip(0.2, channels=3)).compose()
+    assert metrics.composite_psnr(video) > 90
+    off = video.replace(blended=clip(0.6, channels=3))
+    assert metrics.composite_psnr(off) == pytest.approx(20, abs=1e-3)
+    with pytest.raises(ValueError, match="all four clips"):
+        metrics.composite_psnr(video.replace(background=None))
+
+
+def test_clips_of_different_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="both must be the same"):
+        metrics.mse(clip(frames=2), clip(frames=3))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, seeds)
+def test_errors_are_symmetric_and_bounded(one: int, other: int) -> None:
+    a, b = random_clip(one), random_clip(other)
+    for figure in (
+        metrics.mse, metrics.psnr, metrics.alpha_mae, metrics.alpha_iou, metrics.sad, metrics.dtssd,
+        metrics.gradient_error, metrics.flicker,
+    ):  # fmt: skip
+        assert figure(a, b) == pytest.approx(figure(b, a))
+        assert figure(a, b) >= 0
+    assert metrics.alpha_iou(a, b) <= 1
+    assert metrics.alpha_mae(a, b) ** 2 <= metrics.mse(a, b) + 1e-12
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds)
+def test_a_clip_has_no_error_against_itself(seed: int) -> None:
+    a = random_clip(seed)
+    assert metrics.alpha_iou(a, a) == 1
+    for figure in (metrics.mse, metrics.alpha_mae, metrics.sad, metrics.dtssd, metrics.gradient_error):
+        assert figure(a, a) == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, seeds, seeds)
+def test_leak_lies_between_minus_one_and_one(one: int, other: int, matte: int) -> None:
+    leak = metrics.background_leak(random_clip(one, channels=3), random_clip(other, channels=3), random_clip(matte))
+    assert -1 <= leak <= 1
+
+
+# --- baselines --------------------------------------------------------------------------------------------
+
+
+def test_the_median_finds_a_background_that_is_seen_most_of_the_time() -> None:
+    alpha = square(frames=5, size=24)
+    background = random_clip(1, frames=1, channels=3, size=24).expand(5, -1, -1, -1) * 0.4
+    blended = LayeredVideo(clip(0.9, 5, 3, 24), alpha, background.contiguous()).compose().blended
+    assert blended is not None
+    video = temporal_median(blended)
+    assert torch.equal(video.background, background)
+    assert metrics.alpha_iou(video.alpha, alpha) == 1
+
+
+def test_the_border_finds_an_object_before_a_flat_background() -> None:
+    alpha = square(frames=2)
+    blended = LayeredVideo(clip(0.9, 2, 3, 16), alpha, clip(0.3, 2, 3, 16)).compose().blended
+    assert blended is not None
+    inside = blended[1:]  # the first frame's square touches the border
+    video = border_colour(inside)
+    assert torch.equal(video.alpha, alpha[1:])
+    torch.testing.assert_close(video.background, clip(0.3, 1, 3, 16))
+
+
+def test_the_disc_is_a_fifth_of_the_side_in_radius() -> None:
+    alpha = centre_disc(clip(0.5, 2, 3, 50)).alpha
+    assert alpha is not None
+    assert float(alpha[0].sum()) == pytest.approx(math.pi * 10**2, rel=0.01)
+    assert alpha[0, 0, 25, 25] == 1
+    assert alpha[0, 0, 0, 0] == 0
+
+
+def test_nothing_leaves_all_to_the_background() -> None:
+    blended = random_clip(3, channels=3)
+    video = nothing(blended)
+    assert not video.alpha.any()
+    assert torch.equal(video.background, blended)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+@pytest.mark.parametrize("frames", [1, 3])
+def test_every_baseline_gives_all_layers(name: str, frames: int) -> None:
+    blended = random_clip(5, frames=frames, channels=3)
+    video = BASELINES[name](blended)
+    assert list(video.clips()) == ["foreground", "alpha", "background", "blended"]
+    assert torch.equal(video.blended, blended)

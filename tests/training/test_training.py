@@ -1,0 +1,257 @@
+"""Training: the recipe's door, batches, the loss, resuming bit for bit, surviving kill -9."""
+
+import dataclasses
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from layerflow.data import MissingFontError, find_font
+from layerflow.models.layout import CLIPS, TASKS, Layout
+from layerflow.pipeline import LayerFlowPipeline
+from layerflow.training import batches as batches_module
+from layerflow.training.batches import SceneBatches, draw_noise_levels
+from layerflow.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from layerflow.training.loop import Trainer, add_noise, clip_errors, learning_rate_at, loss_of, matte_iou
+from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, RecipeError, load_recipe
+
+try:
+    find_font()
+    HAS_FONT = True
+except MissingFontError:
+    HAS_FONT = False
+
+needs_font = pytest.mark.skipif(
+    not HAS_FONT and not os.environ.get("CI"), reason="the emoji font is missing (fonts-noto-color-emoji)"
+)
+
+TINY = """
+name: tiny
+size: 32
+clip_frames: 2
+frames_per_batch: 4
+phases: [{steps: 4, frames: {1: 0.5, 2: 0.5}}, {steps: 2, frames: {2: 1.0}}]
+model: {widths: [8, 8, 8], blocks_up: [1, 1, 1], dim: 16, num_layers: 1, num_heads: 2, cond_dim: 16}
+warmup: 2
+workers: 0
+log_every: 2
+checkpoint_every: 2
+sample_every: 1000
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return load_recipe(path)
+
+
+def test_a_recipe_is_read_into_dataclasses(recipe: Recipe) -> None:
+    assert recipe.steps == 6
+    assert recipe.phase_at(3).frames == {1: 0.5, 2: 0.5}
+    assert recipe.phase_at(4) == PhaseRecipe(2, {2: 1.0})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("sise: 32", "unknown key 'sise'"),
+        ("learning_rate: fast", "learning_rate: expected float, got 'fast'"),
+        ("size: 6.5", "size: expected int"),
+        ("tasks: {fly: 1.0}", "unknown task 'fly'"),
+        ("phases: []", "at least one phase"),
+        ("phases: [{steps: 2, frames: {3: 1.0}}]", "3 frames per sample"),
+        ("phases: [{step: 2}]", r"phases\[0\]: unknown key 'step'"),
+        ("noise: {pure: 2.0}", "noise.pure is a share"),
+    ],
+)
+def test_a_mistake_in_a_recipe_is_named(tmp_path: Path, change: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    key = change.split(":")[0]
+    path.write_text("\n".join(line for line in TINY.splitlines() if not line.startswith(key)) + "\n" + change)
+    with pytest.raises(RecipeError, match=message):
+        load_recipe(path)
+
+
+def test_a_recipe_that_is_not_there_or_not_yaml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="does not exist"):
+        load_recipe(tmp_path / "none.yaml")
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    with pytest.raises(RecipeError, match="not readable as YAML"):
+        load_recipe(tmp_path / "bad.yaml")
+
+
+def test_the_recipes_that_come_along_are_readable() -> None:
+    for path in (Path(__file__).parents[2] / "recipes").glob("mini*.yaml"):
+        assert load_recipe(path).steps > 0
+
+
+def test_learning_rate_warms_up_stays_and_falls(recipe: Recipe) -> None:
+    recipe = dataclasses.replace(recipe, phases=(PhaseRecipe(1000, {1: 1.0}),), warmup=100, decay=0.5)
+    rates = [learning_rate_at(recipe, step) for step in range(1000)]
+    assert rates[0] == pytest.approx(recipe.learning_rate / 100)
+    assert rates[100:500] == [pytest.approx(recipe.learning_rate)] * 400
+    assert rates[500:] == sorted(rates[500:], reverse=True)
+    assert rates[-1] == pytest.approx(recipe.learning_rate / 50, rel=0.05)
+
+
+def test_noise_levels_are_shifted_to_noise_with_a_share_at_exactly_one(recipe: Recipe) -> None:
+    recipe = dataclasses.replace(recipe, noise=NoiseRecipe(pure=0.3, mean=1.0, std=1.0))
+    t = draw_noise_levels(recipe, 20_000, torch.Generator().manual_seed(0))
+    assert ((t > 0) & (t <= 1)).all()
+    assert float((t == 1).float().mean()) == pytest.approx(0.3, abs=0.02)
+    assert float(t[t < 1].median()) == pytest.approx(1 / (1 + math.exp(-1)), abs=0.02)
+
+
+@needs_font
+def test_a_batch_is_a_pure_function_of_its_step_and_holds_the_composition(recipe: Recipe) -> None:
+    source = SceneBatches(recipe)
+    for step in range(4):
+        batch, again = source[step], SceneBatches(recipe)[step]
+        assert torch.equal(batch.sequence, again.sequence)
+        assert batch.prompts == again.prompts
+        assert batch.sequence.shape[0] * batch.layout.frames == recipe.frames_per_batch
+        clips = batch.layout.unpack(batch.sequence)
+        over = clips["foreground"] + (0.5 - 0.5 * clips["alpha"]) * clips["background"]
+        assert torch.allclose(over, clips["blended"], atol=1e-5)
+        assert (~batch.given).any(1).all()
+        assert batch.weight.max() == 1 + recipe.foreground_weight
+    assert not torch.equal(source[0].sequence, source[1].sequence)
+
+
+@needs_font
+def test_objects_beyond_the_vocabulary_are_only_shown_never_asked_for(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(recipe, extra_objects=1.0)
+    source = SceneBatches(recipe)
+    drawn = []
+    for name in ("core", "all"):
+        real = getattr(source, name)
+        monkeypatch.setattr(
+            real, "scene", lambda *a, _n=name, _r=real.scene, **k: drawn.append(_n) or _r(*a, **k)
+        )
+    for step in range(20):
+        drawn.clear()
+        batch = source[step]
+        for kind, given in zip(drawn, batch.given.tolist(), strict=True):
+            shown = given[CLIPS.index("foreground")] or given[CLIPS.index("blended")]
+            assert kind == ("all" if shown else "core")
+
+
+@needs_font
+def test_given_clips_are_neither_noised_nor_learnt(recipe: Recipe) -> None:
+    batch = SceneBatches(recipe)[1]
+    batch.given = Layout(batch.layout.frames).given_mask(TASKS["decompose"]).expand(len(batch.tasks), -1)
+    noise = torch.randn_like(batch.sequence)
+    t = torch.full((len(batch.tasks),), 0.5)
+    noised, timestep = add_noise(batch, t, noise)
+    given, free = batch.layout.clip_slice("blended"), batch.layout.clip_slice("alpha")
+    assert torch.equal(noised[:, given], batch.sequence[:, given])
+    assert torch.allclose(noised[:, free], 0.5 * batch.sequence[:, free] + 0.5 * noise[:, free])
+    assert timestep[0].tolist() == [0.5, 0.5, 0.5, 0]
+    wrong = batch.sequence.clone()
+    wrong[:, given] += 1
+    assert loss_of(clip_errors(wrong, batch), batch, t, recipe) == 0
+    wrong[:, free] += 1  # one of three generated clips is off by one, t = 0.5 weighs 4
+    assert loss_of(clip_errors(wrong, batch), batch, t, recipe) == pytest.approx(4 / 3, rel=1e-5)
+
+
+def test_matte_iou_by_hand() -> None:
+    a = torch.tensor([[1.0, 1.0, -1.0, -1.0]])
+    b = torch.tensor([[1.0, -1.0, 1.0, -1.0]])
+    assert matte_iou(a, b).item() == pytest.approx(1 / 3)
+    assert matte_iou(a, a).item() == 1
+
+
+@needs_font
+def test_training_lowers_the_loss_and_leaves_a_model(recipe: Recipe, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(recipe, phases=(PhaseRecipe(40, {1: 1.0}),), learning_rate=5e-3, log_every=10)
+    losses = []
+    Trainer(recipe, tmp_path / "runs", report=lambda step, values: losses.append(values["loss"])).train()
+    assert losses[-1] < 0.8 * losses[0]
+    model = LayerFlowPipeline.from_pretrained(tmp_path / "runs" / "tiny" / "model")
+    assert model(foreground="a car", num_inference_steps=1).video.frames == 2
+    assert list((tmp_path / "runs" / "tiny" / "logs").glob("events*"))
+
+
+@needs_font
+def test_a_resumed_run_continues_bit_for_bit(recipe: Recipe, tmp_path: Path) -> None:
+    whole = Trainer(recipe, tmp_path / "whole")
+    whole.train()
+    Trainer(recipe, tmp_path / "parts").train(until=3)
+    rest = Trainer(recipe, tmp_path / "parts", resume=True)
+    assert rest.step == 3
+    rest.train()
+    for (name, a), b in zip(whole.model.state_dict().items(), rest.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    for a, b in zip(whole.ema.shadow_params, rest.ema.shadow_params, strict=True):
+        assert torch.equal(a, b)
+
+
+@needs_font
+def test_a_run_is_not_overwritten_without_being_asked(recipe: Recipe, tmp_path: Path) -> None:
+    Trainer(recipe, tmp_path).train(until=2)
+    with pytest.raises(RecipeError, match="holds a run already"):
+        Trainer(recipe, tmp_path)
+
+
+def test_a_checkpoint_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_checkpoint(tmp_path, 1, {"x": torch.ones(2)}, {})
+
+    def fails(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", fails)
+        with pytest.raises(OSError, match="no space"):
+            save_checkpoint(tmp_path, 2, {"x": torch.zeros(2)}, {})
+    assert [p.name for p in list_checkpoints(tmp_path)] == ["step-00000001"]
+    state, info = load_checkpoint(list_checkpoints(tmp_path)[0])
+    assert torch.equal(state["x"], torch.ones(2))
+    assert info["step"] == 1
+    for step in (2, 3):
+        save_checkpoint(tmp_path, step, {}, {}, keep=2)
+    assert [p.name[-1] for p in list_checkpoints(tmp_path)] == ["2", "3"]
+
+
+@needs_font
+@pytest.mark.parametrize("delay", [0.0, 0.15])
+def test_kill_at_any_moment_loses_at_most_one_interval(recipe: Recipe, tmp_path: Path, delay: float) -> None:
+    script = (
+        "import sys, dataclasses; from pathlib import Path; from layerflow.training.recipe import *;"
+        "from layerflow.training.loop import Trainer;"
+        "r = load_recipe(sys.argv[1], {'checkpoint_every': 1, 'phases': [{'steps': 100000, 'frames': {1: 1.0}}]});"
+        "Trainer(r, Path(sys.argv[2]), report=lambda *_: None).train()"
+    )
+    run = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "tiny.yaml"), str(tmp_path / "runs")])
+    checkpoints = tmp_path / "runs" / "tiny" / "checkpoints"
+    try:
+        deadline = time.monotonic() + 120
+        while len(list_checkpoints(checkpoints)) < 2 and time.monotonic() < deadline and run.poll() is None:
+            time.sleep(0.01)
+        time.sleep(delay)
+    finally:
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    newest = list_checkpoints(checkpoints)[-1]
+    step = int(newest.name.split("-")[1])
+    trainer = Trainer(recipe, tmp_path / "runs", resume=True)
+    assert trainer.step == step >= 2
+    partial = list(checkpoints.glob(".partial-*"))
+    assert all(int(p.name.split("-")[-1]) <= step + 1 for p in partial)
+
+
+def test_any_subset_always_leaves_something_to_generate() -> None:
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    sets = {batches_module.any_subset(rng) for _ in range(500)}
+    assert len(sets) == 2 ** len(CLIPS) - 1
