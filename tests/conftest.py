@@ -1,5 +1,6 @@
-"""Fixtures shared by all tests: a model with random weights, small enough to run in a moment."""
+"""Shared by all tests: a model with random weights, small enough to run in a moment; no font, no scenes."""
 
+from collections.abc import Generator
 from importlib.resources import files
 from pathlib import Path
 
@@ -9,10 +10,29 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import AutoTokenizer
 
 from layerflow import LayerFlowPipeline
+from layerflow.data import MissingFontError
 from layerflow.models.compact import CompactTransformer3DModel
 from layerflow.models.text import LayerTextEncoder, LayerTextEncoderConfig
 
 TOKENIZER = Path(str(files("layerflow") / "weights" / "mini" / "tokenizer"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, None, None]:
+    """Skip, with the reason, what draws scenes where the emoji font is not installed."""
+    try:
+        return (yield)
+    except MissingFontError as error:
+        pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, None, None]:
+    """The same for the test itself."""
+    try:
+        return (yield)
+    except MissingFontError as error:
+        pytest.skip(str(error))
 
 
 def build_tiny_pipeline() -> LayerFlowPipeline:

@@ -26,6 +26,13 @@ from torch import Tensor, nn
 from .layout import CLIPS, LAYER_OF_CLIP, LAYERS, Layout
 
 
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """A layer that gives zero until it has learnt something."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
 def sinusoid(values: Tensor, dim: int, max_period: float = 1000.0) -> Tensor:
     """Values (...) to sines and cosines (..., dim); a period runs from 2 pi to `max_period`."""
     frequencies = torch.exp(-math.log(max_period) * torch.arange(dim // 2, device=values.device) / (dim // 2))
@@ -43,9 +50,7 @@ class FrameAttentionPool(nn.Module):
         super().__init__()
         self.groups = groups
         self.to_score = nn.Conv2d(channels, groups, 1)
-        self.to_value = nn.Conv2d(channels, channels, 1)
-        nn.init.zeros_(self.to_value.weight)
-        nn.init.zeros_(self.to_value.bias)
+        self.to_value = zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         if frames == 1:  # the only frame has all the weight
@@ -67,9 +72,7 @@ class ConvBlock(nn.Module):
         self.pool = FrameAttentionPool(channels) if pool_frames else None
         self.modulation = nn.Linear(cond_dim, 2 * channels)
         self.norm2 = nn.GroupNorm(8, channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
+        self.conv2 = zeroed(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, x: Tensor, cond: Tensor, frames: int) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x)))
@@ -196,7 +199,9 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         self.text_proj = nn.Linear(text_dim, dim)
         self.text_pool = nn.Sequential(nn.Linear(text_dim, 512), nn.GELU("tanh"), nn.Linear(512, cond_dim))
         self.frame_cond = nn.Linear(64, cond_dim)
-        self.conv_cond = nn.Sequential(nn.Linear(k * cond_dim, 2 * cond_dim), nn.SiLU(), nn.Linear(2 * cond_dim, cond_dim))
+        self.conv_cond = nn.Sequential(
+            nn.Linear(k * cond_dim, 2 * cond_dim), nn.SiLU(), nn.Linear(2 * cond_dim, cond_dim)
+        )
         self.block_cond = nn.Linear(cond_dim, 6 * dim)
 
         self.stem = nn.Conv2d(folded, widths[0], 3, padding=1)
@@ -218,9 +223,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
             for level, (c, n) in enumerate(zip(widths, blocks_up, strict=True))
         )
         self.head_norm = nn.GroupNorm(8, widths[0])
-        self.head = nn.Conv2d(widths[0] + folded, folded, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = zeroed(nn.Conv2d(widths[0] + folded, folded, 3, padding=1))
 
     def forward(
         self,
@@ -256,7 +259,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         folded = self.fold(hidden_states, layout)  # (B*F, planes*p*p, H/p, W/p)
         x, skips = self.stem(folded), []
         for blocks, shrink in zip(self.down, self.shrink, strict=True):
-            for block in blocks:
+            for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, conv_cond, f)
             skips.append(x)
             x = shrink(x)
@@ -266,7 +269,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         for level in reversed(range(len(skips))):
             x = F.pixel_shuffle(self.grow[level](x), 2)
             x = self.merge[level](torch.cat([x, skips[level]], dim=1))
-            for block in self.up[level]:
+            for block in self.up[level]:  # type: ignore[attr-defined]
                 x = block(x, conv_cond, f)
         x = self.head(torch.cat([F.silu(self.head_norm(x)), folded], dim=1))
         sample = self.unfold(x, b, layout)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from ..models.compact import CompactTransformer3DModel
-
 from ..models.text import encode_prompts
 from ..pipeline import LayerFlowPipeline
 from .batches import Batch, SceneBatches, draw_noise_levels
@@ -32,29 +30,18 @@ from .recipe import Recipe, RecipeError
 Report = Callable[[int, dict[str, float]], None]
 
 
-class PromptStates:
-    """Text states of prompts, each prompt encoded once: captions of a small grammar come again and again."""
+def encode_batch(pipeline: LayerFlowPipeline, prompts: list[list[str]]) -> tuple[Tensor, Tensor]:
+    """B x L prompts to states (B, L, S, D) and mask (B, L, S); equal prompts are encoded once.
 
-    def __init__(self, pipeline: LayerFlowPipeline, capacity: int = 20_000) -> None:
-        self.pipeline, self.capacity = pipeline, capacity
-        self.states: OrderedDict[str, Tensor] = OrderedDict()
-
-    def __call__(self, prompts: list[list[str]], device: torch.device) -> tuple[Tensor, Tensor]:
-        """B x L prompts to states (B, L, S, D) and mask (B, L, S)."""
-        flat = [prompt for sample in prompts for prompt in sample]
-        wanted = list(dict.fromkeys(prompt for prompt in flat if prompt not in self.states))
-        if wanted:
-            states, mask = encode_prompts(self.pipeline.tokenizer, self.pipeline.text_encoder, wanted)
-            for prompt, state, words in zip(wanted, states, mask, strict=True):
-                self.states[prompt] = state[words].clone()
-        rows = [self.states[prompt] for prompt in flat]
-        padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        lengths = torch.tensor([row.shape[0] for row in rows])
-        mask = torch.arange(padded.shape[1]) < lengths[:, None]
-        while len(self.states) > self.capacity:
-            self.states.popitem(last=False)
-        shape = (len(prompts), len(prompts[0]), padded.shape[1])
-        return padded.view(*shape, -1).to(device), mask.view(shape).to(device)
+    Nothing is kept from step to step: a state's last bits depend on the prompts it is encoded with, and a resumed
+    run must see the same bits.
+    """
+    flat = [prompt for sample in prompts for prompt in sample]
+    different = list(dict.fromkeys(flat))
+    states, mask = encode_prompts(pipeline.tokenizer, pipeline.text_encoder, different)
+    rows = torch.tensor([different.index(prompt) for prompt in flat], device=states.device)
+    shape = (len(prompts), len(prompts[0]))
+    return states[rows].unflatten(0, shape), mask[rows].unflatten(0, shape)
 
 
 def learning_rate_at(recipe: Recipe, step: int) -> float:
@@ -119,7 +106,7 @@ class Trainer:
         )
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.forward = torch.compile(self.model) if recipe.compile else self.model
-        self.states = PromptStates(self.pipeline)
+        self.pipeline.text_encoder.to(self.device)
         self.writer = SummaryWriter(str(self.folder / "logs"))
         self.step = 0
         if found:
@@ -170,7 +157,7 @@ class Trainer:
         )  # fmt: skip
         t = t.to(device)
         noised, timestep = add_noise(batch, t, noise.to(device))
-        text, mask = self.states(batch.prompts, device)
+        text, mask = encode_batch(self.pipeline, batch.prompts)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(recipe, self.step)
         with self.accelerator.autocast():

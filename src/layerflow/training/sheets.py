@@ -10,11 +10,11 @@ from PIL import Image
 from ..data import SceneSource
 from ..layered_video import LayeredVideo
 from ..media import contact_sheet
-from ..models.layout import TASKS
-from ..pipeline import LayerFlowPipeline
+from ..models.layout import CLIPS, TASKS
+from ..pipeline import DEFAULT_GUIDANCE, LayerFlowPipeline
 from .recipe import Recipe
 
-SHEET_TASKS = ("generate", "generate", "generate", "generate", "decompose", "decompose", "add-background", "add-foreground")
+SHEET_TASKS = (*["generate"] * 4, *["decompose"] * 2, "add-background", "add-foreground")
 
 
 def write_sample_sheet(pipeline: LayerFlowPipeline, recipe: Recipe, path: Path) -> None:
@@ -23,16 +23,18 @@ def write_sample_sheet(pipeline: LayerFlowPipeline, recipe: Recipe, path: Path) 
     sheets = []
     for index, task in enumerate(SHEET_TASKS):
         scene = source.scene(index, recipe.seed)
-        whole = LayeredVideo(scene.foreground, scene.alpha, scene.background, scene.blended)
-        given = {name: clip for name, clip in whole.clips().items() if name in TASKS[task]}
+        shown = {name: getattr(scene, name) if name in TASKS[task] else None for name in CLIPS}
         result = pipeline(
-            **scene.captions,
-            given=LayeredVideo(**given) if given else None,
+            scene.captions["foreground"],
+            scene.captions["background"],
+            scene.captions["blended"],
+            given=LayeredVideo(**shown) if TASKS[task] else None,
             num_frames=recipe.clip_frames,
             num_inference_steps=recipe.sample_steps,
-            guidance_scale=1.0 if task == "decompose" else 3.0,
+            guidance_scale=1.0 if task == "decompose" else DEFAULT_GUIDANCE,
             generator=torch.Generator().manual_seed(index),
         )
+        assert not isinstance(result, tuple)
         sheets.append(contact_sheet(result.video))
     columns = 2
     width, height = sheets[0].size

@@ -1,0 +1,48 @@
+# make demo: a layered video from the bundled model.   make test: the tests.   Both set up .venv first.
+
+# The first Python that is new enough; or name one: make demo PYTHON=/path/to/python3.11
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+# Where to get torch, if not from the usual index: TORCH_INDEX=https://download.pytorch.org/whl/cpu is smaller.
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint eval train clean
+.DEFAULT_GOAL := demo
+
+demo: .venv/installed
+	$(BIN)/layerflow generate --foreground "a red balloon rising" --background "green hills under a blue sky" \
+		--output out/demo --overwrite
+	@echo
+	@echo "Look at out/demo/preview.webp: foreground, alpha, background and blended, moving."
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+eval: .venv/installed
+	$(BIN)/layerflow eval mini --output out/eval
+
+train: .venv/installed-test
+	$(BIN)/layerflow train recipes/mini.yaml --resume
+
+clean:
+	rm -rf .venv out build dist src/*.egg-info
+
+# torch comes first and alone: it is by far the largest, and its index may differ.
+.venv/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3.11"; exit 1; }
+	@test -x $(BIN)/python || { echo "Making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
+	@echo "Installing torch and layerflow into .venv; the first time this takes a few minutes"
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@$(PIP) --editable .
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	@$(PIP) --editable ".[test]"
+	@touch $@
