@@ -3,8 +3,6 @@
 # The first Python that is new enough; or name one: make demo PYTHON=/path/to/python3.11
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
-# Where to get torch, if not from the usual index: TORCH_INDEX=https://download.pytorch.org/whl/cpu is smaller.
-TORCH_INDEX ?=
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -34,12 +32,12 @@ train: .venv/installed-test
 clean:
 	rm -rf .venv out build dist src/*.egg-info
 
-# torch comes first and alone: it is by far the largest, and its index may differ.
+# torch comes first and alone: it is by far the largest, and the pin must decide which one.
 .venv/installed: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name it: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || { echo "Making .venv with $(PYTHON)"; $(PYTHON) -m venv .venv; }
 	@echo "Installing torch and layerflow into .venv; the first time this takes a few minutes"
-	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch
+	@$(PIP) torch
 	@$(PIP) --editable .
 	@touch $@
 

@@ -115,6 +115,11 @@ def test_help_names_what_the_code_has() -> None:
     assert re.search(rf"{DEFAULT_GUIDANCE:g}; for decompose 1", shown)
 
 
+def test_the_readme_lists_every_format() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)`", readme, re.MULTILINE)) == set(FORMATS)
+
+
 def test_help_starts_without_torch() -> None:
     code = (
         "import sys; from layerflow.cli import run; run(['generate', '--help']); "
@@ -403,7 +408,8 @@ MISTAKES = [
     (["generate", *PROMPTS, "-o", "{in}/text.mp4"], "is a file; name a folder"),
     (["decompose", "{in}/none.mp4", "-o", "{out}"], "there is no such file"),
     (["decompose", "{in}/text.mp4", "-o", "{out}", "--model", "{model}"], "cannot be read as a video"),
-    (["decompose", "{in}/still.png", "-o", "{in}", "--overwrite"], "lies in the folder to write"),
+    (["decompose", "{in}/blended.png", "-o", "{in}", "--overwrite"], "would be written over"),
+    (["decompose", "{in}", "-o", "{in}", "--overwrite"], "would be written over"),
     (["decompose", "{in}/clip.mkv", "-o", "{out}", "--model", "{model}", "--frames", "9"], "fewer than --frames"),
     (["decompose", "{in}/clear.png", "-o", "{out}", "--model", "{model}"], "it has transparent parts"),
     (["add-background", "{in}/still.png", "--background", "b", "-o", "{out}", "--model", "{model}"], "--alpha"),
@@ -430,7 +436,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     (folder / "text.mp4").write_text("not a video")
     (folder / "bad.yaml").write_text("phases: [{steps: 1, frames: {1: 1.0}}]\ncolor: red\n")
-    Image.new("RGB", (16, 16), "navy").save(folder / "still.png")
+    for name in ("still", "blended"):
+        Image.new("RGB", (16, 16), "navy").save(folder / f"{name}.png")
     Image.new("RGBA", (16, 16), (200, 0, 0, 100)).save(folder / "clear.png")
     write_video(folder / "clip.mkv", torch.rand(3, 3, 16, 16))
     return folder

@@ -143,9 +143,10 @@ def check_output(folder: Path, clips: dict[str, Path], overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; name a folder with -o")
     for path in clips.values():
-        inside = folder.resolve() in [path.resolve(), *path.resolve().parents]
-        if inside and folder.resolve() != Path.cwd():
-            raise UserError(f"{path} lies in the folder to write, {folder}; choose another -o")
+        if path.resolve().is_relative_to(folder.resolve()):
+            inside = path.resolve().relative_to(folder.resolve()).parts
+            if not inside or inside[0].startswith(CLIPS):
+                raise UserError(f"{path} is given and would be written over; choose another folder than -o {folder}")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise UserError(
             f"{folder} is not empty; add --overwrite to replace layers in it, or choose another -o"

@@ -11,6 +11,7 @@ C channels, H height, W width, P tokens of one frame of one clip, D transformer 
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +26,12 @@ from torch import Tensor, nn
 
 from .layout import CLIPS, LAYER_OF_CLIP, LAYERS, Layout
 
+PLACE_CODE = 32
+SKETCH_SIZE = 8
+"""Height and width that a sketch is drawn at, whatever the frame's size."""
 
-def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+
+def zeroed(layer: nn.Module) -> nn.Module:
     """A layer that gives zero until it has learnt something."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
@@ -38,6 +43,14 @@ def sinusoid(values: Tensor, dim: int, max_period: float = 1000.0) -> Tensor:
     frequencies = torch.exp(-math.log(max_period) * torch.arange(dim // 2, device=values.device) / (dim // 2))
     angles = values[..., None].float() * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def place_code(height: int, width: int, dim: int, device: torch.device) -> Tensor:
+    """Where a pixel is: (1, dim, H, W), waves of a quarter to eight periods over each side."""
+    rows = sinusoid((torch.arange(height, device=device) + 0.5) * (16 * math.pi / height), dim // 2, 32.0)
+    columns = sinusoid((torch.arange(width, device=device) + 0.5) * (16 * math.pi / width), dim // 2, 32.0)
+    grid = torch.cat([rows[:, None].expand(-1, width, -1), columns[None].expand(height, -1, -1)], dim=-1)
+    return grid.permute(2, 0, 1)[None]
 
 
 class FrameAttentionPool(nn.Module):
@@ -153,8 +166,8 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
     """
 
     _supports_gradient_checkpointing = True
-    _repeated_blocks = ["CompactBlock"]
-    _no_split_modules = ["CompactBlock", "ConvBlock"]
+    _repeated_blocks: ClassVar = ["CompactBlock"]
+    _no_split_modules: ClassVar = ["CompactBlock", "ConvBlock"]
     prediction_type = "sample"
 
     @register_to_config
@@ -174,6 +187,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         mlp_ratio: float = 4.0,
         text_dim: int = 384,
         cond_dim: int = 256,
+        sketch_channels: int = 16,
     ) -> None:
         """
         Args:
@@ -186,6 +200,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
             dim, num_layers, num_heads, mlp_ratio: the transformer; it works at half the last level's size.
             text_dim: channels of the text states.
             cond_dim: width of the conditioning vector (timestep, prompt, frame index).
+            sketch_channels: channels of the coarse sketch of a frame that its conditioning vector gives.
         """
         super().__init__()
         k = len(clips)
@@ -222,7 +237,15 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
             nn.ModuleList(ConvBlock(c, cond_dim, level in pool_levels) for _ in range(n))
             for level, (c, n) in enumerate(zip(widths, blocks_up, strict=True))
         )
+        # Near pure noise a frame is drawn from its prompts alone: gates shut out what only carries noise, place
+        # codes say where a pixel is, and a coarse sketch leads from prompts to pixels by the shortest way.
+        self.token_gate = zeroed(nn.Linear(cond_dim, dim))
+        self.skip_gates = nn.ModuleList(zeroed(nn.Linear(cond_dim, c)) for c in widths)
+        self.places = nn.ModuleList(zeroed(nn.Conv2d(PLACE_CODE, c, 1)) for c in widths)
+        self.sketch = nn.Linear(cond_dim, sketch_channels * SKETCH_SIZE**2)
+        self.sketch_out = zeroed(nn.Conv2d(sketch_channels, widths[-1], 1))
         self.head_norm = nn.GroupNorm(8, widths[0])
+        self.head_modulation = zeroed(nn.Linear(cond_dim, 2 * widths[0] + folded))
         self.head = zeroed(nn.Conv2d(widths[0] + folded, folded, 3, padding=1))
 
     def forward(
@@ -268,10 +291,18 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
 
         for level in reversed(range(len(skips))):
             x = F.pixel_shuffle(self.grow[level](x), 2)
-            x = self.merge[level](torch.cat([x, skips[level]], dim=1))
+            gate = 1 + self.skip_gates[level](conv_cond)[:, :, None, None]
+            x = self.merge[level](torch.cat([x, skips[level] * gate], dim=1))
+            x = x + self.places[level](place_code(x.shape[-2], x.shape[-1], PLACE_CODE, x.device).to(x.dtype))
+            if level == len(skips) - 1:
+                x = x + self.draw_sketch(conv_cond, x.shape[-2], x.shape[-1])
             for block in self.up[level]:  # type: ignore[attr-defined]
                 x = block(x, conv_cond, f)
-        x = self.head(torch.cat([F.silu(self.head_norm(x)), folded], dim=1))
+        scale, shift, keep = self.head_modulation(conv_cond)[:, :, None, None].split(
+            [x.shape[1], x.shape[1], folded.shape[1]], dim=1
+        )
+        x = F.silu(torch.addcmul(shift, self.head_norm(x), 1 + scale))
+        x = self.head(torch.cat([x, folded * (1 + keep)], dim=1))
         sample = self.unfold(x, b, layout)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
@@ -289,6 +320,13 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         states = self.text_proj(text) + self.layer_embed[:, None]
         return cond, states[:, of_clip].flatten(0, 1), mask[:, of_clip].flatten(0, 1)[:, None, None, :]
 
+    def draw_sketch(self, cond: Tensor, height: int, width: int) -> Tensor:
+        """What the conditioning vector (N, E) alone says of a frame, coarsely: (N, C, H, W)."""
+        sketch = self.sketch(cond).unflatten(1, (-1, SKETCH_SIZE, SKETCH_SIZE))
+        if (height, width) != (SKETCH_SIZE, SKETCH_SIZE):
+            sketch = F.interpolate(sketch, (height, width), mode="bilinear")
+        return self.sketch_out(sketch.contiguous(memory_format=torch.channels_last))
+
     def transform(
         self, x: Tensor, cond: Tensor, text: Tensor, text_mask: Tensor, frame_code: Tensor, k: int
     ) -> Tensor:
@@ -296,6 +334,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         b, f, d = frame_code.shape[0], frame_code.shape[1], self.config.dim
         h, w = x.shape[-2:]
         tokens = x.view(b, f, k, d, h * w).permute(0, 2, 1, 4, 3)  # (B, K, F, P, D)
+        tokens = tokens * (1 + self.token_gate(F.silu(cond)))[:, :, None, None]
         rows = torch.arange(h, device=x.device).repeat_interleave(w) / h
         columns = torch.arange(w, device=x.device).repeat(h) / w
         place = torch.cat([sinusoid(rows * 100, 64), sinusoid(columns * 100, 64)], dim=-1).to(x.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -23,7 +24,7 @@ def write_sample_sheet(pipeline: LayerFlowPipeline, recipe: Recipe, path: Path) 
     sheets = []
     for index, task in enumerate(SHEET_TASKS):
         scene = source.scene(index, recipe.seed)
-        shown = {name: getattr(scene, name) if name in TASKS[task] else None for name in CLIPS}
+        shown: dict[str, Any] = {name: getattr(scene, name) if name in TASKS[task] else None for name in CLIPS}
         result = pipeline(
             scene.captions["foreground"],
             scene.captions["background"],
