@@ -53,6 +53,31 @@ def place_code(height: int, width: int, dim: int, device: torch.device) -> Tenso
     return grid.permute(2, 0, 1)[None]
 
 
+class Whitening(nn.Module):
+    """A fixed affine map to decorrelated channels of about unit variance, fitted once to the captions' states."""
+
+    def __init__(self, channels: int, rank: int) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.matrix: Tensor
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("matrix", torch.eye(rank, channels))
+
+    @torch.no_grad()
+    def fit(self, states: Tensor, floor: float = 3e-3) -> None:
+        """Fit to states (N, channels); variances under `floor` of the largest are amplified no further."""
+        mean = states.mean(0)
+        variance, axes = torch.linalg.eigh((states - mean).T @ (states - mean) / len(states))
+        rank = self.matrix.shape[0]
+        variance, axes = variance.flip(0)[:rank], axes.flip(1)[:, :rank]
+        scale = (variance + floor * variance[0]).rsqrt()
+        self.mean.copy_(mean)
+        self.matrix.copy_(scale[:, None] * axes.T)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return F.linear(states - self.mean, self.matrix)
+
+
 class FrameAttentionPool(nn.Module):
     """Adds to every frame what the frames of the clip show at that pixel, weighted by a learned score.
 
@@ -186,6 +211,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         num_heads: int = 4,
         mlp_ratio: float = 4.0,
         text_dim: int = 384,
+        text_rank: int = 192,
         cond_dim: int = 256,
         sketch_channels: int = 16,
     ) -> None:
@@ -199,6 +225,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
             blocks_down, blocks_up: blocks of each level on the way in and out.
             dim, num_layers, num_heads, mlp_ratio: the transformer; it works at half the last level's size.
             text_dim: channels of the text states.
+            text_rank: whitened channels that are kept of them.
             cond_dim: width of the conditioning vector (timestep, prompt, frame index).
             sketch_channels: channels of the coarse sketch of a frame that its conditioning vector gives.
         """
@@ -211,8 +238,14 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         self.time_embed = nn.Sequential(nn.Linear(128, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim))
         self.clip_embed = nn.Parameter(torch.randn(k, cond_dim) * 0.02)
         self.layer_embed = nn.Parameter(torch.randn(len(LAYERS), dim) * 0.02)
-        self.text_proj = nn.Linear(text_dim, dim)
-        self.text_pool = nn.Sequential(nn.Linear(text_dim, 512), nn.GELU("tanh"), nn.Linear(512, cond_dim))
+        # Text states are whitened before anything is learnt from them: what tells one noun from another lies in
+        # directions of a hundredth of the variance of others, which a gradient would take ages to find.
+        text_rank = min(text_rank, text_dim)
+        self.text_whitening = Whitening(text_dim, text_rank)
+        self.pool_whitening = Whitening(text_dim, text_rank)
+        self.text_proj = nn.Linear(text_rank, dim)
+        self.text_pool = nn.Sequential(nn.Linear(text_rank, 512), nn.GELU("tanh"), nn.Linear(512, cond_dim))
+        self.pool_proj = zeroed(nn.Linear(text_rank, cond_dim))
         self.frame_cond = nn.Linear(64, cond_dim)
         self.conv_cond = nn.Sequential(
             nn.Linear(k * cond_dim, 2 * cond_dim), nn.SiLU(), nn.Linear(2 * cond_dim, cond_dim)
@@ -314,7 +347,10 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         text = text.to(dtype)
         of_clip = [LAYERS.index(LAYER_OF_CLIP[name]) for name in layout.clips]
         weight = mask.to(dtype)[..., None]
-        pooled = (self.text_pool(text) * weight).sum(2) / weight.sum(2).clamp(min=1)  # (B, L, E)
+        weight = weight / weight.sum(2, keepdim=True).clamp(min=1)  # (B, L, S, 1)
+        mean = self.pool_whitening((text * weight).sum(2))
+        text = self.text_whitening(text)
+        pooled = (self.text_pool(text) * weight).sum(2) + self.pool_proj(mean)  # (B, L, E)
         cond = self.time_embed(sinusoid(timestep * 1000, 128, 10000.0).to(dtype))
         cond = cond + pooled[:, of_clip] + self.clip_embed
         states = self.text_proj(text) + self.layer_embed[:, None]

@@ -19,9 +19,12 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
+from transformers import PreTrainedTokenizerBase
 
+from ..data import SceneSource
 from ..models.compact import CompactTransformer3DModel
-from ..models.text import encode_prompts
+from ..models.layout import LAYERS
+from ..models.text import LayerTextEncoder, encode_prompts
 from ..pipeline import LayerFlowPipeline
 from .batches import Batch, SceneBatches, draw_noise_levels
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
@@ -210,6 +213,7 @@ class Trainer:
     def averaged(self) -> LayerFlowPipeline:
         """The pipeline with the averaged weights in a network of its own."""
         model = CompactTransformer3DModel.from_config(self.pipeline.transformer.config)
+        model.load_state_dict(self.accelerator.unwrap_model(self.model).state_dict())
         self.ema.copy_to(model.parameters())
         pipeline = LayerFlowPipeline(
             self.pipeline.tokenizer, self.pipeline.text_encoder, model.eval(), self.pipeline.scheduler
@@ -244,8 +248,29 @@ def build_pipeline(recipe: Recipe) -> LayerFlowPipeline:
     else:
         sizes: dict[str, Any] = {"sample_size": recipe.size, "sample_frames": recipe.clip_frames}
         model = CompactTransformer3DModel(**{**sizes, **recipe.model})
+        fit_text_whitening(model, tokenizer, text_encoder, recipe)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
+
+
+def fit_text_whitening(
+    model: CompactTransformer3DModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: LayerTextEncoder,
+    recipe: Recipe,
+    scenes: int = 400,
+) -> None:
+    """Fit the backbone's whitening of text states to the captions of some scenes and to the empty prompt."""
+    source = SceneSource("train", size=recipe.size, frames=recipe.clip_frames)
+    prompts = [source.prompts(index, recipe.seed)[layer] for index in range(scenes) for layer in LAYERS]
+    prompts += [""] * (len(prompts) // 10)
+    tokens, means = [], []
+    for start in range(0, len(prompts), 100):
+        states, mask = encode_prompts(tokenizer, text_encoder, prompts[start : start + 100])
+        tokens.append(states[mask])
+        means.append(states.sum(1) / mask.sum(1, keepdim=True))
+    model.text_whitening.fit(torch.cat(tokens))
+    model.pool_whitening.fit(torch.cat(means))
 
 
 def _one_thread(_: int) -> None:
