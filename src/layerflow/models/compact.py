@@ -166,14 +166,14 @@ class CompactBlock(nn.Module):
     def forward(
         self, hidden_states: Tensor, encoder_hidden_states: Tensor, text_mask: Tensor, temb: Tensor
     ) -> Tensor:
-        """Tokens (B, K, F*P, D), text (B*K, S, D), text mask (B*K, 1, 1, S), modulation (B, K, 6, D)."""
-        b, k, n, d = hidden_states.shape
-        shift1, scale1, gate1, shift2, scale2, gate2 = (temb + self.modulation).unsqueeze(2).unbind(3)
+        """Tokens (B, K, F, P, D), text (B*K, S, D), text mask (B*K, 1, 1, S), modulation (B, K, F, 6, D)."""
+        b, k, f, p, d = hidden_states.shape
+        shift1, scale1, gate1, shift2, scale2, gate2 = (temb + self.modulation).unsqueeze(3).unbind(4)
         x = hidden_states
-        h = torch.addcmul(shift1, self.norm1(x), 1 + scale1)  # (B, K, F*P, D)
-        x = torch.addcmul(x, gate1, self.attn(h.view(b, k * n, d)).view(b, k, n, d))
-        h = self.norm2(x).view(b * k, n, d)
-        x = x + self.cross_attn(h, encoder_hidden_states, text_mask).view(b, k, n, d)
+        h = torch.addcmul(shift1, self.norm1(x), 1 + scale1)  # (B, K, F, P, D)
+        x = torch.addcmul(x, gate1, self.attn(h.view(b, k * f * p, d)).view_as(x))
+        h = self.norm2(x).view(b * k, f * p, d)
+        x = x + self.cross_attn(h, encoder_hidden_states, text_mask).view_as(x)
         h = torch.addcmul(shift2, self.norm3(x), 1 + scale2)
         return torch.addcmul(x, gate2, self.mlp(h))
 
@@ -213,7 +213,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         text_dim: int = 384,
         text_rank: int = 192,
         cond_dim: int = 256,
-        sketch_channels: int = 16,
+        sketch_channels: int = 12,
     ) -> None:
         """
         Args:
@@ -247,6 +247,10 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         self.text_pool = nn.Sequential(nn.Linear(text_rank, 512), nn.GELU("tanh"), nn.Linear(512, cond_dim))
         self.pool_proj = zeroed(nn.Linear(text_rank, cond_dim))
         self.frame_cond = nn.Linear(64, cond_dim)
+        # "rising" at the first frame and "falling" at the last look alike: prompt and moment must meet early.
+        self.moment = nn.Sequential(
+            nn.Linear(cond_dim + 64, cond_dim // 2), nn.SiLU(), zeroed(nn.Linear(cond_dim // 2, cond_dim))
+        )
         self.conv_cond = nn.Sequential(
             nn.Linear(k * cond_dim, 2 * cond_dim), nn.SiLU(), nn.Linear(2 * cond_dim, cond_dim)
         )
@@ -309,7 +313,10 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
             frame_positions = torch.arange(f, device=hidden_states.device).expand(b, f)
         cond, text, text_mask = self.condition(timestep, encoder_hidden_states, encoder_attention_mask, layout)
         frame_code = sinusoid(frame_positions / self.config.sample_frames * 100, 64).to(cond.dtype)  # (B, F, 64)
-        conv_cond = self.conv_cond(cond.flatten(1))[:, None] + self.frame_cond(frame_code)
+        every = frame_code[:, None].expand(-1, k, -1, -1)
+        cond = cond[:, :, None].expand(-1, -1, f, -1)
+        cond = cond + self.moment(torch.cat([cond, every], dim=-1))  # (B, K, F, E)
+        conv_cond = self.conv_cond(cond.transpose(1, 2).flatten(2)) + self.frame_cond(frame_code)
         conv_cond = F.silu(conv_cond).flatten(0, 1)  # (B*F, E)
 
         folded = self.fold(hidden_states, layout)  # (B*F, planes*p*p, H/p, W/p)
@@ -369,20 +376,19 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         """The transformer over one token per clip, frame and cell: (B*F, K*D, h, w) to the same shape."""
         b, f, d = frame_code.shape[0], frame_code.shape[1], self.config.dim
         h, w = x.shape[-2:]
-        tokens = x.view(b, f, k, d, h * w).permute(0, 2, 1, 4, 3)  # (B, K, F, P, D)
-        tokens = tokens * (1 + self.token_gate(F.silu(cond)))[:, :, None, None]
+        tokens = x.reshape(b, f, k, d, h * w).permute(0, 2, 1, 4, 3).contiguous()  # (B, K, F, P, D)
+        tokens = tokens * (1 + self.token_gate(F.silu(cond)))[:, :, :, None]
         rows = torch.arange(h, device=x.device).repeat_interleave(w) / h
         columns = torch.arange(w, device=x.device).repeat(h) / w
         place = torch.cat([sinusoid(rows * 100, 64), sinusoid(columns * 100, 64)], dim=-1).to(x.dtype)
         tokens = tokens + self.space_pos(place) + self.frame_pos(frame_code)[:, None, :, None]
-        tokens = tokens.reshape(b, k, f * h * w, d)
-        temb = self.block_cond(F.silu(cond)).unflatten(-1, (6, d))  # (B, K, 6, D)
+        temb = self.block_cond(F.silu(cond)).unflatten(-1, (6, d))  # (B, K, F, 6, D)
         for block in self.blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
                 tokens = self._gradient_checkpointing_func(block, tokens, text, text_mask, temb)
             else:
                 tokens = block(tokens, text, text_mask, temb)
-        tokens = self.norm_out(tokens).view(b, k, f, h * w, d).permute(0, 2, 1, 4, 3)  # (B, F, K, D, P)
+        tokens = self.norm_out(tokens).permute(0, 2, 1, 4, 3)  # (B, F, K, D, P)
         return tokens.reshape(b * f, k * d, h, w).contiguous(memory_format=torch.channels_last)
 
     def fold(self, sequence: Tensor, layout: Layout) -> Tensor:
