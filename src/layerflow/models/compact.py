@@ -247,10 +247,11 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         self.text_pool = nn.Sequential(nn.Linear(text_rank, 512), nn.GELU("tanh"), nn.Linear(512, cond_dim))
         self.pool_proj = zeroed(nn.Linear(text_rank, cond_dim))
         self.frame_cond = nn.Linear(64, cond_dim)
-        # "rising" at the first frame and "falling" at the last look alike: prompt and moment must meet early.
-        self.moment = nn.Sequential(
-            nn.Linear(cond_dim + 64, cond_dim // 2), nn.SiLU(), zeroed(nn.Linear(cond_dim // 2, cond_dim))
-        )
+        # "rising" at the first frame looks like "falling" at the last: what tells them apart is a product of prompt
+        # and moment, which a sum learns only slowly.
+        self.moment_text = nn.Linear(text_rank, cond_dim // 2)
+        self.moment_frame = nn.Linear(64, cond_dim // 2)
+        self.moment_out = zeroed(nn.Linear(cond_dim // 2, cond_dim))
         self.conv_cond = nn.Sequential(
             nn.Linear(k * cond_dim, 2 * cond_dim), nn.SiLU(), nn.Linear(2 * cond_dim, cond_dim)
         )
@@ -311,11 +312,10 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         b, k, f = hidden_states.shape[0], len(layout.clips), layout.frames
         if frame_positions is None:
             frame_positions = torch.arange(f, device=hidden_states.device).expand(b, f)
-        cond, text, text_mask = self.condition(timestep, encoder_hidden_states, encoder_attention_mask, layout)
+        cond, mean, text, text_mask = self.condition(timestep, encoder_hidden_states, encoder_attention_mask, layout)
         frame_code = sinusoid(frame_positions / self.config.sample_frames * 100, 64).to(cond.dtype)  # (B, F, 64)
-        every = frame_code[:, None].expand(-1, k, -1, -1)
-        cond = cond[:, :, None].expand(-1, -1, f, -1)
-        cond = cond + self.moment(torch.cat([cond, every], dim=-1))  # (B, K, F, E)
+        moment = self.moment_text(mean)[:, :, None] * self.moment_frame(frame_code)[:, None]
+        cond = cond[:, :, None] + self.moment_out(moment)  # (B, K, F, E)
         conv_cond = self.conv_cond(cond.transpose(1, 2).flatten(2)) + self.frame_cond(frame_code)
         conv_cond = F.silu(conv_cond).flatten(0, 1)  # (B*F, E)
 
@@ -348,8 +348,9 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
 
     def condition(
         self, timestep: Tensor, text: Tensor, mask: Tensor, layout: Layout
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Conditioning per clip (B, K, E), its layer's text states (B*K, S, D) and their mask (B*K, 1, 1, S)."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What conditions each clip: a vector (B, K, E) of noise level and prompt, the whitened mean (B, K, R) of its
+        layer's text states, those states (B*K, S, D) and their mask (B*K, 1, 1, S)."""
         dtype = self.text_proj.weight.dtype
         text = text.to(dtype)
         of_clip = [LAYERS.index(LAYER_OF_CLIP[name]) for name in layout.clips]
@@ -361,7 +362,8 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         cond = self.time_embed(sinusoid(timestep * 1000, 128, 10000.0).to(dtype))
         cond = cond + pooled[:, of_clip] + self.clip_embed
         states = self.text_proj(text) + self.layer_embed[:, None]
-        return cond, states[:, of_clip].flatten(0, 1), mask[:, of_clip].flatten(0, 1)[:, None, None, :]
+        mask = mask[:, of_clip].flatten(0, 1)[:, None, None, :]
+        return cond, mean[:, of_clip], states[:, of_clip].flatten(0, 1), mask
 
     def draw_sketch(self, cond: Tensor, height: int, width: int) -> Tensor:
         """What the conditioning vector (N, E) alone says of a frame, coarsely: (N, C, H, W)."""
