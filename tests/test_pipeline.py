@@ -129,6 +129,7 @@ def test_mistakes_are_named_before_any_work(tiny_pipeline: LayerFlowPipeline) ->
         "nothing is left to generate": {"given": whole},
         "num_inference_steps must be at least 1": {"num_inference_steps": 0},
         "output_type must be": {"output_type": "pil"},
+        "20x16 pixels do not fit this model": {"width": 20},
         "resize them first": {"given": LayeredVideo(blended=whole.blended), "height": 32},
         "must give the same clips": {
             "given": [LayeredVideo(blended=whole.blended), LayeredVideo(background=whole.background)]

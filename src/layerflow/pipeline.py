@@ -310,6 +310,7 @@ class LayerFlowPipeline(DiffusionPipeline):
         self, videos: list[LayeredVideo], frames: int | None, height: int | None, width: int | None
     ) -> tuple[int, int, int]:
         config = self.transformer.config
+        sizes = frames or config.sample_frames, height or config.sample_size, width or config.sample_size
         if videos:
             own = {(v.frames, v.height, v.width) for v in videos}
             asked = tuple(a or o for a, o in zip((frames, height, width), next(iter(own)), strict=True))
@@ -317,10 +318,14 @@ class LayerFlowPipeline(DiffusionPipeline):
                 raise ValueError(
                     f"given clips are {sorted(own)} (frames, height, width), asked for is {asked}; resize them first"
                 )
-            return asked  # type: ignore[return-value]
-        sizes = frames or config.sample_frames, height or config.sample_size, width or config.sample_size
+            sizes = asked  # type: ignore[assignment]
         if min(sizes) < 1:
             raise ValueError(f"frames, height and width must be positive, got {sizes}")
+        multiple = self.transformer.size_multiple
+        if sizes[1] % multiple or sizes[2] % multiple:
+            raise ValueError(
+                f"{sizes[2]}x{sizes[1]} pixels do not fit this model: width and height must divide by {multiple}"
+            )
         return sizes
 
     def _output(

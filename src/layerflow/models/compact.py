@@ -286,6 +286,11 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         self.head_modulation = zeroed(nn.Linear(cond_dim, 2 * widths[0] + folded))
         self.head = zeroed(nn.Conv2d(widths[0] + folded, folded, 3, padding=1))
 
+    @property
+    def size_multiple(self) -> int:
+        """Height and width of a clip in pixels must divide by this."""
+        return self.config.patch_size * 2 ** len(self.config.widths)
+
     def forward(
         self,
         hidden_states: Tensor,
@@ -398,10 +403,11 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         clips = layout.unpack(sequence)
         planes = [clips[n][:, :, :1] if n == "alpha" else clips[n] for n in layout.clips]
         frames = torch.cat(planes, dim=2).flatten(0, 1)
-        size = 2 ** len(self.config.widths) * self.config.patch_size
-        if frames.shape[-1] % size or frames.shape[-2] % size:
-            height, width = frames.shape[-2:]
-            raise ValueError(f"{width}x{height} pixels do not fit this backbone: both sides must divide by {size}")
+        height, width = frames.shape[-2:]
+        if height % self.size_multiple or width % self.size_multiple:
+            raise ValueError(
+                f"{width}x{height} pixels do not fit this backbone: both sides must divide by {self.size_multiple}"
+            )
         return F.pixel_unshuffle(frames, self.config.patch_size).contiguous(memory_format=torch.channels_last)
 
     def unfold(self, x: Tensor, batch: int, layout: Layout) -> Tensor:
