@@ -6,6 +6,7 @@ One step is a pure function of the state and the step's number, so that a resume
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -222,10 +223,14 @@ class Trainer:
         return pipeline
 
     def export(self, folder: Path) -> None:
-        """Write the averaged weights as a model folder in diffusers layout, bf16."""
+        """Write the averaged weights as a model folder in diffusers layout, bf16, whole or not at all."""
         pipeline = self.averaged()
-        pipeline.transformer.to(torch.bfloat16)
-        pipeline.save_pretrained(folder)
+        partial = folder.with_name(f".{folder.name}")
+        shutil.rmtree(partial, ignore_errors=True)
+        pipeline.to(torch.bfloat16).save_pretrained(partial)
+        self.pipeline.text_encoder.float()  # it is shared with the copy that was rounded
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
 
     def sample(self) -> None:
         """A picture of what the averaged weights make of training scenes, for the person who watches."""
