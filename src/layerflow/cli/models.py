@@ -89,7 +89,7 @@ def load_pipeline(folder: Path, device: str, dtype: str) -> LayerFlowPipeline:
     import torch
 
     try:
-        pipeline = LayerFlowPipeline.from_pretrained(folder, torch_dtype=getattr(torch, dtype))
+        pipeline = LayerFlowPipeline.from_pretrained(folder, dtype=getattr(torch, dtype))
     except (OSError, KeyError, AttributeError) as error:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"model {folder} cannot be loaded: {why}") from error
