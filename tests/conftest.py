@@ -18,26 +18,24 @@ from layerflow.models.text import LayerTextEncoder, LayerTextEncoderConfig
 TOKENIZER = Path(str(files("layerflow") / "weights" / "mini" / "tokenizer"))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup() -> Generator[None, None, None]:
-    """Skip, with the reason, what draws scenes where the emoji font is not installed."""
+def skip_without_font() -> Generator[None, None, None]:
+    """Skip, with the reason, what draws scenes where the emoji font is missing; never in CI, which installs it."""
     try:
         return (yield)
     except MissingFontError as error:
-        if os.environ.get("CI"):  # which installs the font; skipping there would hide that it did not
+        if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, None, None]:
+    return (yield from skip_without_font())
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call() -> Generator[None, None, None]:
-    """The same for the test itself."""
-    try:
-        return (yield)
-    except MissingFontError as error:
-        if os.environ.get("CI"):  # which installs the font; skipping there would hide that it did not
-            raise
-        pytest.skip(str(error))
+    return (yield from skip_without_font())
 
 
 def build_tiny_pipeline() -> LayerFlowPipeline:

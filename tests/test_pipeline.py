@@ -44,7 +44,7 @@ def test_any_subset_can_be_given_and_comes_back_bit_for_bit(
 
 def test_given_clips_stay_clean_inside_the_loop(tiny_pipeline: LayerFlowPipeline) -> None:
     given = LayeredVideo(background=random_video().background)
-    clean = to_model_space(given)["background"]
+    clean = to_model_space(given.clips())["background"]
     where = slice(4, 6)  # two frames each of foreground and alpha come before
     seen = []
 
@@ -171,7 +171,7 @@ def test_tasks_are_named_by_their_given_clips() -> None:
 
 def test_the_composition_holds_in_model_space_and_the_way_back_keeps_it() -> None:
     whole = random_video()
-    clips = to_model_space(whole)
+    clips = to_model_space(whole.clips())
     over = clips["foreground"] + (0.5 - 0.5 * clips["alpha"]) * clips["background"]
     assert torch.allclose(clips["blended"], over, atol=1e-6)
     back = from_model_space(clips, fps=8)

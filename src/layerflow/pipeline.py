@@ -301,7 +301,7 @@ class LayerFlowPipeline(DiffusionPipeline):
         channels = self.transformer.config.in_channels
         empty = torch.zeros(layout.frames, channels, height, width)
         names = list(videos[0].clips()) if videos else []
-        spaces = [to_model_space(video) for video in videos] or [{}]
+        spaces = [to_model_space(video.clips()) for video in videos] or [{}]
         spaces = spaces * batch if len(spaces) == 1 else spaces
         clips = {name: torch.stack([space.get(name, empty) for space in spaces]) for name in layout.clips}
         return layout.pack(clips).to(device), layout.given_mask(names, device)

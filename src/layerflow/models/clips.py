@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from ..layered_video import LayeredVideo, extend_colour
 
 
-def to_model_space(video: LayeredVideo) -> dict[str, Tensor]:
-    """The clips that a video holds, each (F, 3, H, W) in [-1, 1].
+def to_model_space(clips: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Clips (..., C, H, W) in [0, 1] by name, any of them, each to (..., 3, H, W) in [-1, 1].
 
     The foreground is colour times alpha, so transparent means 0, mid-grey; without an alpha clip its colour is
     taken as being over mid-grey already. `blended = foreground + (1 - alpha) * background` holds here too.
     """
-    clips = {name: clip * 2 - 1 for name, clip in video.clips().items()}
+    space = {name: clip * 2 - 1 for name, clip in clips.items()}
     if "alpha" in clips:
         if "foreground" in clips:
-            clips["foreground"] = clips["foreground"] * video.clips()["alpha"]
-        clips["alpha"] = clips["alpha"].expand(-1, 3, -1, -1)
-    return clips
+            space["foreground"] = space["foreground"] * clips["alpha"]
+        alpha = space["alpha"]
+        space["alpha"] = alpha.expand(*alpha.shape[:-3], 3, *alpha.shape[-2:])
+    return space
 
 
 def from_model_space(clips: dict[str, Tensor], fps: float) -> LayeredVideo:
@@ -40,14 +43,4 @@ def from_model_space(clips: dict[str, Tensor], fps: float) -> LayeredVideo:
     return LayeredVideo(**video, fps=fps)
 
 
-def batch_to_model_space(foreground: Tensor, alpha: Tensor, background: Tensor, blended: Tensor) -> dict[str, Tensor]:
-    """Whole scenes (..., C, H, W) in [0, 1] to clips (..., 3, H, W) in model space; used by training."""
-    return {
-        "foreground": (foreground * 2 - 1) * alpha,
-        "alpha": (alpha * 2 - 1).expand_as(foreground),
-        "background": background * 2 - 1,
-        "blended": blended * 2 - 1,
-    }
-
-
-__all__ = ["batch_to_model_space", "from_model_space", "to_model_space"]
+__all__ = ["from_model_space", "to_model_space"]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..data import SceneSource
-from ..models.clips import batch_to_model_space
+from ..models.clips import to_model_space
 from ..models.layout import CLIPS, LAYERS, TASKS, Layout
 from .recipe import Recipe
 
@@ -58,7 +58,7 @@ class SceneBatches(Dataset):
         alpha = clips["alpha"]  # (B, F, 1, H, W) before it becomes a clip in model space
         near = torch.nn.functional.max_pool2d((alpha > 0.05).float().flatten(0, 1), 7, 1, 3).view_as(alpha)
         return Batch(
-            sequence=Layout(frames).pack(batch_to_model_space(**clips)),
+            sequence=Layout(frames).pack(to_model_space(clips)),
             given=torch.stack([sample[1] for sample in samples]),
             positions=torch.stack([sample[2] for sample in samples]),
             weight=1 + recipe.foreground_weight * near,
