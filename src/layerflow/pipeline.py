@@ -119,15 +119,6 @@ class LayerFlowPipeline(DiffusionPipeline):
         return pipeline
 
     @staticmethod
-    def load_text(name: str | Path) -> tuple[PreTrainedTokenizerBase, LayerTextEncoder]:
-        """Only the tokenizer and the text encoder of a model, in float32."""
-        from transformers import AutoTokenizer
-
-        folder = find_model(name)
-        encoder = LayerTextEncoder.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32)
-        return AutoTokenizer.from_pretrained(folder, subfolder="tokenizer"), encoder.eval()
-
-    @staticmethod
     def load_transformer(name: str | Path) -> CompactTransformer3DModel:
         """Only the transformer of a model, in float32."""
         return CompactTransformer3DModel.from_pretrained(

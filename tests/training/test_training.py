@@ -18,7 +18,7 @@ from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training import batches as batches_module
 from layerflow.training.batches import SceneBatches, draw_noise_levels
 from layerflow.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from layerflow.training.loop import Trainer, add_noise, clip_errors, learning_rate_at, loss_of, matte_iou
+from layerflow.training.loop import Trainer, add_noise, clip_errors, learning_rate_at, loss_of
 from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, RecipeError, load_recipe
 
 try:
@@ -37,7 +37,8 @@ size: 32
 clip_frames: 2
 frames_per_batch: 4
 phases: [{steps: 4, frames: {1: 0.5, 2: 0.5}}, {steps: 2, frames: {2: 1.0}}]
-model: {widths: [8, 8, 8], blocks_up: [1, 1, 1], dim: 16, num_layers: 1, num_heads: 2, cond_dim: 16}
+model: {widths: [8, 8, 8], blocks_up: [1, 1, 1], dim: 16, num_layers: 1, num_heads: 2, cond_dim: 16, sketch_width: 16}
+sketch_scenes: 0
 warmup: 2
 workers: 0
 log_every: 2
@@ -162,13 +163,6 @@ def test_given_clips_are_neither_noised_nor_learnt(recipe: Recipe) -> None:
     assert loss_of(clip_errors(wrong, batch), batch, t, recipe) == 0
     wrong[:, free] += 1  # one of three generated clips is off by one, t = 0.5 weighs 4
     assert loss_of(clip_errors(wrong, batch), batch, t, recipe) == pytest.approx(4 / 3, rel=1e-5)
-
-
-def test_matte_iou_by_hand() -> None:
-    a = torch.tensor([[1.0, 1.0, -1.0, -1.0]])
-    b = torch.tensor([[1.0, -1.0, 1.0, -1.0]])
-    assert matte_iou(a, b).item() == pytest.approx(1 / 3)
-    assert matte_iou(a, a).item() == 1
 
 
 @needs_font

@@ -11,6 +11,7 @@ C channels, H height, W width, P tokens of one frame of one clip, D transformer 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -20,22 +21,14 @@ from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockR
 from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.cache_utils import CacheMixin
-from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from .layout import CLIPS, LAYER_OF_CLIP, LAYERS, Layout
+from .sketch import OBJECT_PLANES, SCENE_PLANES, Sketch, SketchReader, zeroed
 
 PLACE_CODE = 32
-SKETCH_SIZE = 8
-"""Height and width that a sketch is drawn at, whatever the frame's size."""
-
-
-def zeroed(layer: nn.Module) -> nn.Module:
-    """A layer that gives zero until it has learnt something."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
 
 
 def sinusoid(values: Tensor, dim: int, max_period: float = 1000.0) -> Tensor:
@@ -178,6 +171,16 @@ class CompactBlock(nn.Module):
         return torch.addcmul(x, gate2, self.mlp(h))
 
 
+@dataclass
+class CompactTransformer3DOutput(BaseOutput):
+    """What the backbone gives."""
+
+    sample: Tensor
+    """(B, K*F, C, H, W) the predicted clean sequence."""
+    sketch: tuple[Tensor, Tensor] | None = None
+    """Scene (B*F, 7, 16, 16) and object (B*F, 4, 32, 32): what the prompts alone say of each frame."""
+
+
 TransformerBlockRegistry.register(
     CompactBlock, TransformerBlockMetadata(return_hidden_states_index=None, return_encoder_hidden_states_index=None)
 )
@@ -205,15 +208,15 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         patch_size: int = 2,
         widths: tuple[int, ...] = (48, 128, 192),
         blocks_down: tuple[int, ...] = (1, 1, 1),
-        blocks_up: tuple[int, ...] = (1, 2, 2),
+        blocks_up: tuple[int, ...] = (3, 4, 2),
         dim: int = 256,
-        num_layers: int = 8,
+        num_layers: int = 2,
         num_heads: int = 4,
-        mlp_ratio: float = 4.0,
+        mlp_ratio: float = 3.0,
         text_dim: int = 384,
         text_rank: int = 192,
         cond_dim: int = 256,
-        sketch_channels: int = 12,
+        sketch_width: int = 512,
     ) -> None:
         """
         Args:
@@ -227,7 +230,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
             text_dim: channels of the text states.
             text_rank: whitened channels that are kept of them.
             cond_dim: width of the conditioning vector (timestep, prompt, frame index).
-            sketch_channels: channels of the coarse sketch of a frame that its conditioning vector gives.
+            sketch_width: hidden channels of the networks that sketch a frame from its prompts.
         """
         super().__init__()
         k = len(clips)
@@ -276,12 +279,17 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
             for level, (c, n) in enumerate(zip(widths, blocks_up, strict=True))
         )
         # Near pure noise a frame is drawn from its prompts alone: gates shut out what only carries noise, place
-        # codes say where a pixel is, and a coarse sketch leads from prompts to pixels by the shortest way.
+        # codes say where a pixel is, and a coarse sketch leads from prompts to pixels by the shortest way. The
+        # network reads it on the way in, so that the transformer knows the scene, and on the way out.
         self.token_gate = zeroed(nn.Linear(cond_dim, dim))
         self.skip_gates = nn.ModuleList(zeroed(nn.Linear(cond_dim, c)) for c in widths)
         self.places = nn.ModuleList(zeroed(nn.Conv2d(PLACE_CODE, c, 1)) for c in widths)
-        self.sketch = nn.Linear(cond_dim, sketch_channels * SKETCH_SIZE**2)
-        self.sketch_out = zeroed(nn.Conv2d(sketch_channels, widths[-1], 1))
+        self.sketch = Sketch(text_rank, sketch_width)
+        self.scene_level = min(1, len(widths) - 1)
+        self.object_readers = nn.ModuleList(SketchReader(OBJECT_PLANES, widths[0], cond_dim) for _ in range(2))
+        self.scene_readers = nn.ModuleList(
+            SketchReader(SCENE_PLANES, widths[self.scene_level], cond_dim) for _ in range(2)
+        )
         self.head_norm = nn.GroupNorm(8, widths[0])
         self.head_modulation = zeroed(nn.Linear(cond_dim, 2 * widths[0] + folded))
         self.head = zeroed(nn.Conv2d(widths[0] + folded, folded, 3, padding=1))
@@ -300,7 +308,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         layout: Layout,
         frame_positions: Tensor | None = None,
         return_dict: bool = True,
-    ) -> Transformer2DModelOutput | tuple[Tensor]:
+    ) -> CompactTransformer3DOutput | tuple[Tensor, tuple[Tensor, Tensor]]:
         """
         Args:
             hidden_states: (B, K*F, C, H, W) packed clips in model space, generated ones noised.
@@ -312,21 +320,26 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
                 stand for any moment of a clip.
 
         Returns:
-            The predicted clean sequence (B, K*F, C, H, W).
+            The predicted clean sequence (B, K*F, C, H, W), and the sketches it began from.
         """
         b, k, f = hidden_states.shape[0], len(layout.clips), layout.frames
         if frame_positions is None:
             frame_positions = torch.arange(f, device=hidden_states.device).expand(b, f)
-        cond, mean, text, text_mask = self.condition(timestep, encoder_hidden_states, encoder_attention_mask, layout)
-        frame_code = sinusoid(frame_positions / self.config.sample_frames * 100, 64).to(cond.dtype)  # (B, F, 64)
-        moment = self.moment_text(mean)[:, :, None] * self.moment_frame(frame_code)[:, None]
+        cond, means, text, text_mask = self.condition(timestep, encoder_hidden_states, encoder_attention_mask, layout)
+        of_clip = [LAYERS.index(LAYER_OF_CLIP[name]) for name in layout.clips]
+        frame_code = self.frame_code(frame_positions).to(cond.dtype)
+        moment = self.moment_text(means[:, of_clip])[:, :, None] * self.moment_frame(frame_code)[:, None]
         cond = cond[:, :, None] + self.moment_out(moment)  # (B, K, F, E)
         conv_cond = self.conv_cond(cond.transpose(1, 2).flatten(2)) + self.frame_cond(frame_code)
         conv_cond = F.silu(conv_cond).flatten(0, 1)  # (B*F, E)
 
+        scene, sprite = self.sketch(means, frame_code)  # (B*F, 7, 16, 16), (B*F, 4, 32, 32)
+
         folded = self.fold(hidden_states, layout)  # (B*F, planes*p*p, H/p, W/p)
-        x, skips = self.stem(folded), []
-        for blocks, shrink in zip(self.down, self.shrink, strict=True):
+        x, skips = self.object_readers[0](self.stem(folded), sprite, conv_cond), []
+        for level, (blocks, shrink) in enumerate(zip(self.down, self.shrink, strict=True)):
+            if level == self.scene_level:
+                x = self.scene_readers[0](x, scene, conv_cond)
             for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, conv_cond, f)
             skips.append(x)
@@ -339,8 +352,10 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
             gate = 1 + self.skip_gates[level](conv_cond)[:, :, None, None]
             x = self.merge[level](torch.cat([x, skips[level] * gate], dim=1))
             x = x + self.places[level](place_code(x.shape[-2], x.shape[-1], PLACE_CODE, x.device).to(x.dtype))
-            if level == len(skips) - 1:
-                x = x + self.draw_sketch(conv_cond, x.shape[-2], x.shape[-1])
+            if level == self.scene_level:
+                x = self.scene_readers[1](x, scene, conv_cond)
+            if level == 0:
+                x = self.object_readers[1](x, sprite, conv_cond)
             for block in self.up[level]:  # type: ignore[attr-defined]
                 x = block(x, conv_cond, f)
         scale, shift, keep = self.head_modulation(conv_cond)[:, :, None, None].split(
@@ -349,13 +364,13 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         x = F.silu(torch.addcmul(shift, self.head_norm(x), 1 + scale))
         x = self.head(torch.cat([x, folded * (1 + keep)], dim=1))
         sample = self.unfold(x, b, layout)
-        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+        return CompactTransformer3DOutput(sample, (scene, sprite)) if return_dict else (sample, (scene, sprite))
 
     def condition(
         self, timestep: Tensor, text: Tensor, mask: Tensor, layout: Layout
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """What conditions each clip: a vector (B, K, E) of noise level and prompt, the whitened mean (B, K, R) of its
-        layer's text states, those states (B*K, S, D) and their mask (B*K, 1, 1, S)."""
+        """What conditions each clip: a vector (B, K, E) of noise level and prompt, the whitened means (B, L, R) of the
+        layers' text states, the states of its layer (B*K, S, D) and their mask (B*K, 1, 1, S)."""
         dtype = self.text_proj.weight.dtype
         text = text.to(dtype)
         of_clip = [LAYERS.index(LAYER_OF_CLIP[name]) for name in layout.clips]
@@ -368,14 +383,11 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         cond = cond + pooled[:, of_clip] + self.clip_embed
         states = self.text_proj(text) + self.layer_embed[:, None]
         mask = mask[:, of_clip].flatten(0, 1)[:, None, None, :]
-        return cond, mean[:, of_clip], states[:, of_clip].flatten(0, 1), mask
+        return cond, mean, states[:, of_clip].flatten(0, 1), mask
 
-    def draw_sketch(self, cond: Tensor, height: int, width: int) -> Tensor:
-        """What the conditioning vector (N, E) alone says of a frame, coarsely: (N, C, H, W)."""
-        sketch = self.sketch(cond).unflatten(1, (-1, SKETCH_SIZE, SKETCH_SIZE))
-        if (height, width) != (SKETCH_SIZE, SKETCH_SIZE):
-            sketch = F.interpolate(sketch, (height, width), mode="bilinear")
-        return self.sketch_out(sketch.contiguous(memory_format=torch.channels_last))
+    def frame_code(self, positions: Tensor) -> Tensor:
+        """Frame positions (B, F) to codes (B, F, 64)."""
+        return sinusoid(positions / self.config.sample_frames * 100, 64)
 
     def transform(
         self, x: Tensor, cond: Tensor, text: Tensor, text_mask: Tensor, frame_code: Tensor, k: int

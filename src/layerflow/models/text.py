@@ -132,20 +132,22 @@ def encode_prompts(
     return states.masked_fill(~mask.unsqueeze(-1), 0.0), mask
 
 
-def load_text_encoder(folder: str | Path) -> tuple[PreTrainedTokenizerBase, LayerTextEncoder]:
-    """Load `tokenizer/` and `text_encoder/` of a model folder, the encoder in float32 and evaluation mode.
+def load_text_encoder(model: str | Path) -> tuple[PreTrainedTokenizerBase, LayerTextEncoder]:
+    """Load `tokenizer/` and `text_encoder/` of a model, the encoder in float32 and evaluation mode.
 
     The weights are stored in bfloat16 to keep the package small, and computed with in float32.
 
+    Args:
+        model: a folder in diffusers layout, or a hub id.
+
     Raises:
-        FileNotFoundError: one of the two folders is missing.
+        FileNotFoundError: one of the two parts is missing in the folder.
     """
-    folder = Path(folder)
     for part in ("tokenizer", "text_encoder"):
-        if not (folder / part).is_dir():
+        if Path(model).is_dir() and not (Path(model) / part).is_dir():
             raise FileNotFoundError(
-                f"{folder / part} is missing: a model folder holds tokenizer/ and text_encoder/"
+                f"{Path(model) / part} is missing: a model folder holds tokenizer/ and text_encoder/"
             )
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    encoder = LayerTextEncoder.from_pretrained(folder / "text_encoder", local_files_only=True)
-    return tokenizer, encoder.float().eval()
+    tokenizer = AutoTokenizer.from_pretrained(model, subfolder="tokenizer")
+    encoder = LayerTextEncoder.from_pretrained(model, subfolder="text_encoder", dtype=torch.float32)
+    return tokenizer, encoder.eval()

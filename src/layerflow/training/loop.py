@@ -23,13 +23,17 @@ from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedTokenizerBase
 
 from ..data import SceneSource
+from ..evaluation.metrics import alpha_iou
 from ..models.compact import CompactTransformer3DModel
 from ..models.layout import LAYERS
-from ..models.text import LayerTextEncoder, encode_prompts
-from ..pipeline import LayerFlowPipeline
+from ..models.sketch import sketch_error, sketch_targets
+from ..models.text import LayerTextEncoder, encode_prompts, load_text_encoder
+from ..pipeline import LayerFlowPipeline, find_model
 from .batches import Batch, SceneBatches, draw_noise_levels
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from .optimizer import MuonAdamW, parameter_groups
 from .recipe import Recipe, RecipeError
+from .sketch import fit_sketch
 
 Report = Callable[[int, dict[str, float]], None]
 
@@ -78,12 +82,6 @@ def loss_of(errors: Tensor, batch: Batch, t: Tensor, recipe: Recipe) -> Tensor:
     return ((errors * generated).sum(1) / generated.sum(1) * weight).mean()
 
 
-def matte_iou(prediction: Tensor, target: Tensor) -> Tensor:
-    """Intersection over union of two mattes in model space, cut at half: (B, ...) to (B,)."""
-    a, b = prediction.flatten(1) > 0, target.flatten(1) > 0
-    return (a & b).sum(1) / (a | b).sum(1).clamp(min=1)
-
-
 class Trainer:
     """One run of a recipe in its folder: checkpoints/, samples/, logs for TensorBoard, and the model at the end."""
 
@@ -101,10 +99,8 @@ class Trainer:
         self.pipeline = build_pipeline(recipe)
         self.device = self.accelerator.device
         model = self.pipeline.transformer.to(self.device, memory_format=torch.channels_last).train()
-        decayed = [p for p in model.parameters() if p.ndim >= 2]
-        others = [p for p in model.parameters() if p.ndim < 2]
-        groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.99))
+        groups = parameter_groups(model.named_parameters(), recipe.weight_decay)
+        optimizer = MuonAdamW(groups, lr=recipe.learning_rate)
         self.ema = EMAModel(
             model.parameters(), decay=recipe.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True
         )
@@ -165,9 +161,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(recipe, self.step)
         with self.accelerator.autocast():
-            prediction = self.forward(noised, timestep, text, mask, batch.layout, batch.positions).sample
+            output = self.forward(noised, timestep, text, mask, batch.layout, batch.positions)
+        prediction = output.sample
         errors = clip_errors(prediction, batch)
-        loss = loss_of(errors, batch, t, recipe)
+        of_sketch = sketch_error(output.sketch, sketch_targets(batch.sequence, batch.layout))
+        loss = loss_of(errors, batch, t, recipe) + recipe.sketch_weight * of_sketch
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.max_grad_norm)
         self.optimizer.step()
@@ -175,12 +173,12 @@ class Trainer:
         self.ema.step(self.model.parameters())
         if not math.isfinite(float(norm)):
             raise RuntimeError(f"the gradient is not finite at step {self.step}; lower learning_rate and --resume")
-        return self._meters(batch, prediction.detach(), errors.detach(), t, float(loss.detach()), float(norm))
+        scalars = {"loss": loss, "error/sketch": of_sketch, "gradient_norm": norm}
+        values = {name: float(value.detach()) for name, value in scalars.items()}
+        return values | self._meters(batch, prediction.detach(), errors.detach(), t)
 
-    def _meters(
-        self, batch: Batch, prediction: Tensor, errors: Tensor, t: Tensor, loss: float, norm: float
-    ) -> dict[str, float]:
-        values = {"loss": loss, "gradient_norm": norm}
+    def _meters(self, batch: Batch, prediction: Tensor, errors: Tensor, t: Tensor) -> dict[str, float]:
+        values = {}
         generated = ~batch.given
         for column, clip in enumerate(batch.layout.clips):
             if generated[:, column].any():
@@ -188,8 +186,9 @@ class Trainer:
         pure = torch.tensor([task == "decompose" for task in batch.tasks], device=t.device) & (t == 1)
         if pure.any():  # what decides: matte found from pure noise, not read out of a half-noised one
             where = batch.layout.clip_slice("alpha")
-            iou = matte_iou(prediction[pure][:, where], batch.sequence[pure][:, where])
-            values["decompose/alpha_iou_from_pure_noise"] = float(iou.mean())
+            pairs = zip(prediction[pure][:, where], batch.sequence[pure][:, where], strict=True)
+            ious = [alpha_iou(found, true, threshold=0) for found, true in pairs]
+            values["decompose/alpha_iou_from_pure_noise"] = sum(ious) / len(ious)
         return values
 
     def save(self) -> Path:
@@ -247,13 +246,15 @@ class Trainer:
 
 def build_pipeline(recipe: Recipe) -> LayerFlowPipeline:
     """The pipeline to train: a bundled or loaded text encoder and a fresh or loaded transformer."""
-    tokenizer, text_encoder = LayerFlowPipeline.load_text(recipe.text)
+    tokenizer, text_encoder = load_text_encoder(find_model(recipe.text))
     if recipe.start_from is not None:
         model = LayerFlowPipeline.load_transformer(recipe.start_from)
     else:
         sizes: dict[str, Any] = {"sample_size": recipe.size, "sample_frames": recipe.clip_frames}
         model = CompactTransformer3DModel(**{**sizes, **recipe.model})
         fit_text_whitening(model, tokenizer, text_encoder, recipe)
+        if recipe.sketch_scenes:
+            fit_sketch(model, tokenizer, text_encoder, recipe)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
 
@@ -282,4 +283,4 @@ def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-__all__ = ["Trainer", "add_noise", "clip_errors", "learning_rate_at", "loss_of", "matte_iou"]
+__all__ = ["Trainer", "add_noise", "clip_errors", "learning_rate_at", "loss_of"]

@@ -75,6 +75,12 @@ class Recipe:
     """Chance for each single prompt to be left out."""
     foreground_weight: float = 3.0
     """Extra loss weight of pixels on and around the foreground."""
+    sketch_scenes: int = 60_000
+    """Stills that a fresh network's sketch is fitted to before training begins; 0 leaves it as it is."""
+    sketch_epochs: int = 7
+    """Times that it sees each of them."""
+    sketch_weight: float = 0.5
+    """Weight of the sketch's own error in the loss."""
     learning_rate: float = 1e-3
     warmup: int = 200
     """Steps of linear warm-up."""

@@ -1,0 +1,88 @@
+"""What each block of the compact backbone is worth: the error of its clean prediction with that block left out.
+
+    python benchmarks/parts.py [MODEL] [--scenes 48]
+
+Prints, for generate and decompose at two noise levels, the weighted mean squared error of the generated clips over
+training scenes (unseen seed), whole and with each residual block skipped, as a ratio to the whole network's. A block
+whose ratio is 1.00 everywhere could be given to another part of the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from layerflow.models.compact import CompactTransformer3DModel
+from layerflow.pipeline import LayerFlowPipeline, find_model
+from layerflow.training.batches import Batch, SceneBatches
+from layerflow.training.loop import add_noise, clip_errors, encode_batch
+from layerflow.training.recipe import PhaseRecipe, Recipe
+
+TASKS = ("generate", "decompose")
+LEVELS = (1.0, 0.8)
+
+
+class Skipped(nn.Module):
+    """Hands the features on as they came."""
+
+    def forward(self, x: Tensor, *_: object) -> Tensor:
+        return x
+
+
+def scenes(task: str, count: int) -> Batch:
+    recipe = Recipe(
+        name="parts", phases=(PhaseRecipe(1, {1: 1.0}),), tasks={task: 1.0}, frames_per_batch=count, seed=999,
+        prompt_dropout=0.0, layer_dropout=0.0,
+    )  # fmt: skip
+    return SceneBatches(recipe)[0]
+
+
+@torch.no_grad()
+def errors(pipeline: LayerFlowPipeline, batches: list[Batch]) -> list[float]:
+    """Mean error of the generated clips for each task and level."""
+    result = []
+    for batch in batches:
+        text, mask = encode_batch(pipeline, batch.prompts)
+        for level in LEVELS:
+            t = torch.full((len(batch.tasks),), level)
+            noise = batch.layout.noise(batch.sequence, torch.Generator().manual_seed(0))
+            noised, timestep = add_noise(batch, t, noise)
+            prediction = pipeline.transformer(noised, timestep, text, mask, batch.layout, batch.positions).sample
+            result.append(float(clip_errors(prediction, batch)[~batch.given].mean()))
+    return result
+
+
+def residual_blocks(model: CompactTransformer3DModel) -> Iterator[tuple[str, nn.ModuleList, int]]:
+    """Name, list and index of every block that only adds to what it is given."""
+    for kind in ("down", "up"):
+        for level, blocks in enumerate(getattr(model, kind)):
+            for index in range(len(blocks)):
+                yield f"{kind}.{level}.{index}", blocks, index
+    for index in range(len(model.blocks)):
+        yield f"blocks.{index}", model.blocks, index
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", nargs="?", default="mini")
+    parser.add_argument("--scenes", type=int, default=48)
+    arguments = parser.parse_args()
+    pipeline = LayerFlowPipeline.from_pretrained(find_model(arguments.model), torch_dtype=torch.float32)
+    batches = [scenes(task, arguments.scenes) for task in TASKS]
+    whole = errors(pipeline, batches)
+    columns = [f"{task} t={level:g}" for task in TASKS for level in LEVELS]
+    print(f"{'left out':12}" + "".join(f"{column:>18}" for column in columns))
+    print(f"{'nothing':12}" + "".join(f"{value:18.4f}" for value in whole))
+    for name, blocks, index in residual_blocks(pipeline.transformer):
+        block = blocks[index]
+        blocks[index] = Skipped()
+        ratios = [value / base for value, base in zip(errors(pipeline, batches), whole, strict=True)]
+        blocks[index] = block
+        print(f"{name:12}" + "".join(f"{ratio:17.2f}x" for ratio in ratios))
+
+
+if __name__ == "__main__":
+    main()
