@@ -36,6 +36,9 @@ class Layout:
     """Latent frames of each clip."""
     clips: tuple[str, ...] = CLIPS
     """Clips in the order of the sequence."""
+    lead: int = 0
+    """Latent frames that the first clip has on top of `frames`: a causal video autoencoder gives the very first frame
+    of a sequence one of its own."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.clips if name not in LAYER_OF_CLIP]
@@ -45,16 +48,24 @@ class Layout:
             raise ValueError(f"a layout wants each clip once and at least one, got {self.clips}")
         if self.frames < 1:
             raise ValueError(f"a clip has at least one frame, got {self.frames}")
+        if self.lead < 0:
+            raise ValueError(f"lead must be 0 or more frames, got {self.lead}")
 
     @property
     def length(self) -> int:
         """Frames of the whole sequence."""
-        return self.frames * len(self.clips)
+        return self.lead + self.frames * len(self.clips)
 
     def clip_slice(self, name: str) -> slice:
         """Where a clip stands in the sequence's frames."""
-        start = self.clips.index(name) * self.frames
-        return slice(start, start + self.frames)
+        index = self.clips.index(name)
+        end = self.lead + (index + 1) * self.frames
+        return slice(end - self.frames if index else 0, end)
+
+    def clip_frames(self, name: str) -> int:
+        """Latent frames of one clip."""
+        where = self.clip_slice(name)
+        return where.stop - where.start
 
     def pack(self, clips: Mapping[str, Tensor]) -> Tensor:
         """Clips (B, F, C, H, W) by name to one sequence (B, K*F, C, H, W)."""
@@ -62,8 +73,9 @@ class Layout:
         if missing:
             raise ValueError(f"clip {missing[0]!r} of the layout was not handed to pack()")
         for name in self.clips:
-            if clips[name].shape[1] != self.frames:
-                raise ValueError(f"clip {name!r} has {clips[name].shape[1]} frames, the layout {self.frames}")
+            given, wanted = clips[name].shape[1], self.clip_frames(name)
+            if given != wanted:
+                raise ValueError(f"clip {name!r} has {given} frames, the layout {wanted}")
         return torch.cat([clips[name] for name in self.clips], dim=1)
 
     def unpack(self, sequence: Tensor) -> dict[str, Tensor]:
@@ -85,7 +97,8 @@ class Layout:
 
     def per_frame(self, per_clip: Tensor) -> Tensor:
         """Values per clip (B, K) spread over the sequence's frames: (B, K*F, 1, 1, 1)."""
-        return per_clip.repeat_interleave(self.frames, dim=1)[:, :, None, None, None]
+        frames = torch.tensor([self.clip_frames(name) for name in self.clips], device=per_clip.device)
+        return per_clip.repeat_interleave(frames, dim=1, output_size=self.length)[:, :, None, None, None]
 
     def noise(self, like: Tensor, generator: torch.Generator | list[torch.Generator] | None = None) -> Tensor:
         """Gaussian noise of the sequence's shape; a repeated-channel alpha gets repeated noise.

@@ -1,0 +1,173 @@
+"""The door between clips in model space and latents: one way in and out for every backbone's autoencoder.
+
+Letters in shape comments: B clips (samples and clips of a layout may be folded together), F frames, H, W pixels,
+f latent frames, C latent channels, h, w latent height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+
+import torch
+from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClipAutoencoder:
+    """Encodes every clip on its own to normalised latents, and back; the identity where there is no autoencoder.
+
+    Video autoencoders are causal in time: encoded as one long video, a clip would take something from those before
+    it. Slicing, tiling and offloading are switched on the autoencoder itself: `autoencoder.vae.enable_tiling()`.
+
+    Raises:
+        TypeError: the autoencoder is of a family whose normalisation is not known here.
+    """
+
+    vae: AutoencoderKLWan | AutoencoderKLCogVideoX | None = None
+    """The autoencoder of Wan or CogVideoX; None for a backbone that works on pixels."""
+    frame_groups: bool = False
+    """CogVideoX only: work through a clip 8 frames at a time, as diffusers does by default. That takes less memory,
+    but group norms then see 8 frames and not the clip, which the transformer's training latents were not made with."""
+
+    def __post_init__(self) -> None:
+        if self.vae is not None and not isinstance(self.vae, AutoencoderKLWan | AutoencoderKLCogVideoX):
+            raise TypeError(
+                f"{type(self.vae).__name__} is not known; give an AutoencoderKLWan, an AutoencoderKLCogVideoX or None"
+            )
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent; 3 without an autoencoder."""
+        if self.vae is None:
+            return 3
+        config = self.vae.config
+        return config.z_dim if isinstance(self.vae, AutoencoderKLWan) else config.latent_channels
+
+    @property
+    def spatial_compression(self) -> int:
+        """Pixels to a latent along height and width, which must divide by it."""
+        if self.vae is None:
+            return 1
+        if isinstance(self.vae, AutoencoderKLWan):
+            return self.vae.config.scale_factor_spatial
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def temporal_compression(self) -> int:
+        """Frames to a latent frame; a lone first frame has one of its own."""
+        if self.vae is None:
+            return 1
+        if isinstance(self.vae, AutoencoderKLWan):
+            return self.vae.config.scale_factor_temporal
+        return int(self.vae.config.temporal_compression_ratio)
+
+    def latent_frames(self, frames: int) -> int:
+        """Latent frames of a clip.
+
+        Raises:
+            ValueError: the autoencoder would not give back as many frames; names the nearest that it can take.
+        """
+        if not self._takes(frames):
+            below = next(filter(self._takes, range(frames, 0, -1)), None)
+            above = next(filter(self._takes, count(max(frames, 1))))
+            nearest = above if below is None else f"{below} or {above}"
+            raise ValueError(
+                f"{frames} frames do not fit this model, which takes {self._frames_rule()}; the nearest: {nearest}"
+            )
+        return -(-frames // self.temporal_compression)
+
+    def pixel_frames(self, latent_frames: int) -> int:
+        """Frames that latent frames decode to."""
+        lone_first = isinstance(self.vae, AutoencoderKLWan) or latent_frames % 2 == 1
+        return latent_frames * self.temporal_compression - (self.temporal_compression - 1) * lone_first
+
+    def latent_size(self, height: int, width: int) -> tuple[int, int]:
+        """Latent height and width of a frame.
+
+        Raises:
+            ValueError: the sides do not divide; names the nearest that do.
+        """
+        factor = self.spatial_compression
+        if height % factor or width % factor:
+            nearest = "x".join(str(max(round(side / factor), 1) * factor) for side in (width, height))
+            raise ValueError(
+                f"{width}x{height} pixels do not fit this model: width and height must divide by {factor}; "
+                f"the nearest is {nearest}"
+            )
+        return height // factor, width // factor
+
+    @torch.no_grad()
+    def encode(self, clips: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Clips to normalised latents.
+
+        Args:
+            clips: (B, F, 3, H, W) in [-1, 1].
+            generator: draws from the posterior; its mode without one.
+
+        Returns:
+            (B, f, C, h, w), float32, of about unit variance.
+
+        Raises:
+            ValueError: frames or size that the autoencoder cannot take.
+        """
+        self.latent_frames(clips.shape[1])
+        self.latent_size(*clips.shape[-2:])
+        if self.vae is None:
+            return clips
+        with self._whole_clips():
+            posterior = self.vae.encode(clips.transpose(1, 2).to(self.vae.dtype)).latent_dist
+        latents = posterior.mode() if generator is None else posterior.sample(generator)
+        mean, std = self._statistics(latents.device)
+        return (latents.transpose(1, 2).float() - mean) / std
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents (B, f, C, h, w) to clips (B, F, 3, H, W), float32 in [-1, 1]."""
+        if self.vae is None:
+            return latents
+        mean, std = self._statistics(latents.device)
+        latents = (latents.float() * std + mean).to(self.vae.dtype)
+        with self._whole_clips():
+            clips = self.vae.decode(latents.transpose(1, 2)).sample
+        return clips.transpose(1, 2).float().clamp(-1, 1)
+
+    def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the autoencoder's latents, (C, 1, 1) for Wan, one number for CogVideoX."""
+        assert self.vae is not None
+        config = self.vae.config
+        if isinstance(self.vae, AutoencoderKLWan):
+            mean, std = (torch.tensor(values, device=device) for values in (config.latents_mean, config.latents_std))
+            return mean[:, None, None], std[:, None, None]
+        return torch.zeros((), device=device), torch.tensor(1 / config.scaling_factor, device=device)
+
+    def _takes(self, frames: int) -> bool:
+        ratio = self.temporal_compression
+        if frames < 1 or self.vae is None:
+            return frames >= 1
+        if isinstance(self.vae, AutoencoderKLWan):
+            return frames % ratio == 1
+        # An odd number of frames has a lone first one, at every halving; so only these come back as many.
+        return frames % (2 * ratio) in (0, 1)
+
+    def _frames_rule(self) -> str:
+        ratio = self.temporal_compression
+        if self.vae is None:
+            return "1 or more"
+        return f"{ratio}n + 1" if isinstance(self.vae, AutoencoderKLWan) else f"{2 * ratio}n or {2 * ratio}n + 1"
+
+    @contextmanager
+    def _whole_clips(self) -> Iterator[None]:
+        """Within, CogVideoX's autoencoder does not cut clips in time, unless it was asked to."""
+        if self.frame_groups or not isinstance(self.vae, AutoencoderKLCogVideoX):
+            yield
+            return
+        groups = self.vae.num_sample_frames_batch_size, self.vae.num_latent_frames_batch_size
+        self.vae.num_sample_frames_batch_size = self.vae.num_latent_frames_batch_size = 2**31
+        try:
+            yield
+        finally:
+            self.vae.num_sample_frames_batch_size, self.vae.num_latent_frames_batch_size = groups
