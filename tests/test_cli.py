@@ -23,7 +23,8 @@ from layerflow.media import FORMATS, load_layers, read_video, write_video
 from layerflow.pipeline import DEFAULT_GUIDANCE, DEFAULT_STEPS
 
 COMMANDS = (
-    "generate", "decompose", "add-background", "add-foreground", "complete", "compose", "train", "eval", "info",
+    "generate", "decompose", "add-background", "add-foreground", "complete", "batch", "compose", "convert", "train",
+    "eval", "info",
 )  # fmt: skip
 PROMPTS = ("--foreground", "a red ball", "--background", "green hills")
 
@@ -157,7 +158,7 @@ def test_generate_writes_every_layer_and_says_how(
     assert made_of["task"] == "generate"
     assert made_of["prompts"]["blended"] == "a red ball, in front of green hills"
     assert made_of["blended_prompt"] == "written from the other two"
-    assert (made_of["seed"], made_of["steps"], made_of["guidance"]) == (0, 2, 3.0)
+    assert (made_of["seed"], made_of["steps"], made_of["guidance"]) == (0, 2, DEFAULT_GUIDANCE)
     assert re.fullmatch("[0-9a-f]{64}", made_of["model_sha256"])
     assert set(made_of["versions"]) == {"python", "layerflow", *LIBRARIES}
     assert set(made_of["timings"]) == {"load_seconds", "denoise_seconds"}
@@ -193,19 +194,19 @@ def test_the_command_in_layers_json_makes_the_same_bytes(
     ("arguments", "given", "task", "guidance"),
     [
         (["decompose", "blended"], ["blended"], "decompose", 1.0),
-        (["add-background", "foreground", "--background", "b"], ["foreground", "alpha"], "add-background", 3.0),
-        (["add-foreground", "background", "--foreground", "f"], ["background"], "add-foreground", 3.0),
+        (["add-background", "foreground", "--background", "b"], ["foreground", "alpha"], "add-background", None),
+        (["add-foreground", "background", "--foreground", "f"], ["background"], "add-foreground", None),
         (
             ["complete", "--given", "background=background", "--given", "alpha=alpha"],
             ["alpha", "background"],
             "complete",
-            3.0,
+            None,
         ),
     ],
 )
 def test_given_clips_come_back_exactly(
     layerflow_run: Callable, clips: dict[str, Path], scene: LayeredVideo,
-    arguments: list[str], given: list[str], task: str, guidance: float,
+    arguments: list[str], given: list[str], task: str, guidance: float | None,
 ) -> None:  # fmt: skip
     words = [str(clips.get(word, word)) for word in arguments]
     words = [f"{w.split('=')[0]}={clips[w.split('=')[1]]}" if "=" in w else w for w in words]
@@ -216,7 +217,7 @@ def test_given_clips_come_back_exactly(
         assert torch.equal(back.clips()[name], scene.clips()[name]), name
     assert set(back.clips()) == {"foreground", "alpha", "background", "blended"}
     made_of = json.loads((folder / "layers.json").read_text())["metadata"]
-    assert (made_of["task"], made_of["guidance"]) == (task, guidance)
+    assert (made_of["task"], made_of["guidance"]) == (task, guidance or DEFAULT_GUIDANCE)
     assert sorted(name for source in made_of["given"] for name in source["clips"]) == sorted(given)
 
 

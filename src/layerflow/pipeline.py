@@ -25,7 +25,7 @@ from .models.layout import LAYERS, TASKS, Layout
 from .models.text import LayerTextEncoder, encode_prompts
 
 DEFAULT_STEPS = 20
-DEFAULT_GUIDANCE = 3.0
+DEFAULT_GUIDANCE = 1.5
 BUNDLED = ("mini",)
 """Models that come with the package."""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .options import Alpha, Background, Blended, Foreground, RunOptions, with_run_options
+from .options import DTYPES, Alpha, Background, Blended, Foreground, ModelOptions, RunOptions, with_run_options
 
 app = typer.Typer(
     help="Layered video: a transparent foreground, a clean background and the blended video.\n\n"
@@ -129,6 +129,36 @@ def _run(sources: dict[str, Path], prompts: tuple[str, str, str | None], options
 
 
 @app.command()
+def batch(
+    jobs: Annotated[Path, typer.Argument(metavar="JOBS.jsonl", help="The jobs, one JSON object a line.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder that gets a folder for each job.")
+    ],
+    model: Annotated[str, typer.Option(metavar="NAME", help="mini, a model folder, or a hub id owner/name.")] = "mini",
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(metavar="NAME", help=f"Number format: {', '.join(DTYPES)}.")] = "float32",
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster; local starts one on this machine.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Models on the cluster.", show_default="one for each GPU, else 1"),
+    ] = None,
+) -> None:
+    """Run a file of jobs; run again, it does what is new, changed or failed.
+
+    Keys of a job: id, foreground, background, blended (prompts), given (clips and their files, from the folder of
+    the jobs file), seed, steps, guidance, frames, size, fps, formats. Those left out are as in the single commands.
+
+    [bold]Example[/]: layerflow batch jobs.jsonl -o out/batch
+    """
+    from .batch import run_batch
+
+    if run_batch(jobs, output, ModelOptions(model, device, dtype), ray, workers):
+        raise typer.Exit(1)
+
+
+@app.command()
 def compose(
     foreground: Annotated[
         Path, typer.Argument(metavar="FOREGROUND", help="A video with alpha, or see --alpha.")
@@ -207,6 +237,37 @@ def evaluate(
     from .measuring import evaluate_model
 
     evaluate_model(model, output, samples, quick, steps, guidance, device)
+
+
+@app.command()
+def convert(
+    official: Annotated[
+        Path, typer.Argument(metavar="OFFICIAL_DIR", help="Folder of an official LayerFlow checkpoint.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL_DIR", help="Model folder to write.")],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK",
+            help="generate, decompose, add-background or add-foreground; checked where the weights tell.",
+            show_default="as the weights tell",
+        ),
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="CogVideoX-2B in diffusers layout, for text encoder and autoencoder."),
+    ] = None,
+    size: Annotated[
+        str, typer.Option(metavar="WIDTHxHEIGHT", help="Pixels that the checkpoint was trained at.")
+    ] = "720x480",
+) -> None:
+    """Convert an official LayerFlow checkpoint to a model folder.
+
+    [bold]Example[/]: layerflow convert ckpts_2b_lora/gen_rgba -o models/gen --base CogVideoX-2b
+    """
+    from .converting import convert_checkpoint
+
+    convert_checkpoint(official, output, task, base, size)
 
 
 @app.command()

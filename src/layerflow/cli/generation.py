@@ -9,6 +9,8 @@ import platform
 import shlex
 import shutil
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,54 @@ DEFAULT_FPS = 8.0
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "pillow", "numpy")
 
 
+@dataclass(frozen=True)
+class Request:
+    """What one run is to make."""
+
+    clips: dict[str, Path]
+    """Given clips and their files."""
+    foreground: str
+    """Prompt."""
+    background: str
+    """Prompt."""
+    blended: str | None
+    """Prompt; None writes it from the other two."""
+    options: RunOptions
+
+    def prompts(self) -> dict[str, str]:
+        """A prompt for every layer."""
+        written = blended_prompt(self.foreground, self.background) if self.blended is None else self.blended
+        return {"foreground": self.foreground, "background": self.background, "blended": written}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A request with all that its given clips and the model decide: what the pipeline is called with."""
+
+    sources: list[Source]
+    given: LayeredVideo | None
+    frames: int
+    width: int
+    height: int
+    fps: float
+    task: str
+    steps: int
+    guidance: float
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model on its device."""
+
+    name: str
+    folder: Path
+    sha256: str
+    device: str
+    dtype: str
+    pipeline: LayerFlowPipeline
+    load_seconds: float
+
+
 def run_model(
     clips: dict[str, Path], foreground: str, background: str, blended: str | None, options: RunOptions
 ) -> None:
@@ -40,75 +90,69 @@ def run_model(
         foreground, background, blended: prompts; None for `blended` writes it from the other two.
     """
     # 1. Check what can be checked before anything is loaded
-    for name in options.formats:
-        find_format(name)
-    check_exists(clips.values())
+    request = Request(clips, foreground, background, blended, options)
+    check_request(request)
     check_output(options.output, clips, options.overwrite)
-    if set(clips) == set(CLIPS):
-        raise UserError("every clip is given, so nothing is left to make; leave one --given out")
     device = models.pick_device(options.device)
     folder = models.model_folder(options.model)
-    config = models.backbone_config(folder)
 
     # 2. Given clips, at the model's size and frame count
-    sources = read_sources(clips, options.frames or config["sample_frames"], options.fps)
-    given, frames, (width, height) = prepare(sources, options, config)
-    for source in sources:
+    plan = make_plan(request, models.backbone_config(folder))
+    for source in plan.sources:
         for treatment in source.treatment:
             say(f"{source.path}: {treatment}")
     if blended is None and (foreground or background):
-        say(
-            f'--blended was not given; written from the other two: "{blended_prompt(foreground, background)}"'
-        )
-    task = task_of(given)
-    guidance = TASK_GUIDANCE.get(task, DEFAULT_GUIDANCE) if options.guidance is None else options.guidance
-    steps = options.steps or DEFAULT_STEPS
+        say(f'--blended was not given; written from the other two: "{request.prompts()["blended"]}"')
 
     # 3. Generate
-    started = time.perf_counter()
-    models.quiet_libraries()
     with console.status(f"loading {options.model}"):
-        pipeline = models.load_pipeline(folder, device, options.dtype)
-    loaded = time.perf_counter()
-    video = denoise(
-        pipeline, task, steps,
-        foreground=foreground, background=background, blended=blended, given=given,
-        num_frames=frames, height=height, width=width,
-        guidance_scale=guidance, generator=torch.Generator().manual_seed(options.seed),
-        fps=options.fps or common_rate(sources, None) or DEFAULT_FPS,
-    )  # fmt: skip
-    done = time.perf_counter()
+        model = load_model(options.model, folder, models.model_hash(folder), device, options.dtype)
+    with progress_bar() as bar:
+        row = bar.add_task(plan.task, total=plan.steps, note="")
+        video, seconds = denoise(model, request, plan, lambda done: bar.update(row, completed=done))
 
     # 4. Write
-    written = blended_prompt(foreground, background) if blended is None else blended
-    metadata = {
-        "task": task,
-        "prompts": {"foreground": foreground, "background": background, "blended": written},
-        "blended_prompt": "written from the other two" if blended is None else "given",
-        "given": [source.record() for source in sources],
-        "model": options.model,
-        "model_sha256": models.model_hash(folder),
-        "seed": options.seed,
-        "steps": steps,
-        "guidance": guidance,
-        "device": device,
-        "dtype": options.dtype,
-        "threads": torch.get_num_threads(),
-        "command": command_again(
-            clips, (foreground, background, written), video, steps, guidance, options, given is not None
-        ),
-        "timings": {"load_seconds": round(loaded - started, 3), "denoise_seconds": round(done - loaded, 3)},
-        "versions": {"python": platform.python_version(), "layerflow": _version("layerflow")}
-        | {name: _version(name) for name in LIBRARIES},
-    }
     with console.status("writing"):
-        index = write(video, options.output, options.formats, metadata)
-    took = f"{steps} steps in {done - loaded:.1f} s"
-    say(f"{task}: {frames} frames of {width}x{height}, {took}, seed {options.seed}")
+        index = write(video, options.output, options.formats, describe(model, request, plan, seconds))
+    took = f"{plan.steps} steps in {seconds:.1f} s"
+    say(f"{plan.task}: {plan.frames} frames of {plan.width}x{plan.height}, {took}, seed {options.seed}")
     for file in index["files"]:
         print(options.output / file["name"])
     print(options.output / index["preview"])
     print(options.output / "layers.json")
+
+
+def check_request(request: Request) -> None:
+    """Refuse what no model could do, before anything is loaded; raises UserError or MediaError."""
+    for name in request.options.formats:
+        find_format(name)
+    check_exists(request.clips.values())
+    if set(request.clips) == set(CLIPS):
+        raise UserError("every clip is given, so nothing is left to make; leave one --given out")
+
+
+def make_plan(request: Request, config: dict[str, Any]) -> Plan:
+    """Read the given clips and settle what the request leaves open; `config` is the backbone's."""
+    options = request.options
+    sources = read_sources(request.clips, options.frames or config["sample_frames"], options.fps)
+    given, frames, (width, height) = prepare(sources, options, config)
+    task = task_of(given)
+    return Plan(
+        sources, given, frames, width, height,
+        fps=options.fps or common_rate(sources, None) or DEFAULT_FPS,
+        task=task,
+        steps=options.steps or DEFAULT_STEPS,
+        guidance=TASK_GUIDANCE.get(task, DEFAULT_GUIDANCE) if options.guidance is None else options.guidance,
+    )  # fmt: skip
+
+
+def load_model(name: str, folder: Path, sha256: str, device: str, dtype: str) -> LoadedModel:
+    """The model `name` from its folder, ready to run; raises UserError when it doesn't load."""
+    started = time.perf_counter()
+    models.quiet_libraries()
+    pipeline = models.load_pipeline(folder, device, dtype)
+    seconds = time.perf_counter() - started
+    return LoadedModel(name, folder, sha256, device, dtype, pipeline, seconds)
 
 
 def prepare(
@@ -124,18 +168,47 @@ def prepare(
     return merge(sources, fps or DEFAULT_FPS), frames, size
 
 
-def denoise(pipeline: LayerFlowPipeline, task: str, steps: int, **arguments: Any) -> LayeredVideo:
-    """Call the pipeline with a bar of its steps."""
-    with progress_bar() as bar:
-        row = bar.add_task(task, total=steps, note="")
+def denoise(
+    model: LoadedModel, request: Request, plan: Plan, step_done: Callable[[int], None]
+) -> tuple[LayeredVideo, float]:
+    """The layered video and the seconds it took; `step_done` is told after each step how many are done."""
 
-        def step_done(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-            bar.update(row, completed=step + 1)
-            return tensors
+    def on_step_end(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        step_done(step + 1)
+        return tensors
 
-        result = pipeline(num_inference_steps=steps, callback_on_step_end=step_done, **arguments)
+    started = time.perf_counter()
+    result = model.pipeline(
+        request.foreground, request.background, request.blended,
+        given=plan.given, num_frames=plan.frames, height=plan.height, width=plan.width,
+        num_inference_steps=plan.steps, guidance_scale=plan.guidance,
+        generator=torch.Generator().manual_seed(request.options.seed),
+        fps=plan.fps, callback_on_step_end=on_step_end,
+    )  # fmt: skip
     assert not isinstance(result, tuple)
-    return result.video
+    return result.video, time.perf_counter() - started
+
+
+def describe(model: LoadedModel, request: Request, plan: Plan, seconds: float) -> dict[str, Any]:
+    """What layers.json keeps of how the layers were made; `seconds` is how long denoising took."""
+    return {
+        "task": plan.task,
+        "prompts": request.prompts(),
+        "blended_prompt": "written from the other two" if request.blended is None else "given",
+        "given": [source.record() for source in plan.sources],
+        "model": model.name,
+        "model_sha256": model.sha256,
+        "seed": request.options.seed,
+        "steps": plan.steps,
+        "guidance": plan.guidance,
+        "device": model.device,
+        "dtype": model.dtype,
+        "threads": torch.get_num_threads(),
+        "command": command_again(request, plan),
+        "timings": {"load_seconds": round(model.load_seconds, 3), "denoise_seconds": round(seconds, 3)},
+        "versions": {"python": platform.python_version(), "layerflow": _version("layerflow")}
+        | {name: _version(name) for name in LIBRARIES},
+    }
 
 
 def check_output(folder: Path, clips: dict[str, Path], overwrite: bool) -> None:
@@ -148,9 +221,7 @@ def check_output(folder: Path, clips: dict[str, Path], overwrite: bool) -> None:
             if not inside or inside[0].startswith(CLIPS):
                 raise UserError(f"{path} is given and would be written over; choose another folder than -o {folder}")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise UserError(
-            f"{folder} is not empty; add --overwrite to replace layers in it, or choose another -o"
-        )
+        raise UserError(f"{folder} is not empty; add --overwrite to replace layers in it, or choose another -o")
     parent = next(path for path in [folder, *folder.absolute().parents] if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"{folder} cannot be written: no right to write in {parent}")
@@ -173,20 +244,18 @@ def write(video: LayeredVideo, folder: Path, formats: list[str], metadata: dict[
     return index
 
 
-def command_again(
-    clips: dict[str, Path], prompts: tuple[str, str, str], video: LayeredVideo, steps: int, guidance: float,
-    options: RunOptions, given: bool,
-) -> str:  # fmt: skip
+def command_again(request: Request, plan: Plan) -> str:
     """The command that makes the same layers again, with every default written out."""
+    options, given = request.options, plan.given is not None
     words = ["layerflow", "complete" if given else "generate"]
-    for name, path in clips.items():
+    for name, path in request.clips.items():
         words += ["--given", f"{name}={path}"]
-    for layer, prompt in zip(("foreground", "background", "blended"), prompts, strict=True):
+    for layer, prompt in request.prompts().items():
         words += [f"--{layer}", prompt]
-    size = f"{video.width}x{video.height}"
-    words += ["--model", options.model, "--seed", str(options.seed), "--steps", str(steps)]
-    words += ["--guidance", f"{guidance:g}", "--frames", str(video.frames), "--size", size]
-    words += ["--fps", f"{video.fps:g}"] if options.fps or not given else []
+    size = f"{plan.width}x{plan.height}"
+    words += ["--model", options.model, "--seed", str(options.seed), "--steps", str(plan.steps)]
+    words += ["--guidance", f"{plan.guidance:g}", "--frames", str(plan.frames), "--size", size]
+    words += ["--fps", f"{plan.fps:g}"] if options.fps or not given else []
     words += ["--device", options.device, "--dtype", options.dtype]
     for name in options.formats:
         words += ["--format", name]

@@ -28,7 +28,7 @@ class Source:
         """What layers.json keeps of it."""
         return {
             "file": str(self.path),
-            "sha256": hash_files([self.path]) if self.path.is_file() else hash_files(self.path.rglob("*")),
+            "sha256": hash_given(self.path),
             "clips": list(self.video.clips()),
             "treatment": self.treatment,
         }
@@ -195,6 +195,11 @@ def merge(sources: list[Source], fps: float) -> LayeredVideo:
     return LayeredVideo(**{name: clips[name] for name in CLIPS if name in clips}, fps=fps)
 
 
+def hash_given(path: Path) -> str:
+    """sha256 of a given file, or of all files in a given folder."""
+    return hash_files([path] if path.is_file() else path.rglob("*"))
+
+
 def hash_files(files: Iterable[Path], root: Path | None = None) -> str:
     """sha256 over the contents of files, sorted by path; with `root`, over their paths within it too."""
     digest = hashlib.sha256()
@@ -212,6 +217,7 @@ __all__ = [
     "cut",
     "fit",
     "hash_files",
+    "hash_given",
     "merge",
     "parse_given",
     "read_sources",

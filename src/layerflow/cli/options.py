@@ -122,6 +122,15 @@ class RunOptions:
         parse_size(self.size)
 
 
+@dataclass(frozen=True)
+class ModelOptions:
+    """Of the common options those that all jobs of a batch share."""
+
+    model: str
+    device: str
+    dtype: str
+
+
 def parse_size(size: str | None) -> tuple[int, int] | None:
     """ "96x64" to (96, 64), "64" to (64, 64): width and height in pixels."""
     if size is None:

@@ -1,0 +1,91 @@
+"""Jobs on a Ray cluster: Ray Data hands them to workers, each of which holds the model."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..pipeline import BUNDLED
+from . import models
+from .batch import Outcome, attempt
+from .errors import UserError
+from .generation import load_model
+from .jobs import Job
+from .options import ModelOptions
+
+
+def run_on_ray(
+    jobs: list[Job], options: ModelOptions, sha256: str, address: str, workers: int | None
+) -> Iterator[Outcome]:
+    """Run jobs on the cluster at `address`, or with `local` on one of this machine's own.
+
+    Files and model folder must have the same paths on all machines. A job whose worker dies is given to another
+    one; Ray may hand out a job twice, and what is done is then left as it is.
+
+    Raises:
+        UserError: there is no such cluster, or it has not what is asked for.
+    """
+    if options.device not in ("auto", "cpu", "cuda"):
+        raise UserError(f"--device {options.device}: on a cluster choose auto, cpu or cuda; Ray deals out the cards")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone unasked
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    local = (
+        {"num_cpus": max(os.cpu_count() or 1, workers or 1), "include_dashboard": False} if address == "local" else {}
+    )
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UserError(f"--ray {address}: no cluster could be reached there ({error}); or use --ray local") from error
+    try:
+        gpus = int(ray.cluster_resources().get("GPU", 0)) if options.device != "cpu" else 0
+        if options.device == "cuda" and not gpus:
+            raise UserError(f"--device cuda: the cluster at {address} has no GPU; choose auto or cpu")
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        # One block a job: that is what Ray hands out, repeats when a worker dies, and reports.
+        outcomes = ray.data.from_items(
+            [{"index": index} for index in range(len(jobs))], override_num_blocks=len(jobs)
+        ).map_batches(
+            Worker,
+            fn_constructor_args=(jobs, options, sha256, _place(options.model), "cuda" if gpus else "cpu"),
+            batch_size=1,
+            # None waits at a busy worker while another is idle.
+            compute=ActorPoolStrategy(size=workers or max(1, gpus), max_tasks_in_flight_per_actor=1),
+            num_cpus=1,
+            num_gpus=1 if gpus else 0,
+        )
+        for batch in outcomes.iter_batches(batch_size=None, prefetch_batches=0):
+            for index, said in zip(batch["index"], batch["error"], strict=True):
+                yield Outcome(jobs[int(index)], str(said))
+    except ray.exceptions.RayError as error:
+        why = str(error).strip().splitlines()[-1]  # above it stands the trace of the worker
+        raise RuntimeError(f"the cluster gave up: {why}; jobs that are done stay done") from error
+    finally:
+        ray.shutdown()
+
+
+def _place(model: str) -> str:
+    """A name by which workers find the model: theirs is another current folder."""
+    return os.path.abspath(model) if model not in BUNDLED and Path(model).is_dir() else model
+
+
+class Worker:
+    """Holds the model and runs the jobs that it is handed by their index."""
+
+    def __init__(self, jobs: list[Job], options: ModelOptions, sha256: str, place: str, device: str) -> None:
+        folder = models.model_folder(place)
+        if models.model_hash(folder) != sha256:
+            raise UserError(f"model {options.model} on this worker is another than where the batch was started")
+        self.jobs = jobs
+        self.model = load_model(options.model, folder, sha256, device, options.dtype)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Errors of the jobs, empty where there is none."""
+        errors = [attempt(self.jobs[int(index)], self.model).error for index in batch["index"]]
+        return {"index": batch["index"], "error": errors}
