@@ -77,7 +77,8 @@ def test_padding_of_prompts_changes_nothing(model: CompactTransformer3DModel) ->
 def test_samples_of_a_batch_do_not_see_each_other(model: CompactTransformer3DModel) -> None:
     values = inputs()
     alone = {k: v[:1] if torch.is_tensor(v) else v for k, v in values.items()}
-    assert torch.allclose(model(**values).sample[:1], model(**alone).sample, atol=1e-5)
+    together, single = model(**values).sample[:1], model(**alone).sample
+    assert float((together - single).abs().max()) < 1e-5 * float(single.std())  # round-off, in units of the sample
 
 
 def test_frames_and_clips_see_each_other(model: CompactTransformer3DModel) -> None:

@@ -99,7 +99,7 @@ class RunOptions:
         typer.Option(
             metavar="SCALE",
             help="How closely prompts are followed; 1 turns guidance off and halves the time.",
-            show_default="3; for decompose 1",
+            show_default="1.5; for decompose 1",
             rich_help_panel=RUN,
         ),
     ] = None
