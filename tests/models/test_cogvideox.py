@@ -5,8 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from diffusers import CogVideoXTransformer3DModel, ContextParallelConfig, FirstBlockCacheConfig
-from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+from backbone_checks import (
+    check_attention_backend,
+    check_first_block_cache,
+    check_gradient_checkpointing,
+    check_repeated_blocks,
+)
+from diffusers import CogVideoXTransformer3DModel, ContextParallelConfig
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -186,58 +191,24 @@ def test_an_adapter_can_be_added_scaled_fused_and_dropped(model: CogVideoXLayerT
 
 
 def test_gradient_checkpointing_gives_the_same_gradients(model: CogVideoXLayerTransformer3DModel) -> None:
-    calls: list[int] = []
-    model.transformer_blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))
-
-    def gradients() -> list[Tensor]:
-        model.zero_grad()
-        model(**inputs()).sample.square().mean().backward()
-        return [parameter.grad.clone() for parameter in model.parameters()]
-
-    plain = gradients()
-    model.train()
-    model.enable_gradient_checkpointing()
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(gradients(), plain, strict=True))
-    assert len(calls) == 3  # once, then once and once more on the way back
+    check_gradient_checkpointing(model, model.transformer_blocks, inputs)
 
 
 @torch.no_grad()
 def test_the_chosen_attention_backend_is_really_taken(
     model: CogVideoXLayerTransformer3DModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen, calls = AttentionBackendName._NATIVE_MATH, []
-    real = _AttentionBackendRegistry._backends[chosen]
-    monkeypatch.setitem(
-        _AttentionBackendRegistry._backends, chosen, lambda *args, **kwargs: calls.append(1) or real(*args, **kwargs)
-    )
-    expected = model(**inputs()).sample
-    assert not calls
-    with monkeypatch.context() as patch:  # choosing a backend also makes it the default of every other model
-        patch.setattr(_AttentionBackendRegistry, "_active_backend", _AttentionBackendRegistry._active_backend)
-        model.set_attention_backend(chosen.value)
-        assert torch.allclose(model(**inputs()).sample, expected, atol=1e-5)
-    assert len(calls) == len(model.transformer_blocks)
+    check_attention_backend(model, len(model.transformer_blocks), inputs, monkeypatch)
 
 
 @torch.no_grad()
 def test_the_first_block_cache_is_really_used(model: CogVideoXLayerTransformer3DModel) -> None:
-    calls: list[int] = []
-    model.transformer_blocks[1].attn1.register_forward_hook(lambda *_: calls.append(1))
-    model.enable_cache(FirstBlockCacheConfig(threshold=1e9))
-    with model.cache_context("cond"):
-        model(**inputs())
-        model(**inputs())
-    assert len(calls) == 1
-    model.disable_cache()
+    check_first_block_cache(model, model.transformer_blocks, inputs)
 
 
 @torch.no_grad()
 def test_repeated_blocks_exist_and_compile_whole(model: CogVideoXLayerTransformer3DModel) -> None:
-    names = {type(module).__name__ for module in model.modules()}
-    assert set(model._repeated_blocks) | set(model._no_split_modules) <= names
-    expected = model(**inputs()).sample
-    model.compile_repeated_blocks(backend="eager", fullgraph=True)
-    assert torch.allclose(model(**inputs()).sample, expected, atol=1e-5)
+    check_repeated_blocks(model, inputs)
 
 
 @torch.no_grad()

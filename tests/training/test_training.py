@@ -16,6 +16,7 @@ from layerflow.data import MissingFontError, find_font
 from layerflow.models.layout import CLIPS, TASKS, Layout
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training import batches as batches_module
+from layerflow.training import loop as loop_module
 from layerflow.training.batches import SceneBatches, draw_noise_levels
 from layerflow.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from layerflow.training.loop import Trainer, add_noise, clip_errors, learning_rate_at, loss_of
@@ -240,8 +241,28 @@ def test_kill_at_any_moment_loses_at_most_one_interval(recipe: Recipe, tmp_path:
     step = int(newest.name.split("-")[1])
     trainer = Trainer(recipe, tmp_path / "runs", resume=True)
     assert trainer.step == step >= 2
-    partial = list(checkpoints.glob(".partial-*"))
-    assert all(int(p.name.split("-")[-1]) <= step + 1 for p in partial)
+    partial = list(checkpoints.glob(".step-*.partial"))
+    assert all(int(p.stem.split("-")[-1]) <= step + 1 for p in partial)
+
+
+@needs_font
+def test_a_resumed_run_does_not_fit_what_its_checkpoint_holds(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = dataclasses.replace(recipe, sketch_scenes=250, sketch_epochs=1)
+    shares: list[float] = []
+
+    def report(_: int, values: dict[str, float]) -> None:
+        shares.extend(value for name, value in values.items() if name.startswith("sketch/"))
+
+    trainer = Trainer(recipe, tmp_path, report=report)
+    assert shares[-1] == 1  # it says how far it is
+    trainer.save()
+    for name in ("fit_text_whitening", "fit_sketch"):
+        monkeypatch.setattr(loop_module, name, lambda *_: pytest.fail("fitted again"))
+    again = Trainer(recipe, tmp_path, resume=True)
+    for name, tensor in trainer.pipeline.transformer.state_dict().items():
+        assert torch.equal(tensor, again.pipeline.transformer.state_dict()[name]), name
 
 
 def test_any_subset_always_leaves_something_to_generate() -> None:

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from .options import DTYPES, Alpha, Background, Blended, Foreground, ModelOptions, RunOptions, with_run_options
+from .options import (
+    Alpha,
+    Background,
+    Blended,
+    Device,
+    Dtype,
+    Foreground,
+    Model,
+    ModelOptions,
+    RunOptions,
+    with_run_options,
+)
 
 app = typer.Typer(
     help="Layered video: a transparent foreground, a clean background and the blended video.\n\n"
@@ -134,9 +145,9 @@ def batch(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder that gets a folder for each job.")
     ],
-    model: Annotated[str, typer.Option(metavar="NAME", help="mini, a model folder, or a hub id owner/name.")] = "mini",
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(metavar="NAME", help=f"Number format: {', '.join(DTYPES)}.")] = "float32",
+    model: Model = "mini",
+    device: Device = "auto",
+    dtype: Dtype = "float32",
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster; local starts one on this machine.")
     ] = None,
@@ -228,7 +239,7 @@ def evaluate(
         float | None,
         typer.Option(metavar="SCALE", help="Guidance of every trial.", show_default="the task's"),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Measure a model on held-out scenes, beside trivial baselines; prints a table, writes JSON and a page.
 

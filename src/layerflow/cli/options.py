@@ -29,6 +29,19 @@ Blended = Annotated[
         "--blended", metavar="TEXT", help="What the whole scene shows.", show_default="from the other two"
     ),
 ]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", metavar="NAME", help="mini, a model folder, or a hub id owner/name.", rich_help_panel=RUN
+    ),
+]
+Device = Annotated[
+    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=RUN)
+]
+Dtype = Annotated[
+    str,
+    typer.Option("--dtype", metavar="NAME", help=f"Number format: {', '.join(DTYPES)}.", rich_help_panel=RUN),
+]
 
 
 @dataclass(frozen=True)
@@ -81,12 +94,7 @@ class RunOptions:
             rich_help_panel=OUTPUT,
         ),
     ] = None
-    model: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="mini, a model folder, or a hub id owner/name.", rich_help_panel=RUN
-        ),
-    ] = "mini"
+    model: Model = "mini"
     seed: Annotated[
         int, typer.Option(metavar="N", help="The same seed gives the same files.", rich_help_panel=RUN)
     ] = 0
@@ -103,12 +111,8 @@ class RunOptions:
             rich_help_panel=RUN,
         ),
     ] = None
-    device: Annotated[
-        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=RUN)
-    ] = "auto"
-    dtype: Annotated[
-        str, typer.Option(metavar="NAME", help=f"Number format: {', '.join(DTYPES)}.", rich_help_panel=RUN)
-    ] = "float32"
+    device: Device = "auto"
+    dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:

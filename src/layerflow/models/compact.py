@@ -25,8 +25,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-from .layout import CLIPS, LAYER_OF_CLIP, LAYERS, Layout
-from .sketch import OBJECT_PLANES, SCENE_PLANES, Sketch, SketchReader, zeroed
+from .layout import CLIPS, LAYERS, Layout
+from .sketch import FRAME_CODE, OBJECT_PLANES, SCENE_PLANES, Sketch, SketchReader, zeroed
 
 PLACE_CODE = 32
 
@@ -249,11 +249,11 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         self.text_proj = nn.Linear(text_rank, dim)
         self.text_pool = nn.Sequential(nn.Linear(text_rank, 512), nn.GELU("tanh"), nn.Linear(512, cond_dim))
         self.pool_proj = zeroed(nn.Linear(text_rank, cond_dim))
-        self.frame_cond = nn.Linear(64, cond_dim)
+        self.frame_cond = nn.Linear(FRAME_CODE, cond_dim)
         # "rising" at the first frame looks like "falling" at the last: what tells them apart is a product of prompt
         # and moment, which a sum learns only slowly.
         self.moment_text = nn.Linear(text_rank, cond_dim // 2)
-        self.moment_frame = nn.Linear(64, cond_dim // 2)
+        self.moment_frame = nn.Linear(FRAME_CODE, cond_dim // 2)
         self.moment_out = zeroed(nn.Linear(cond_dim // 2, cond_dim))
         self.conv_cond = nn.Sequential(
             nn.Linear(k * cond_dim, 2 * cond_dim), nn.SiLU(), nn.Linear(2 * cond_dim, cond_dim)
@@ -268,7 +268,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         )
         outs = [*widths[1:], k * dim]
         self.shrink = nn.ModuleList(nn.Conv2d(c, o, 2, stride=2) for c, o in zip(widths, outs, strict=True))
-        self.frame_pos = nn.Linear(64, dim)
+        self.frame_pos = nn.Linear(FRAME_CODE, dim)
         self.space_pos = nn.Linear(128, dim)
         self.blocks = nn.ModuleList(CompactBlock(dim, num_heads, mlp_ratio) for _ in range(num_layers))
         self.norm_out = nn.LayerNorm(dim)
@@ -326,7 +326,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         if frame_positions is None:
             frame_positions = torch.arange(f, device=hidden_states.device).expand(b, f)
         cond, means, text, text_mask = self.condition(timestep, encoder_hidden_states, encoder_attention_mask, layout)
-        of_clip = [LAYERS.index(LAYER_OF_CLIP[name]) for name in layout.clips]
+        of_clip = layout.layers
         frame_code = self.frame_code(frame_positions).to(cond.dtype)
         moment = self.moment_text(means[:, of_clip])[:, :, None] * self.moment_frame(frame_code)[:, None]
         cond = cond[:, :, None] + self.moment_out(moment)  # (B, K, F, E)
@@ -373,7 +373,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         layers' text states, the states of its layer (B*K, S, D) and their mask (B*K, 1, 1, S)."""
         dtype = self.text_proj.weight.dtype
         text = text.to(dtype)
-        of_clip = [LAYERS.index(LAYER_OF_CLIP[name]) for name in layout.clips]
+        of_clip = layout.layers
         weight = mask.to(dtype)[..., None]
         weight = weight / weight.sum(2, keepdim=True).clamp(min=1)  # (B, L, S, 1)
         mean = self.pool_whitening((text * weight).sum(2))
@@ -387,7 +387,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
 
     def frame_code(self, positions: Tensor) -> Tensor:
         """Frame positions (B, F) to codes (B, F, 64)."""
-        return sinusoid(positions / self.config.sample_frames * 100, 64)
+        return sinusoid(positions / self.config.sample_frames * 100, FRAME_CODE)
 
     def transform(
         self, x: Tensor, cond: Tensor, text: Tensor, text_mask: Tensor, frame_code: Tensor, k: int

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +17,7 @@ from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY, LORA_WEIGHT_N
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..files import whole_folder
 from .cogvideox import CogVideoXLayerTransformer3DModel
 from .official import (
     AUTOENCODER,
@@ -161,27 +159,6 @@ def read_checkpoint(file: Path, entry: str) -> dict[str, Tensor]:
     return {str(name): _own(tensor) for name, tensor in tensors.items()}
 
 
-@contextmanager
-def whole_folder(output: Path) -> Iterator[Path]:
-    """A hidden folder beside `output` to write into; flushed to disk and renamed when the block ends well.
-
-    If it does not, nothing is left behind. What a killed process left is removed by the next one.
-    """
-    output = output.absolute()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        for path in (*partial.rglob("*"), partial):
-            _flush(path)
-        os.rename(partial, output)
-        _flush(output.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
 def save_adapter(folder: Path, weights: dict[str, Tensor]) -> None:
     """Write a LoRA as diffusers and PEFT load it; `lora_alpha` 1 makes its scaling one over its rank."""
     rank = min(next(iter(weights.values())).shape)
@@ -245,11 +222,3 @@ def _check_prefixes(tensors: dict[str, Tensor], file: Path) -> None:
 def _own(tensor: Tensor) -> Tensor:
     """The tensor with memory of its own: DeepSpeed may have saved views of one flat buffer."""
     return tensor.clone() if tensor.untyped_storage().nbytes() != tensor.nbytes else tensor.contiguous()
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -56,6 +56,11 @@ class Layout:
         """Frames of the whole sequence."""
         return self.lead + self.frames * len(self.clips)
 
+    @property
+    def layers(self) -> list[int]:
+        """For each clip the place in `LAYERS` of the layer whose prompt describes it."""
+        return [LAYERS.index(LAYER_OF_CLIP[name]) for name in self.clips]
+
     def clip_slice(self, name: str) -> slice:
         """Where a clip stands in the sequence's frames."""
         index = self.clips.index(name)

@@ -24,7 +24,7 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
 from torch import Tensor, nn
 
-from .layout import CLIPS, LAYER_OF_CLIP, LAYERS, Layout
+from .layout import CLIPS, LAYERS, Layout
 
 TRAIN_TIMESTEPS = 1000
 """Wan counts noise levels from 0 to this."""
@@ -258,8 +258,7 @@ class WanLayerTransformer3DModel(WanTransformer3DModel):
         levels = (timestep.float() * TRAIN_TIMESTEPS).flatten()
         temb, modulation, text, _ = self.condition_embedder(levels, text, timestep_seq_len=len(layout.clips))
         text = text + self.layer_embedding(torch.arange(len(LAYERS), device=text.device))[:, None]  # (B, L, S, D)
-        of_clip = [LAYERS.index(LAYER_OF_CLIP[name]) for name in layout.clips]
-        return temb, modulation.unflatten(2, (6, -1)), text[:, of_clip].flatten(0, 1)
+        return temb, modulation.unflatten(2, (6, -1)), text[:, layout.layers].flatten(0, 1)
 
     def check_inputs(self, latents: Tensor, layout: Layout) -> None:
         """Raise ValueError for clips and sizes that the model does not take."""

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ..files import whole_folder
+
 PREFIX = "step-"
 
 
 def save_checkpoint(folder: Path, step: int, tensors: dict[str, Any], info: dict[str, Any], keep: int = 2) -> Path:
     """Write `tensors` (a nest of tensors and plain values) and `info` (JSON) as folder/step-N; keep the last few."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target, partial = folder / f"{PREFIX}{step:08d}", folder / f".partial-{step:08d}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    torch.save(tensors, partial / "state.pt")
-    (partial / "info.json").write_text(json.dumps({"step": step, **info}, indent=1))
-    for file in partial.iterdir():
-        with open(file, "rb") as handle:
-            os.fsync(handle.fileno())
-    if target.exists():
-        shutil.rmtree(target)
-    os.rename(partial, target)
+    target = folder / f"{PREFIX}{step:08d}"
+    with whole_folder(target, replace=True) as partial:
+        torch.save(tensors, partial / "state.pt")
+        (partial / "info.json").write_text(json.dumps({"step": step, **info}, indent=1))
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return target

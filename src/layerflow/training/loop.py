@@ -6,7 +6,6 @@ One step is a pure function of the state and the step's number, so that a resume
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,10 +23,11 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data import SceneSource
 from ..evaluation.metrics import alpha_iou
+from ..files import whole_folder
 from ..models.compact import CompactTransformer3DModel
 from ..models.layout import LAYERS
 from ..models.sketch import sketch_error, sketch_targets
-from ..models.text import LayerTextEncoder, encode_prompts, load_text_encoder
+from ..models.text import LayerTextEncoder, encode_prompts, load_text_encoder, pool
 from ..pipeline import LayerFlowPipeline, find_model
 from .batches import Batch, SceneBatches, draw_noise_levels
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
@@ -96,7 +96,7 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         set_seed(recipe.seed)
         self.accelerator = Accelerator(mixed_precision=recipe.precision)
-        self.pipeline = build_pipeline(recipe)
+        self.pipeline = build_pipeline(recipe, fit=not found, report=report)
         self.device = self.accelerator.device
         model = self.pipeline.transformer.to(self.device, memory_format=torch.channels_last).train()
         groups = parameter_groups(model.named_parameters(), recipe.weight_decay)
@@ -224,12 +224,9 @@ class Trainer:
     def export(self, folder: Path) -> None:
         """Write the averaged weights as a model folder in diffusers layout, bf16, whole or not at all."""
         pipeline = self.averaged()
-        partial = folder.with_name(f".{folder.name}")
-        shutil.rmtree(partial, ignore_errors=True)
-        pipeline.to(torch.bfloat16).save_pretrained(partial)
+        with whole_folder(folder, replace=True) as partial:
+            pipeline.to(torch.bfloat16).save_pretrained(partial)
         self.pipeline.text_encoder.float()  # it is shared with the copy that was rounded
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
 
     def sample(self) -> None:
         """A picture of what the averaged weights make of training scenes, for the person who watches."""
@@ -244,17 +241,23 @@ class Trainer:
             self.report(self.step, values)
 
 
-def build_pipeline(recipe: Recipe) -> LayerFlowPipeline:
-    """The pipeline to train: a bundled or loaded text encoder and a fresh or loaded transformer."""
+def build_pipeline(recipe: Recipe, fit: bool = True, report: Report | None = None) -> LayerFlowPipeline:
+    """The pipeline to train: a bundled or loaded text encoder and a fresh or loaded transformer.
+
+    A fresh one is fitted to captions and small stills, which takes minutes; a checkpoint that is loaded over it holds
+    that already, so `fit` leaves it out.
+    """
     tokenizer, text_encoder = load_text_encoder(find_model(recipe.text))
     if recipe.start_from is not None:
         model = LayerFlowPipeline.load_transformer(recipe.start_from)
     else:
         sizes: dict[str, Any] = {"sample_size": recipe.size, "sample_frames": recipe.clip_frames}
         model = CompactTransformer3DModel(**{**sizes, **recipe.model})
-        fit_text_whitening(model, tokenizer, text_encoder, recipe)
-        if recipe.sketch_scenes:
-            fit_sketch(model, tokenizer, text_encoder, recipe)
+        if fit:
+            fit_text_whitening(model, tokenizer, text_encoder, recipe)
+        if fit and recipe.sketch_scenes:
+            done = None if report is None else lambda what, share: report(0, {what: share})
+            fit_sketch(model, tokenizer, text_encoder, recipe, done)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
 
@@ -274,7 +277,7 @@ def fit_text_whitening(
     for start in range(0, len(prompts), 100):
         states, mask = encode_prompts(tokenizer, text_encoder, prompts[start : start + 100])
         tokens.append(states[mask])
-        means.append(states.sum(1) / mask.sum(1, keepdim=True))
+        means.append(pool(states, mask))
     model.text_whitening.fit(torch.cat(tokens))
     model.pool_whitening.fit(torch.cat(means))
 

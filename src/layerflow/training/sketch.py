@@ -16,7 +16,7 @@ from ..models.clips import to_model_space
 from ..models.compact import CompactTransformer3DModel
 from ..models.layout import CLIPS, LAYERS, Layout
 from ..models.sketch import sketch_error, sketch_targets
-from ..models.text import LayerTextEncoder, encode_prompts
+from ..models.text import LayerTextEncoder, encode_prompts, pool
 from .recipe import Recipe
 
 CHUNK = 250
@@ -93,7 +93,7 @@ def _means(
     prompts: list[str],
 ) -> Tensor:
     states, mask = encode_prompts(tokenizer, text_encoder, prompts)
-    return model.pool_whitening(states.sum(1) / mask.sum(1, keepdim=True).clamp(min=1))
+    return model.pool_whitening(pool(states, mask))
 
 
 def fit_sketch(

@@ -1,0 +1,41 @@
+"""Folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_folder(output: Path, replace: bool = False) -> Iterator[Path]:
+    """A hidden folder beside `output` to write into; flushed to disk and renamed when the block ends well.
+
+    If it does not, nothing is left behind. What a killed process left is removed by the next one. A folder that is
+    there already is only replaced if `replace` says so; an empty one may always be in the way.
+    """
+    output = output.absolute()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        yield partial
+        for path in (*partial.rglob("*"), partial):
+            _flush(path)
+        if replace:
+            shutil.rmtree(output, ignore_errors=True)
+        os.rename(partial, output)
+        _flush(output.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
