@@ -15,8 +15,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from layerflow.loading import find_model
 from layerflow.models.compact import CompactTransformer3DModel
-from layerflow.pipeline import LayerFlowPipeline, find_model
+from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training.batches import Batch, SceneBatches
 from layerflow.training.loop import add_noise, clip_errors, encode_batch
 from layerflow.training.recipe import PhaseRecipe, Recipe

@@ -20,12 +20,13 @@ from layerflow.cli import app, run
 from layerflow.cli.generation import LIBRARIES
 from layerflow.layered_video import LayeredVideo
 from layerflow.media import FORMATS, load_layers, read_video, write_video
-from layerflow.pipeline import DEFAULT_GUIDANCE, DEFAULT_STEPS
+from layerflow.models.compact import CompactTransformer3DModel
 
 COMMANDS = (
     "generate", "decompose", "add-background", "add-foreground", "complete", "batch", "compose", "convert", "train",
     "eval", "info",
 )  # fmt: skip
+DEFAULTS = CompactTransformer3DModel.conventions
 PROMPTS = ("--foreground", "a red ball", "--background", "green hills")
 
 
@@ -112,8 +113,8 @@ def test_help_names_what_the_code_has() -> None:
     shown = runner.invoke(app, ["generate", "--help"]).output
     for name in FORMATS:
         assert re.search(rf"\b{name}\b", shown)
-    assert re.search(rf"--steps.*{DEFAULT_STEPS}", shown)
-    assert re.search(rf"{DEFAULT_GUIDANCE:g}; for decompose 1", shown)
+    assert re.search(rf"--steps.*{DEFAULTS.steps}", shown)
+    assert re.search(rf"{DEFAULTS.guidance:g}; for decompose 1", shown)
 
 
 def test_the_readme_lists_every_format() -> None:
@@ -158,7 +159,7 @@ def test_generate_writes_every_layer_and_says_how(
     assert made_of["task"] == "generate"
     assert made_of["prompts"]["blended"] == "a red ball, in front of green hills"
     assert made_of["blended_prompt"] == "written from the other two"
-    assert (made_of["seed"], made_of["steps"], made_of["guidance"]) == (0, 2, DEFAULT_GUIDANCE)
+    assert (made_of["seed"], made_of["steps"], made_of["guidance"]) == (0, 2, DEFAULTS.guidance)
     assert re.fullmatch("[0-9a-f]{64}", made_of["model_sha256"])
     assert set(made_of["versions"]) == {"python", "layerflow", *LIBRARIES}
     assert set(made_of["timings"]) == {"load_seconds", "denoise_seconds"}
@@ -217,7 +218,7 @@ def test_given_clips_come_back_exactly(
         assert torch.equal(back.clips()[name], scene.clips()[name]), name
     assert set(back.clips()) == {"foreground", "alpha", "background", "blended"}
     made_of = json.loads((folder / "layers.json").read_text())["metadata"]
-    assert (made_of["task"], made_of["guidance"]) == (task, guidance or DEFAULT_GUIDANCE)
+    assert (made_of["task"], made_of["guidance"]) == (task, guidance or DEFAULTS.guidance)
     assert sorted(name for source in made_of["given"] for name in source["clips"]) == sorted(given)
 
 

@@ -9,16 +9,10 @@ from diffusers.guiders import ClassifierFreeGuidance
 from safetensors.torch import load_file
 
 from layerflow.layered_video import CLIPS, LayeredVideo
+from layerflow.loading import UnknownModelError, find_model
 from layerflow.models.clips import from_model_space, to_model_space
 from layerflow.models.layout import TASKS
-from layerflow.pipeline import (
-    DEFAULT_GUIDANCE,
-    LayerFlowPipeline,
-    UnknownModelError,
-    blended_prompt,
-    find_model,
-    task_of,
-)
+from layerflow.pipeline import LayerFlowPipeline, blended_prompt, task_of
 
 PROMPTS = {"foreground": "a red fox", "background": "green hills"}
 
@@ -92,7 +86,7 @@ def test_prompts_and_guidance_and_negative_prompt_matter(tiny_pipeline: LayerFlo
     assert not torch.equal(base, run("a whale"))
     assert not torch.equal(base, run(guidance_scale=1.0))
     assert not torch.equal(base, run(negative_prompt="a ghost"))
-    assert torch.equal(base, run(guider=ClassifierFreeGuidance(DEFAULT_GUIDANCE)))
+    assert torch.equal(base, run(guider=ClassifierFreeGuidance(tiny_pipeline.transformer.conventions.guidance)))
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(3.0, 2), (1.0, 1)])

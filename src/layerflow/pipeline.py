@@ -5,35 +5,34 @@ Letters in shape comments: B batch, K clips, F frames of one clip, L layers, S t
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan, DiffusionPipeline, SchedulerMixin
 from diffusers.guiders import BaseGuidance, ClassifierFreeGuidance
 from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .layered_video import LayeredVideo
+from .loading import HUB_OPTIONS, PLAIN, find_model, fuse_content, model_folder, plain_components, read_index
+from .models.backbone import prompt_prefixes
 from .models.clips import from_model_space, to_model_space
+from .models.cogvideox import CogVideoXLayerTransformer3DModel
 from .models.compact import CompactTransformer3DModel
 from .models.layout import LAYERS, TASKS, Layout
-from .models.text import LayerTextEncoder, encode_prompts
+from .models.sampler import DynamicGuidance
+from .models.sequence import SequenceCodec
+from .models.text import MAX_TOKENS, encode_prompts
+from .models.wan import WanLayerTransformer3DModel
 
-DEFAULT_STEPS = 20
-DEFAULT_GUIDANCE = 1.5
-BUNDLED = ("mini",)
-"""Models that come with the package."""
-
+DEFAULT_FPS = 8.0
 Prompt = str | Sequence[str] | None
-
-
-class UnknownModelError(ValueError):
-    """A model name that is neither bundled nor a folder nor a hub id."""
+Backbone = CompactTransformer3DModel | CogVideoXLayerTransformer3DModel | WanLayerTransformer3DModel
 
 
 @dataclass
@@ -42,7 +41,7 @@ class LayerFlowPipelineOutput(BaseOutput):
 
     videos: list[LayeredVideo] | dict[str, Tensor] | Tensor
     """One LayeredVideo per sample; with output_type "pt" clips (B, F, 3, H, W) in model space by name, with
-    "latent" the packed sequence (B, K*F, C, H, W)."""
+    "latent" the packed sequence of latents (B, N, C, h, w)."""
 
     @property
     def video(self) -> LayeredVideo:
@@ -50,22 +49,6 @@ class LayerFlowPipelineOutput(BaseOutput):
         if not isinstance(self.videos, list):
             raise ValueError('`.video` wants output_type="video"; tensors are in `.videos`')
         return self.videos[0]
-
-
-def find_model(name: str | Path) -> str:
-    """Folder of a bundled model or a local one, else the name itself where it looks like a hub id."""
-    if str(name) in BUNDLED:
-        return str(resources.files("layerflow") / "weights" / str(name))
-    if Path(name).is_dir():
-        if not (Path(name) / "model_index.json").exists():
-            raise UnknownModelError(f"folder {name} is not a model: it has no model_index.json")
-        return str(name)
-    parts = str(name).split("/")
-    if len(parts) == 2 and all(parts) and not str(name).startswith((".", "~")):
-        return str(name)
-    raise UnknownModelError(
-        f"model {str(name)!r} is neither bundled ({', '.join(BUNDLED)}) nor a folder nor a hub id like owner/name"
-    )
 
 
 def blended_prompt(foreground: str, background: str) -> str:
@@ -84,24 +67,27 @@ def task_of(given: LayeredVideo | None) -> str:
 class LayerFlowPipeline(DiffusionPipeline):
     """Generates every layer that is not given, together, with one transformer (LayerFlow, arXiv 2506.04228)."""
 
-    model_cpu_offload_seq = "text_encoder->transformer"
-    _callback_tensor_inputs = ("latents",)
+    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    _callback_tensor_inputs = ("latents", "clean")
+    _optional_components: ClassVar = ["vae"]
 
     tokenizer: PreTrainedTokenizerBase
     text_encoder: PreTrainedModel
-    transformer: CompactTransformer3DModel
-    scheduler: FlowMatchEulerDiscreteScheduler
+    transformer: Backbone
+    scheduler: SchedulerMixin
+    vae: AutoencoderKLCogVideoX | AutoencoderKLWan | None
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        text_encoder: LayerTextEncoder,
-        transformer: CompactTransformer3DModel,
-        scheduler: FlowMatchEulerDiscreteScheduler,
+        text_encoder: PreTrainedModel,
+        transformer: Backbone,
+        scheduler: SchedulerMixin,
+        vae: AutoencoderKLCogVideoX | AutoencoderKLWan | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
-            tokenizer=tokenizer, text_encoder=text_encoder, transformer=transformer, scheduler=scheduler
+            tokenizer=tokenizer, text_encoder=text_encoder, transformer=transformer, scheduler=scheduler, vae=vae
         )
         self._interrupt = False
 
@@ -109,18 +95,32 @@ class LayerFlowPipeline(DiffusionPipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path = "mini", **kwargs: Any) -> LayerFlowPipeline:
         """Load a bundled model by name, a folder in diffusers layout, or a hub id.
 
+        A plain CogVideoX or Wan text-to-video model gets fresh layer embeddings, to be trained. A content adapter in
+        the folder is fused into the transformer.
+
+        Args:
+            pretrained_model_name_or_path: the model.
+            kwargs: as in `DiffusionPipeline.from_pretrained`; `revision`, `cache_dir`, `token` and `local_files_only`
+                are for the hub. Weights are float32 unless `dtype` says otherwise.
+
         Raises:
-            UnknownModelError: the name is none of these.
+            UnknownModelError: the name is none of these, or what is there is not whole.
         """
+        hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
         if "torch_dtype" not in kwargs:
             kwargs.setdefault("dtype", torch.float32)
-        pipeline = super().from_pretrained(find_model(pretrained_model_name_or_path), **kwargs)
-        pipeline.transformer.to(memory_format=torch.channels_last)
+        folder = model_folder(pretrained_model_name_or_path, **hub)
+        if read_index(folder)["_class_name"] in PLAIN:
+            return cls(**plain_components(folder, **kwargs))
+        pipeline = super().from_pretrained(folder, **kwargs)
+        fuse_content(pipeline.transformer, folder)
+        if isinstance(pipeline.transformer, CompactTransformer3DModel):
+            pipeline.transformer.to(memory_format=torch.channels_last)
         return pipeline
 
     @staticmethod
     def load_transformer(name: str | Path) -> CompactTransformer3DModel:
-        """Only the transformer of a model, in float32."""
+        """Only the transformer of a model of the mini's kind, in float32."""
         return CompactTransformer3DModel.from_pretrained(
             find_model(name), subfolder="transformer", dtype=torch.float32
         )
@@ -134,11 +134,22 @@ class LayerFlowPipeline(DiffusionPipeline):
     def interrupt(self, value: bool) -> None:
         self._interrupt = value
 
+    @property
+    def codec(self) -> SequenceCodec:
+        """Between clips in pixels and the transformer's sequence."""
+        return SequenceCodec.of(self.transformer, self.vae)
+
     def encode_prompt(self, prompts: list[list[str]]) -> tuple[Tensor, Tensor]:
-        """B x L prompts, each encoded on its own: states (B, L, S, D) and mask (B, L, S)."""
-        flat = [prompt for sample in prompts for prompt in sample]
-        states, mask = encode_prompts(self.tokenizer, self.text_encoder, flat)
-        shape = (len(prompts), len(LAYERS), states.shape[1])
+        """B x L prompts, each encoded on its own: states (B, L, S, D) and mask (B, L, S).
+
+        L is how many prompts the transformer takes: one model for decomposition leaves out that of `blended`.
+        """
+        config, conventions = self.transformer.config, self.transformer.conventions
+        prefixes = prompt_prefixes(config)
+        flat = [prefix + prompt for sample in prompts for prefix, prompt in zip(prefixes, sample, strict=False)]
+        length = config.get("text_length", MAX_TOKENS)
+        states, mask = encode_prompts(self.tokenizer, self.text_encoder, flat, length, conventions.attend_padding)
+        shape = (len(prompts), len(prefixes), states.shape[1])
         return states.view(*shape, -1), mask.view(shape)
 
     @torch.no_grad()
@@ -153,8 +164,8 @@ class LayerFlowPipeline(DiffusionPipeline):
         num_frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
-        num_inference_steps: int = DEFAULT_STEPS,
-        guidance_scale: float = DEFAULT_GUIDANCE,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         guider: BaseGuidance | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         fps: float | None = None,
@@ -169,62 +180,72 @@ class LayerFlowPipeline(DiffusionPipeline):
                 `blended` is written from the other two.
             given: clips to keep, for one sample or one per sample; they come back bit for bit.
             negative_prompt: what guidance leads away from, for all layers.
-            num_frames, height, width: of the clips; those of `given`, else those the model was trained at.
-            num_inference_steps: denoising steps.
-            guidance_scale: strength of classifier-free guidance; 1 turns it off and halves the time.
+            num_frames, height, width: of the clips, in pixels; those of `given`, else those the model was trained at.
+            num_inference_steps: denoising steps; the model's default if None.
+            guidance_scale: strength of classifier-free guidance; 1 turns it off and halves the time. The model's
+                default for the task if None.
             guider: a diffusers guider with conditional and unconditional prediction, instead of `guidance_scale`.
             generator: source of all randomness.
             fps: frame rate noted in the result.
             output_type: "video", "pt" or "latent"; see LayerFlowPipelineOutput.
-            callback_on_step_end: called as (pipeline, step, timestep, {"latents": ...}) after each step; may
-                return {"latents": ...} to go on with.
+            callback_on_step_end: called as (pipeline, step, timestep, {"latents": ..., "clean": ...}) after each step,
+                with the sequence and this step's prediction of it without noise; may return {"latents": ...} to go on
+                with.
 
         Raises:
             ValueError: prompts, given clips or sizes that don't fit together; says which.
         """
         # 1. Check
+        conventions = self.transformer.conventions
+        steps = conventions.steps if num_inference_steps is None else num_inference_steps
         videos = [given] if isinstance(given, LayeredVideo) else list(given) if given is not None else []
-        prompts = self.check_inputs(foreground, background, blended, videos, num_inference_steps, output_type)
-        frames, height, width = self._sizes(videos, num_frames, height, width)
-        fps = fps or (videos[0].fps if videos else 8.0)
-        layout = Layout(frames, tuple(self.transformer.config.clips))
-        device = self._execution_device
-        guider = guider or ClassifierFreeGuidance(guidance_scale, enabled=guidance_scale > 1)
+        prompts = self.check_inputs(foreground, background, blended, videos, steps, output_type)
+        layout, height, width = self.check_size(videos, num_frames, height, width)
+        fps = fps or (videos[0].fps if videos else DEFAULT_FPS)
+        device, batch = self._execution_device, len(prompts)
+        if guidance_scale is None:
+            guidance_scale = conventions.guidance_of(task_of(videos[0] if videos else None))
+        kind = DynamicGuidance if conventions.dynamic_guidance else ClassifierFreeGuidance
+        guider = guider or kind(guidance_scale, enabled=guidance_scale > 1)
         self._interrupt = False
 
         # 2. Text: the prompts of each layer, and of nothing
-        text, mask = self.encode_prompt([*prompts, [negative_prompt] * len(LAYERS)])
-        text, mask = text.to(device, self.transformer.dtype), mask.to(device)
-        batch = len(prompts)
-        nothing = text[-1:].expand(batch, -1, -1, -1), mask[-1:].expand(batch, -1, -1)
-        text, mask = text[:batch], mask[:batch]
+        text, nothing = self.prepare_text(prompts, negative_prompt, device)
 
         # 3. Latents: noise where clips are generated, the clean clip where it is given
-        sequence, given_mask = self.prepare_given(videos, layout, batch, height, width, device)
-        clean_frames = layout.per_frame(given_mask.expand(batch, -1))  # (B, K*F, 1, 1, 1)
+        sequence, given_mask, clean_frames = self.prepare_given(videos, layout, batch, height, width, device)
         latents = torch.where(clean_frames, sequence, layout.noise(sequence, generator))
 
         # 4. Denoise what is generated, leave what is given
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
+        self.scheduler.set_timesteps(steps, device=device)
+        takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
+        extra = {"generator": generator} if takes_generator else {}
         for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
             if self._interrupt:
                 break
-            sigma = self.scheduler.sigmas[step]
-            guider.set_state(step=step, num_inference_steps=num_inference_steps, timestep=timestep)
-            clip_times = layout.timesteps(sigma.expand(batch).to(latents.dtype), given_mask)
-            clean = self.predict_clean(latents, clip_times, (text, mask), nothing, layout, guider)
-            velocity = (latents - clean) / sigma
-            velocity = torch.where(clean_frames, torch.zeros_like(velocity), velocity)
-            latents = self.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+            guider.set_state(step=step, num_inference_steps=steps, timestep=timestep)
+            level = self.noise_level(step, timestep)
+            clip_times = layout.timesteps(level.expand(batch), given_mask)
+            prediction = self.predict(latents, clip_times, text, nothing, layout, guider)
+            output, clean = self.interpret(prediction, latents, level, timestep)
+            stepped = self.scheduler.step(output, timestep, latents, **extra, return_dict=False)[0]
+            latents = torch.where(clean_frames, sequence, stepped)
             if callback_on_step_end is not None:
-                latents = callback_on_step_end(self, step, timestep, {"latents": latents}).get("latents", latents)
+                tensors = {"latents": latents, "clean": torch.where(clean_frames, sequence, clean)}
+                latents = callback_on_step_end(self, step, timestep, tensors).get("latents", latents)
 
         # 5. Unpack
         result = self._output(latents, layout, videos, fps, output_type)
         self.maybe_free_model_hooks()
         return LayerFlowPipelineOutput(videos=result) if return_dict else (result,)
 
-    def predict_clean(
+    def noise_level(self, step: int, timestep: Tensor) -> Tensor:
+        """Noise level in [0, 1] of a step, float32, as the transformer is told it."""
+        if self.transformer.prediction_type == "sample":
+            return self.scheduler.sigmas[step].float()
+        return timestep.float() / self.scheduler.config.num_train_timesteps
+
+    def predict(
         self,
         latents: Tensor,
         timestep: Tensor,
@@ -233,20 +254,54 @@ class LayerFlowPipeline(DiffusionPipeline):
         layout: Layout,
         guider: BaseGuidance,
     ) -> Tensor:
-        """Guided prediction of the clean sequence (B, K*F, C, H, W), all conditions in one batched forward."""
+        """The transformer's guided prediction (B, N, C, h, w), float32.
+
+        Every kind of prediction is linear in the clean sequence, so guiding it guides that.
+        """
         conditions = [text, nothing][: guider.num_conditions]
-        n = len(conditions)
-        prediction = self.transformer(
-            torch.cat([latents] * n).to(self.transformer.dtype),
-            torch.cat([timestep] * n).to(self.transformer.dtype),
-            torch.cat([states for states, _ in conditions]),
-            torch.cat([mask for _, mask in conditions]),
-            layout,
-        ).sample.float()
-        if self.transformer.prediction_type != "sample":
-            raise ValueError(f"prediction type {self.transformer.prediction_type!r} is not known to the pipeline")
-        # Pixels end at -1 and 1; holding each step's prediction there stops a drift that guidance amplifies.
-        return guider.forward(*prediction.chunk(n)).pred.clamp(-1, 1)
+        if self.transformer.conventions.batched_guidance:
+            groups = [(torch.cat([c[0] for c in conditions]), torch.cat([c[1] for c in conditions]))]
+        else:
+            groups = conditions
+        repeats = len(conditions) // len(groups)
+        hidden_states = torch.cat([latents] * repeats).to(self.transformer.dtype)
+        timestep = torch.cat([timestep] * repeats)  # float32: bfloat16 would round it
+        predictions: list[Tensor] = []
+        for (states, mask), name in zip(groups, ("cond", "uncond"), strict=False):
+            with self.transformer.cache_context(name):
+                sample = self.transformer(hidden_states, timestep, states, mask, layout).sample.float()
+            predictions += sample.chunk(repeats)
+        return guider.forward(*predictions).pred
+
+    def interpret(
+        self, prediction: Tensor, latents: Tensor, level: Tensor, timestep: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the scheduler is handed for a prediction, and the clean sequence that it means."""
+        kind = self.transformer.prediction_type
+        if kind == "sample":
+            # Pixels end at -1 and 1; holding each step's prediction there stops a drift that guidance amplifies.
+            clean = prediction.clamp(-1, 1)
+            return (latents - clean) / level, clean
+        if kind == "flow":
+            return prediction, latents - level * prediction
+        if kind == "v_prediction":
+            return prediction, self.scheduler.convert_model_output(prediction, timestep, latents)
+        raise ValueError(f"prediction type {kind!r} is not known to the pipeline")
+
+    def prepare_text(
+        self, prompts: list[list[str]], negative_prompt: str, device: torch.device
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """States (B, L, S, D) and mask (B, L, S) of the prompts, and of no prompt or the negative one."""
+        zero = self.transformer.conventions.zero_unconditional and not negative_prompt
+        unconditional = [] if zero else [[negative_prompt] * len(LAYERS)]
+        text, mask = self.encode_prompt([*prompts, *unconditional])
+        text, mask = text.to(device, self.transformer.dtype), mask.to(device)
+        batch = len(prompts)
+        if zero:
+            nothing = torch.zeros_like(text), mask
+        else:
+            nothing = text[-1:].expand(batch, -1, -1, -1), mask[-1:].expand(batch, -1, -1)
+        return (text[:batch], mask[:batch]), nothing
 
     def check_inputs(
         self,
@@ -272,8 +327,7 @@ class LayerFlowPipeline(DiffusionPipeline):
         clips = {frozenset(video.clips()) for video in given}
         if len(clips) > 1:
             raise ValueError("all samples of a batch must give the same clips")
-        if clips and not set(self.transformer.config.clips) - next(iter(clips)):
-            raise ValueError("every clip is given, so nothing is left to generate; leave one out")
+        self._check_task(next(iter(clips), frozenset()))
         if num_inference_steps < 1:
             raise ValueError(f"num_inference_steps must be at least 1, got {num_inference_steps}")
         if output_type not in ("video", "pt", "latent"):
@@ -285,23 +339,22 @@ class LayerFlowPipeline(DiffusionPipeline):
             columns["blended"] = [blended_prompt(*pair) for pair in pairs]
         return [[columns[name][i] for name in LAYERS] for i in range(batch)]
 
-    def prepare_given(
-        self, videos: list[LayeredVideo], layout: Layout, batch: int, height: int, width: int, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        """Clean sequence (B, K*F, C, H, W), zero where a clip is generated, and which clips are given (K,)."""
-        channels = self.transformer.config.in_channels
-        empty = torch.zeros(layout.frames, channels, height, width)
-        names = list(videos[0].clips()) if videos else []
-        spaces = [to_model_space(video.clips()) for video in videos] or [{}]
-        spaces = spaces * batch if len(spaces) == 1 else spaces
-        clips = {name: torch.stack([space.get(name, empty) for space in spaces]) for name in layout.clips}
-        return layout.pack(clips).to(device), layout.given_mask(names, device)
+    def _check_task(self, given: frozenset[str]) -> None:
+        """Raise ValueError if the transformer cannot generate what is left, or was trained for another task."""
+        clips, task = frozenset(self.transformer.config.clips), self.transformer.config.get("task")
+        if not clips - given:
+            raise ValueError("every clip is given, so nothing is left to generate; leave one out")
+        if task is not None and given & clips != TASKS[task] & clips:
+            wanted = " and ".join(name for name in self.transformer.config.clips if name in TASKS[task]) or "nothing"
+            asked = " and ".join(sorted(given)) or "nothing"
+            raise ValueError(f"this model is for {task} alone, where {wanted} is given; {asked} is: load another model")
 
-    def _sizes(
+    def check_size(
         self, videos: list[LayeredVideo], frames: int | None, height: int | None, width: int | None
-    ) -> tuple[int, int, int]:
-        config = self.transformer.config
-        sizes = frames or config.sample_frames, height or config.sample_size, width or config.sample_size
+    ) -> tuple[Layout, int, int]:
+        """The layout, and the clips' height and width in pixels; raises ValueError before any heavy work."""
+        trained = self.codec.trained_size
+        sizes = frames or trained[0], height or trained[1], width or trained[2]
         if videos:
             own = {(v.frames, v.height, v.width) for v in videos}
             asked = tuple(a or o for a, o in zip((frames, height, width), next(iter(own)), strict=True))
@@ -310,29 +363,40 @@ class LayerFlowPipeline(DiffusionPipeline):
                     f"given clips are {sorted(own)} (frames, height, width), asked for is {asked}; resize them first"
                 )
             sizes = asked  # type: ignore[assignment]
-        if min(sizes) < 1:
-            raise ValueError(f"frames, height and width must be positive, got {sizes}")
-        multiple = self.transformer.size_multiple
-        if sizes[1] % multiple or sizes[2] % multiple:
-            raise ValueError(
-                f"{sizes[2]}x{sizes[1]} pixels do not fit this model: width and height must divide by {multiple}"
-            )
-        return sizes
+        return self.codec.check(*sizes), *sizes[1:]
+
+    def prepare_given(
+        self, videos: list[LayeredVideo], layout: Layout, batch: int, height: int, width: int, device: torch.device
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Clean latents (B, N, C, h, w), zero where generated; which clips (K,) and latent frames (B, N, 1, 1, 1) are
+        given."""
+        config, pixels = self.transformer.config, self.codec.autoencoder.spatial_compression
+        names = [name for name in (videos[0].clips() if videos else ()) if name in layout.clips]
+        spaces = [to_model_space(video.clips()) for video in videos]
+        spaces = spaces * batch if len(spaces) == 1 else spaces
+        clips = {name: torch.stack([space[name] for space in spaces]).to(device) for name in names}
+        size = batch, config.in_channels, height // pixels, width // pixels
+        sequence = self.codec.encode(clips, layout, size).to(device)
+        given = layout.given_mask(names, device)
+        frames = layout.per_frame(given.expand(batch, -1))
+        if names and config.get("given_frames") is not None:  # one official model is given the end of a clip only
+            frames = torch.zeros_like(frames)
+            frames[:, slice(*config.given_frames)] = True
+        return sequence, given, frames
 
     def _output(
         self, latents: Tensor, layout: Layout, given: list[LayeredVideo], fps: float, output_type: str
     ) -> list[LayeredVideo] | dict[str, Tensor] | Tensor:
         if output_type == "latent":
             return latents
-        clips = layout.unpack(latents)
+        known = set(given[0].clips()) if given and output_type == "video" else set()
+        clips = self.codec.decode(latents, layout, [name for name in layout.clips if name not in known])
         if output_type == "pt":
             return clips
         results = []
         for i in range(latents.shape[0]):
-            video = from_model_space({name: clip[i].cpu() for name, clip in clips.items()}, fps)
-            if given:
-                video = video.replace(**given[i if len(given) > 1 else 0].clips())
-            results.append(video)
+            # Colour is found by dividing by alpha, so a given matte is there too.
+            own = given[i if len(given) > 1 else 0].clips() if given else {}
+            spaces = {name: clip[i].cpu() for name, clip in clips.items()} | to_model_space(own)
+            results.append(from_model_space(spaces, fps).replace(**own))
         return results
-
-

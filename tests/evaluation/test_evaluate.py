@@ -11,7 +11,7 @@ from rich.console import Console
 from layerflow import LayerFlowPipeline
 from layerflow.evaluation import TRIALS, Judge, Report, evaluate, rich_table, write_report
 from layerflow.evaluation.evaluate import KINDS, share_out
-from layerflow.pipeline import DEFAULT_GUIDANCE
+from layerflow.models.compact import CompactTransformer3DModel
 
 pytestmark = pytest.mark.real_scenes
 
@@ -48,7 +48,8 @@ def test_every_trial_is_run_as_it_should(
     assert [record["trial"] for record in report.records] == [trial for trial in TRIALS for _ in range(2)]
     assert told[-1][:2] == (10, 10)
     by_trial = dict(zip(TRIALS, calls, strict=True))
-    assert [call["guidance_scale"] for call in calls] == [1.0, 1.0, *[DEFAULT_GUIDANCE] * 3]
+    scale = CompactTransformer3DModel.conventions.guidance
+    assert [call["guidance_scale"] for call in calls] == [1.0, 1.0, *[scale] * 3]
     assert "foreground" not in by_trial["decompose"]
     assert by_trial["generate"]["given"] is None
     assert set(by_trial["add-background"]["given"][0].clips()) == {"foreground", "alpha"}

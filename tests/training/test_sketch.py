@@ -4,6 +4,7 @@ import dataclasses
 
 import torch
 
+from layerflow.loading import find_model
 from layerflow.models.compact import CompactTransformer3DModel
 from layerflow.models.layout import CLIPS, LAYERS, Layout
 from layerflow.models.sketch import (
@@ -17,7 +18,6 @@ from layerflow.models.sketch import (
     sketch_targets,
 )
 from layerflow.models.text import load_text_encoder
-from layerflow.pipeline import find_model
 from layerflow.training.loop import fit_text_whitening
 from layerflow.training.recipe import PhaseRecipe, Recipe
 from layerflow.training.sketch import fit, gather

@@ -18,7 +18,6 @@ from pathlib import Path
 from rich.progress import Progress
 
 from ..media import save_layers
-from ..pipeline import DEFAULT_STEPS
 from . import models
 from .errors import UserError, sentence
 from .generation import LoadedModel, Request, check_output, denoise, describe, load_model, make_plan
@@ -60,7 +59,7 @@ def run_batch(file: Path, output: Path, options: ModelOptions, ray: str | None, 
     check_folders(jobs)
     device = models.pick_device(options.device) if ray is None else options.device
     folder = models.model_folder(options.model)
-    models.backbone_config(folder)
+    models.model_facts(folder)
 
     # 2. What is left to do
     sha256 = models.model_hash(folder)
@@ -115,7 +114,8 @@ def run_here(
     row = bar.add_task(f"loading {options.model}", total=None, note="")
     model = load_model(options.model, folder, sha256, device, options.dtype)
     for job in jobs:
-        bar.reset(row, description=job.id, total=job.request.options.steps or DEFAULT_STEPS)
+        total = job.request.options.steps or model.pipeline.transformer.conventions.steps
+        bar.reset(row, description=job.id, total=total)
         yield attempt(job, model, lambda done: bar.update(row, completed=done))
     bar.remove_task(row)
 
@@ -141,7 +141,7 @@ def run_job(job: Job, model: LoadedModel, step_done: Callable[[int], None]) -> N
         return
     with workplace(job) as place:
         sha256 = fingerprint(request, model.sha256)
-        plan = make_plan(request, models.backbone_config(model.folder))
+        plan = make_plan(request, models.model_facts(model.folder))
         video, seconds = denoise(model, request, plan, step_done)
         record = {"id": job.id, "sha256": sha256}
         metadata = describe(model, request, plan, seconds) | {"job": record}

@@ -19,16 +19,13 @@ import torch
 
 from ..layered_video import CLIPS, LayeredVideo
 from ..media import find_format, save_layers
-from ..pipeline import DEFAULT_GUIDANCE, DEFAULT_STEPS, LayerFlowPipeline, blended_prompt, task_of
+from ..pipeline import DEFAULT_FPS, LayerFlowPipeline, blended_prompt, task_of
 from . import models
 from .errors import UserError
 from .given import Source, check_exists, common_rate, cut, fit, merge, read_sources
 from .options import RunOptions, parse_size
 from .progress import console, progress_bar, say
 
-TASK_GUIDANCE = {"decompose": 1.0}
-"""Guidance where the pipeline's default is not the best: what is seen needs no pull towards the prompt."""
-DEFAULT_FPS = 8.0
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "pillow", "numpy")
 
 
@@ -97,7 +94,7 @@ def run_model(
     folder = models.model_folder(options.model)
 
     # 2. Given clips, at the model's size and frame count
-    plan = make_plan(request, models.backbone_config(folder))
+    plan = make_plan(request, models.model_facts(folder))
     for source in plan.sources:
         for treatment in source.treatment:
             say(f"{source.path}: {treatment}")
@@ -131,18 +128,19 @@ def check_request(request: Request) -> None:
         raise UserError("every clip is given, so nothing is left to make; leave one --given out")
 
 
-def make_plan(request: Request, config: dict[str, Any]) -> Plan:
-    """Read the given clips and settle what the request leaves open; `config` is the backbone's."""
-    options = request.options
-    sources = read_sources(request.clips, options.frames or config["sample_frames"], options.fps)
-    given, frames, (width, height) = prepare(sources, options, config)
+def make_plan(request: Request, facts: models.ModelFacts) -> Plan:
+    """Read the given clips and settle what the request leaves open; raises ValueError for what the model won't take."""
+    options, trained = request.options, facts.codec.trained_size
+    sources = read_sources(request.clips, options.frames or trained[0], options.fps)
+    given, frames, (width, height) = prepare(sources, options, trained)
+    facts.codec.check(frames, height, width)
     task = task_of(given)
     return Plan(
         sources, given, frames, width, height,
         fps=options.fps or common_rate(sources, None) or DEFAULT_FPS,
         task=task,
-        steps=options.steps or DEFAULT_STEPS,
-        guidance=TASK_GUIDANCE.get(task, DEFAULT_GUIDANCE) if options.guidance is None else options.guidance,
+        steps=options.steps or facts.conventions.steps,
+        guidance=facts.conventions.guidance_of(task) if options.guidance is None else options.guidance,
     )  # fmt: skip
 
 
@@ -156,14 +154,17 @@ def load_model(name: str, folder: Path, sha256: str, device: str, dtype: str) ->
 
 
 def prepare(
-    sources: list[Source], options: RunOptions, config: dict[str, Any]
+    sources: list[Source], options: RunOptions, trained: tuple[int, int, int]
 ) -> tuple[LayeredVideo | None, int, tuple[int, int]]:
-    """The given clips as one layered video, the frame count, and (width, height)."""
-    size = parse_size(options.size) or (config["sample_size"], config["sample_size"])
+    """The given clips as one layered video, the frame count, and (width, height).
+
+    What the options leave open is as the model was trained: `trained` is its frames, height and width.
+    """
+    size = parse_size(options.size) or (trained[2], trained[1])
     if not sources:
-        return None, options.frames or config["sample_frames"], size
+        return None, options.frames or trained[0], size
     fps = common_rate(sources, options.fps)
-    frames = cut(sources, options.frames, config["sample_frames"])
+    frames = cut(sources, options.frames, trained[0])
     fit(sources, *size)
     return merge(sources, fps or DEFAULT_FPS), frames, size
 

@@ -16,7 +16,7 @@ def describe(what: str | None) -> Iterator[str]:
     """Lines about a model name, a path, or, for None, this installation."""
     if what is None:
         return _installation()
-    from ..pipeline import BUNDLED
+    from ..loading import BUNDLED
 
     path = Path(what)
     if what in BUNDLED or (path / "model_index.json").is_file():
@@ -40,7 +40,7 @@ def _installation() -> Iterator[str]:
     import torch
 
     from .. import __version__
-    from ..pipeline import BUNDLED, find_model
+    from ..loading import BUNDLED, find_model
     from .generation import LIBRARIES
     from .models import pick_device
 
@@ -57,14 +57,14 @@ def _installation() -> Iterator[str]:
 
 
 def _model(name: str) -> Iterator[str]:
-    from .models import backbone_config, model_folder, model_hash
+    from .models import model_facts, model_folder, model_hash
 
     folder = model_folder(name)
-    config = backbone_config(folder)
-    size = config["sample_size"]
+    facts = model_facts(folder)
+    frames, height, width = facts.codec.trained_size
     yield _row("model", name)
     yield _row("folder", folder)
-    yield _row("trained at", f"{config['sample_frames']} frames of {size}x{size}")
+    yield _row("trained at", f"{frames} frames of {width}x{height}")
     yield _row("sha256", model_hash(folder))
     index = json.loads((folder / "model_index.json").read_text("utf-8"))
     for part in (key for key in index if (folder / key).is_dir()):
@@ -75,7 +75,7 @@ def _model(name: str) -> Iterator[str]:
             yield _row(
                 part, f"{parameters / 1e6:.2f} M parameters, {size_mb:.1f} MB, {', '.join(sorted(dtypes))}"
             )
-    for key, value in config.items():
+    for key, value in facts.config.items():
         if not key.startswith("_"):
             yield _row(f"  {key}", json.dumps(value))
 

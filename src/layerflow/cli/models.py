@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..pipeline import BUNDLED, LayerFlowPipeline, find_model
+from .. import loading
+from ..models.backbone import Conventions
+from ..models.sequence import SequenceCodec
+from ..pipeline import LayerFlowPipeline
 from .errors import UserError
 from .given import hash_files
 
@@ -26,20 +29,10 @@ def quiet_libraries() -> None:
 
 def model_folder(name: str) -> Path:
     """The folder of a model; a hub id is downloaded. Raises UserError or UnknownModelError."""
-    found = find_model(name)
-    if Path(found).is_dir() and (Path(found) / "model_index.json").is_file():
-        return Path(found)
-    if name in BUNDLED:
-        raise UserError(
-            f"the weights of {name} are not in this installation; install the layerflow package again"
-        )
-    try:
-        return Path(LayerFlowPipeline.download(found))
-    except (OSError, ValueError) as error:
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"model {name!r} is no folder here and could not be had from the hub: {why}"
-        ) from error
+    folder = loading.model_folder(name)
+    if not (folder / loading.INDEX).is_file():
+        raise UserError(f"the weights of {name} are not in this installation; install the layerflow package again")
+    return folder
 
 
 def model_hash(folder: Path) -> str:
@@ -47,18 +40,21 @@ def model_hash(folder: Path) -> str:
     return hash_files((path for path in folder.rglob("*") if path.suffix in DECIDES), root=folder)
 
 
-def backbone_config(folder: Path) -> dict[str, Any]:
-    """The backbone's configuration, read without loading weights."""
-    path = folder / "transformer" / "config.json"
-    try:
-        config = json.loads(path.read_text("utf-8"))
-        for key in ("sample_frames", "sample_size"):
-            config[key] = int(config[key])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path}: it is missing or damaged ({error!r}), so {folder} is no model of layerflow"
-        ) from error
-    return config
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model without its weights."""
+
+    config: dict[str, Any]
+    """The transformer's configuration."""
+    codec: SequenceCodec
+    """Sizes that the model was trained at, and those that it takes."""
+    conventions: Conventions
+
+
+def model_facts(folder: Path) -> ModelFacts:
+    """Facts from a model's configuration files; raises UnknownModelError."""
+    transformer, vae = loading.skeleton(folder)
+    return ModelFacts(dict(transformer.config), SequenceCodec.of(transformer, vae), transformer.conventions)
 
 
 def pick_device(name: str) -> str:

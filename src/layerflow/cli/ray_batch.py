@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..pipeline import BUNDLED
+from ..loading import BUNDLED
 from . import models
 from .batch import Outcome, attempt
 from .errors import UserError

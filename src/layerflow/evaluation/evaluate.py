@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from ..data import Scene, SceneSource
 from ..layered_video import CLIPS, LayeredVideo
+from ..models.backbone import Conventions
 from ..models.layout import LAYERS
-from ..pipeline import DEFAULT_GUIDANCE, DEFAULT_STEPS, LayerFlowPipeline
+from ..pipeline import LayerFlowPipeline
 from .figures import Row, ceilings, rows_of
 from .judge import Judge, Progress, data_version, load_judge, write_atomically
 from .trials import TRIALS, Record, noise_of, record_of, scene_of
@@ -111,14 +112,14 @@ def evaluate(
     _check(samples, seeds, batch_size, trials)
     plan = [(trial, seed, n) for trial in trials for seed, n in share_out(samples, seeds).items() if n]
     judge = judge or load_judge(progress=progress)
-    steps = DEFAULT_STEPS if steps is None else steps
-    config: Any = pipeline.transformer.config
+    config, conventions = pipeline.transformer.config, pipeline.transformer.conventions
+    steps = conventions.steps if steps is None else steps
     settings: dict[str, Any] = {
         "model": name,
         "samples": samples,
         "seeds": list(seeds),
         "steps": steps,
-        "guidance": {t: _guidance(t, guidance) for t in trials},
+        "guidance": {t: _guidance(t, guidance, conventions) for t in trials},
         "frames": config.sample_frames,
         "size": config.sample_size,
     }
@@ -128,7 +129,7 @@ def evaluate(
     records: list[Record] = []
     pictures: list[Picture] = []
     for trial, seed, n in plan:
-        key = {"version": version, "samples": n, "steps": steps, "guidance": _guidance(trial, guidance)}
+        key = {"version": version, "samples": n, "steps": steps, "guidance": _guidance(trial, guidance, conventions)}
         path = parts / f"{trial}-seed{seed}.json" if parts else None
         part = _load_part(path, key)
         if part is None:
@@ -176,10 +177,10 @@ def _check(samples: int, seeds: Sequence[int], batch_size: int, trials: Sequence
         raise ValueError(f"trials must be some of {', '.join(TRIALS)}, got {list(trials)}")
 
 
-def _guidance(trial: str, guidance: float | None) -> float:
+def _guidance(trial: str, guidance: float | None, conventions: Conventions) -> float:
     if guidance is not None:
         return guidance
-    return DEFAULT_GUIDANCE if TRIALS[trial].guided else 1.0
+    return conventions.guidance if TRIALS[trial].guided else 1.0
 
 
 # --- one trial with one seed ------------------------------------------------------------------------------

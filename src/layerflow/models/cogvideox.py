@@ -9,6 +9,8 @@ of a prompt, C latent channels, H, W height and width in latents, h, w in patche
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -32,10 +34,16 @@ from diffusers.models.normalization import AdaLayerNorm
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
 from torch import Tensor, nn
 
+from .backbone import Conventions
 from .layout import CLIPS, Layout
 
 TRAIN_TIMESTEPS = 1000
 """CogVideoX counts noise levels from 0 to this."""
+_PLAIN_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(CogVideoXTransformer3DModel.__init__).parameters.items()
+    if parameter.default is not parameter.empty
+}
 
 
 class DispatchedAttnProcessor:
@@ -221,6 +229,9 @@ class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin
         "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
     }
     prediction_type = "v_prediction"
+    conventions: ClassVar = Conventions(
+        50, 6.0, dynamic_guidance=True, joint_autoencoding=True, attend_padding=True, zero_unconditional=True
+    )
 
     @register_to_config
     def __init__(
@@ -321,6 +332,34 @@ class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin
         self.proj_out = nn.Linear(dim, patch_size**2 * out_channels)
         self.gradient_checkpointing = False
 
+    @staticmethod
+    def config_from_plain(theirs: Mapping[str, Any]) -> dict[str, Any]:
+        """Our configuration for the configuration of a plain CogVideoX.
+
+        Raises:
+            ValueError: the model is not of the kind of CogVideoX-2B.
+        """
+        theirs = {**_PLAIN_DEFAULTS, **theirs}
+        if theirs["use_rotary_positional_embeddings"] or theirs["patch_size_t"] or theirs["ofs_embed_dim"]:
+            raise ValueError(
+                "layers go on CogVideoX-2B and models of its kind, but this one has rotary positions "
+                "(CogVideoX-5B and 1.5 do); choose CogVideoX-2B"
+            )
+        shared = {
+            name: theirs[name]
+            for name in (
+                "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "time_embed_dim",
+                "text_embed_dim", "num_layers", "patch_size", "patch_bias", "attention_bias", "norm_eps",
+                "spatial_interpolation_scale",
+            )
+        }  # fmt: skip
+        return shared | {
+            "norm_out_eps": theirs["norm_eps"],
+            "text_length": theirs["max_text_seq_length"],
+            "sample_size": (theirs["sample_height"], theirs["sample_width"]),
+            "learned_positions": False,
+        }
+
     @classmethod
     def from_plain(cls, plain: CogVideoXTransformer3DModel, **config: Any) -> CogVideoXLayerTransformer3DModel:
         """Put layers on a plain CogVideoX-2B, with a fresh layer embedding; the two share their weights.
@@ -332,26 +371,7 @@ class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin
         Raises:
             ValueError: the model is not of the kind of CogVideoX-2B.
         """
-        theirs = plain.config
-        if theirs.use_rotary_positional_embeddings or theirs.patch_size_t is not None or theirs.ofs_embed_dim:
-            raise ValueError(
-                "layers go on CogVideoX-2B and models of its kind, but this one has rotary positions "
-                "(CogVideoX-5B and 1.5 do); choose CogVideoX-2B"
-            )
-        shared = {
-            name: getattr(theirs, name)
-            for name in (
-                "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "time_embed_dim",
-                "text_embed_dim", "num_layers", "patch_size", "patch_bias", "attention_bias", "norm_eps",
-                "spatial_interpolation_scale",
-            )
-        }  # fmt: skip
-        shared |= {
-            "norm_out_eps": theirs.norm_eps,
-            "text_length": theirs.max_text_seq_length,
-            "sample_size": (theirs.sample_height, theirs.sample_width),
-            "learned_positions": False,
-        }
+        shared = cls.config_from_plain(plain.config)
         with init_empty_weights():
             model = cls.from_config({**shared, **config})
         model.load_state_dict(plain.state_dict(), strict=False, assign=True)

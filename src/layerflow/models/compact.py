@@ -25,6 +25,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from .backbone import Conventions
 from .layout import CLIPS, LAYERS, Layout
 from .sketch import FRAME_CODE, OBJECT_PLANES, SCENE_PLANES, Sketch, SketchReader, zeroed
 
@@ -197,6 +198,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
     _repeated_blocks: ClassVar = ["CompactBlock"]
     _no_split_modules: ClassVar = ["CompactBlock", "ConvBlock"]
     prediction_type = "sample"
+    conventions: ClassVar = Conventions(20, 1.5, task_guidance={"decompose": 1.0}, batched_guidance=True)
 
     @register_to_config
     def __init__(

@@ -93,6 +93,7 @@ def encode_prompts(
     encoder: PreTrainedModel,
     prompts: list[str],
     max_length: int = MAX_TOKENS,
+    attend_padding: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Encode each prompt on its own; prompts share a batch, never attention.
 
@@ -104,10 +105,11 @@ def encode_prompts(
         encoder: `LayerTextEncoder`, or any model with the same call and output.
         prompts: N texts.
         max_length: longest prompt in tokens; a longer one is cut, with a warning.
+        attend_padding: pad every prompt to `max_length` and treat padding as words, as CogVideoX does.
 
     Returns:
         States (N, T, D), float32, zero at padding, and the mask (N, T), true at tokens. T is the length of
-        the longest prompt, at most `max_length`. Both lie on the encoder's device.
+        the longest prompt, at most `max_length`. Both lie on the device of the encoder's output.
 
     Raises:
         ValueError: `prompts` is empty, or `max_length` leaves no room for a word.
@@ -122,13 +124,16 @@ def encode_prompts(
                 f"prompt of {len(ids)} tokens is cut to the limit of {max_length} tokens: {prompt!r}",
                 stacklevel=3,
             )
-    batch = tokenizer(prompts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")
+    padding = "max_length" if attend_padding else True
+    batch = tokenizer(prompts, padding=padding, truncation=True, max_length=max_length, return_tensors="pt")
+    if attend_padding:
+        batch["attention_mask"] = torch.ones_like(batch["input_ids"])
     ids, mask = batch["input_ids"].to(encoder.device), batch["attention_mask"].to(encoder.device)  # (N, T)
     was_training = encoder.training
     encoder.eval()
     states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()  # (N, T, D)
     encoder.train(was_training)
-    mask = mask.bool()
+    mask = mask.bool().to(states.device)  # an encoder that is offloaded puts its output elsewhere
     return states.masked_fill(~mask.unsqueeze(-1), 0.0), mask
 
 

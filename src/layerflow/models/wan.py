@@ -11,6 +11,7 @@ C latent channels, H height, W width in latents, h, w in patches, N = F*h*w toke
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -24,6 +25,7 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
 from torch import Tensor, nn
 
+from .backbone import Conventions
 from .layout import CLIPS, LAYERS, Layout
 
 TRAIN_TIMESTEPS = 1000
@@ -89,6 +91,7 @@ class WanLayerTransformer3DModel(WanTransformer3DModel):
         "proj_out": ContextParallelOutput(gather_dim=2, expected_dims=4),
     }
     prediction_type = "flow"
+    conventions: ClassVar = Conventions(50, 5.0)
 
     @register_to_config
     def __init__(
@@ -167,6 +170,14 @@ class WanLayerTransformer3DModel(WanTransformer3DModel):
             like = self.patch_embedding.weight
             embedding.weight = nn.Parameter(torch.zeros_like(embedding.weight, dtype=like.dtype, device=like.device))
 
+    @staticmethod
+    def config_from_plain(theirs: Mapping[str, Any]) -> dict[str, Any]:
+        """Our configuration for the configuration of a plain Wan model: the same entries, and our own by default."""
+        config = {name: value for name, value in theirs.items() if not name.startswith("_")}
+        if config.get("in_channels") == 48:  # Wan 2.2's 5B model: its autoencoder halves the sides once more
+            config["sample_size"] = (44, 80)
+        return config
+
     @classmethod
     def from_plain(cls, plain: WanTransformer3DModel, **config: Any) -> WanLayerTransformer3DModel:
         """Put layers on a plain Wan model, with fresh embeddings; the two share their weights.
@@ -179,7 +190,7 @@ class WanLayerTransformer3DModel(WanTransformer3DModel):
             ValueError: the model is not one of text to video.
         """
         with init_empty_weights():
-            model = cls.from_config(plain.config, **config)
+            model = cls.from_config({**cls.config_from_plain(plain.config), **config})
         model.load_state_dict(plain.state_dict(), strict=False, assign=True)
         model.reset_layers()
         return model.train(plain.training)

@@ -24,11 +24,12 @@ from transformers import PreTrainedTokenizerBase
 from ..data import SceneSource
 from ..evaluation.metrics import alpha_iou
 from ..files import whole_folder
+from ..loading import find_model
 from ..models.compact import CompactTransformer3DModel
 from ..models.layout import LAYERS
 from ..models.sketch import sketch_error, sketch_targets
 from ..models.text import LayerTextEncoder, encode_prompts, load_text_encoder, pool
-from ..pipeline import LayerFlowPipeline, find_model
+from ..pipeline import LayerFlowPipeline
 from .batches import Batch, SceneBatches, draw_noise_levels
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from .optimizer import MuonAdamW, parameter_groups

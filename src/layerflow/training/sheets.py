@@ -12,7 +12,7 @@ from ..data import SceneSource
 from ..layered_video import LayeredVideo
 from ..media import contact_sheet
 from ..models.layout import CLIPS, TASKS
-from ..pipeline import DEFAULT_GUIDANCE, LayerFlowPipeline
+from ..pipeline import LayerFlowPipeline
 from .recipe import Recipe
 
 SHEET_TASKS = (*["generate"] * 4, *["decompose"] * 2, "add-background", "add-foreground")
@@ -32,7 +32,6 @@ def write_sample_sheet(pipeline: LayerFlowPipeline, recipe: Recipe, path: Path) 
             given=LayeredVideo(**shown) if TASKS[task] else None,
             num_frames=recipe.clip_frames,
             num_inference_steps=recipe.sample_steps,
-            guidance_scale=1.0 if task == "decompose" else DEFAULT_GUIDANCE,
             generator=torch.Generator().manual_seed(index),
         )
         assert not isinstance(result, tuple)

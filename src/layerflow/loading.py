@@ -1,0 +1,197 @@
+"""Models by name: bundled, in a folder, or on the hub; with layers, or plain ones that layers are put on."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from accelerate import init_empty_weights
+from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan, DiffusionPipeline
+from diffusers.models.modeling_utils import ModelMixin
+
+from .models.cogvideox import CogVideoXLayerTransformer3DModel
+from .models.compact import CompactTransformer3DModel
+from .models.sampler import LayerFlowDPMScheduler
+from .models.wan import WanLayerTransformer3DModel
+
+BUNDLED = ("mini",)
+"""Models that come with the package."""
+INDEX = "model_index.json"
+BACKBONES: dict[str, type[ModelMixin]] = {
+    "CompactTransformer3DModel": CompactTransformer3DModel,
+    "CogVideoXLayerTransformer3DModel": CogVideoXLayerTransformer3DModel,
+    "WanLayerTransformer3DModel": WanLayerTransformer3DModel,
+}
+PLAIN = {
+    "CogVideoXPipeline": CogVideoXLayerTransformer3DModel,
+    "WanPipeline": WanLayerTransformer3DModel,
+}
+"""Text-to-video pipelines of diffusers, and what puts layers on them."""
+AUTOENCODERS = {"AutoencoderKLCogVideoX": AutoencoderKLCogVideoX, "AutoencoderKLWan": AutoencoderKLWan}
+NEEDED = ("tokenizer", "text_encoder", "transformer", "scheduler")
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.md")
+"""What is downloaded of a hub model: never a pickle."""
+HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
+
+
+class UnknownModelError(ValueError):
+    """A name that is no model, or a model that is not whole or of a kind that is not known."""
+
+
+def find_model(name: str | Path) -> str:
+    """Folder of a bundled model or a local one, else the name itself where it looks like a hub id."""
+    if str(name) in BUNDLED:
+        return str(resources.files("layerflow") / "weights" / str(name))
+    if Path(name).is_dir():
+        if not (Path(name) / INDEX).exists():
+            raise UnknownModelError(f"folder {name} is not a model: it has no {INDEX}")
+        return str(name)
+    parts = str(name).split("/")
+    if len(parts) == 2 and all(parts) and not str(name).startswith((".", "~")):
+        return str(name)
+    raise UnknownModelError(
+        f"model {str(name)!r} is neither bundled ({', '.join(BUNDLED)}) nor a folder nor a hub id like owner/name"
+    )
+
+
+def model_folder(name: str | Path, **hub: Any) -> Path:
+    """The folder of a model; a hub id is downloaded, or found among earlier downloads.
+
+    Args:
+        name: as for `find_model`.
+        hub: options of `huggingface_hub.snapshot_download`: `revision`, `cache_dir`, `token`, `local_files_only`,
+            `force_download`. Downloads resume, and show their progress.
+
+    Raises:
+        UnknownModelError: the name is no model, or the hub doesn't give it; says why and what to do.
+    """
+    found = find_model(name)
+    if Path(found).is_dir():
+        return Path(found)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )  # fmt: skip
+
+    try:
+        folder = Path(snapshot_download(found, allow_patterns=list(HUB_FILES), **hub))
+    except GatedRepoError as error:
+        raise UnknownModelError(f"model {name} wants its terms accepted on its page, and a token") from error
+    except RevisionNotFoundError as error:
+        raise UnknownModelError(f"model {name} has no revision {hub.get('revision')!r}") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UnknownModelError(f"there is no model {name} on the hub; check the name") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise UnknownModelError(
+            f"model {name} was never downloaded whole, and the hub is out of reach or offline mode is on; get it once "
+            "with a connection, or name a folder"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise UnknownModelError(f"model {name} could not be had from the hub: {_first_line(error)}") from error
+    if not (folder / INDEX).is_file():
+        raise UnknownModelError(f"{name} on the hub is not a model in diffusers layout: it has no {INDEX}")
+    return folder
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """model_index.json, checked for a pipeline that is known here; raises UnknownModelError."""
+    try:
+        index = json.loads((folder / INDEX).read_text("utf-8"))
+        kind = index["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnknownModelError(f"{folder / INDEX} is damaged ({_first_line(error)}); get the model again") from error
+    if kind != "LayerFlowPipeline" and kind not in PLAIN:
+        known = ", ".join(sorted(PLAIN))
+        raise UnknownModelError(f"{folder} is a {kind}; layers go on text-to-video models: {known}")
+    missing = [part for part in NEEDED if part not in index or index[part] == [None, None]]
+    if missing:
+        raise UnknownModelError(
+            f"{folder} has no {missing[0]}/; a converted model gets it from --base, a CogVideoX-2B in diffusers layout"
+        )
+    return index
+
+
+def skeleton(folder: Path) -> tuple[Any, Any | None]:
+    """Transformer with layers, and autoencoder if there is one, without weights: for their sizes alone.
+
+    Raises:
+        UnknownModelError: a configuration is missing, damaged or of a kind that is not known.
+    """
+    index = read_index(folder)
+    with init_empty_weights():
+        transformer_class = PLAIN.get(index["_class_name"]) or BACKBONES.get(index["transformer"][1])
+        if transformer_class is None:
+            raise UnknownModelError(f"{folder}: its transformer {index['transformer'][1]} is not known here")
+        config = _read_config(folder / "transformer")
+        try:
+            if index["_class_name"] in PLAIN:
+                _check_plain(folder, index)
+                transformer = transformer_class.from_config(transformer_class.config_from_plain(config))  # type: ignore[attr-defined]
+            else:
+                transformer = transformer_class.from_config(config)
+            vae = None
+            if index.get("vae", [None])[0] is not None:
+                vae = AUTOENCODERS[index["vae"][1]].from_config(_read_config(folder / "vae"))
+        except UnknownModelError:
+            raise
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise UnknownModelError(f"{folder} is no model of layerflow: {_first_line(error)}") from error
+    return transformer, vae
+
+
+def plain_components(folder: Path, **kwargs: Any) -> dict[str, Any]:
+    """The parts of a plain text-to-video model, with fresh layer embeddings on its transformer."""
+    index = read_index(folder)
+    _check_plain(folder, index)
+    parts = dict(DiffusionPipeline.from_pretrained(folder, **kwargs).components)
+    parts = {name: parts[name] for name in (*NEEDED, "vae")}
+    parts["transformer"] = PLAIN[index["_class_name"]].from_plain(parts["transformer"])  # type: ignore[attr-defined]
+    if isinstance(parts["transformer"], CogVideoXLayerTransformer3DModel):
+        theirs = parts["scheduler"].config
+        parts["scheduler"] = LayerFlowDPMScheduler(
+            **{key: theirs[key] for key in ("beta_start", "beta_end", "snr_shift_scale") if key in theirs}
+        )
+    return parts
+
+
+def fuse_content(transformer: Any, folder: Path) -> None:
+    """Fuse the content adapter of a model folder, if it has one; the motion adapter is for training (paper, 3.3)."""
+    content = folder / "adapters" / "content"
+    if content.is_dir():
+        transformer.load_lora_adapter(content, adapter_name="content", use_safetensors=True)
+        transformer.fuse_lora(adapter_names=["content"])
+        transformer.unload_lora()
+
+
+def _check_plain(folder: Path, index: dict[str, Any]) -> None:
+    if index.get("transformer_2", [None])[0] is not None:
+        raise UnknownModelError(
+            f"{folder} has two transformers, one for high and one for low noise (Wan 2.2 A14B does); layers go on "
+            "models with one, such as Wan 2.1 or Wan 2.2 TI2V-5B"
+        )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UnknownModelError(
+            f"{path}: it is missing or damaged ({_first_line(error)}), so {folder.parent} is no model of layerflow"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+__all__ = ["BUNDLED", "UnknownModelError", "find_model", "model_folder", "plain_components", "skeleton"]
+

@@ -1,0 +1,45 @@
+"""What every backbone states of itself beside its network, so that one pipeline serves them all.
+
+A backbone is a diffusers model with `forward(hidden_states, timestep, encoder_hidden_states, encoder_attention_mask,
+layout, frame_positions)` as `CompactTransformer3DModel` documents it, a `prediction_type`, a `size_multiple`, and the
+conventions below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .layout import LAYERS
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """How a family of weights was trained and is sampled."""
+
+    steps: int
+    """Denoising steps that do."""
+    guidance: float
+    """Strength of guidance that does."""
+    task_guidance: Mapping[str, float] = field(default_factory=dict)
+    """Another strength for single tasks."""
+    dynamic_guidance: bool = False
+    """Guidance varies by timestep, see `DynamicGuidance`."""
+    joint_autoencoding: bool = False
+    """The autoencoder sees all clips as one long video, as in official LayerFlow; else each clip on its own."""
+    attend_padding: bool = False
+    """Prompts are padded to one length and the padding is attended to, as CogVideoX was trained."""
+    zero_unconditional: bool = False
+    """No prompt is a text state of all zeros; else it is the empty prompt, encoded."""
+    batched_guidance: bool = False
+    """Conditional and unconditional prediction are one forward: faster where memory is no concern."""
+
+    def guidance_of(self, task: str) -> float:
+        """Strength of guidance for a task."""
+        return self.task_guidance.get(task, self.guidance)
+
+
+def prompt_prefixes(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What stands before the prompt of each layer; as many as the backbone takes prompts."""
+    return tuple(config.get("prompt_prefixes") or ("",) * len(LAYERS))
