@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +20,10 @@ from torch import Tensor
 
 from layerflow.models.cogvideox import CogVideoXLayerTransformer3DModel
 from layerflow.models.conversion import CHECKPOINT, convert
-from layerflow.models.layout import Layout
+from layerflow.models.layout import TASKS, Layout
 from layerflow.models.official import CONFIGURATIONS, NETWORK, OfficialConfiguration, convert_autoencoder
 from layerflow.models.sampler import DynamicGuidance, LayerFlowDPMScheduler
+from layerflow.pipeline import LayerFlowPipeline
 
 FOLDER = Path(os.environ.get("LAYERFLOW_PARITY") or Path(__file__).parents[3] / "shared" / "parity")
 NETWORK_TOLERANCE, SAMPLER_TOLERANCE, SAMPLE_TOLERANCE, VAE_TOLERANCE = 1e-4, 1e-5, 5e-4, 1e-4
@@ -213,17 +215,43 @@ def test_guided_sampling(converted: Converted) -> None:
     scheduler.set_timesteps(steps)
     assert scheduler.timesteps.tolist() == tensors["sample_timesteps"].long().tolist()
     assert_close(scheduler.sampler_alphas, tensors["sample_alphas"], 1e-6, "sample_alphas")
-    _, _, context, condition = converted.inputs(slice(-1, None))
-    x = tensors["sample_init_noise"]
     for step, timestep in enumerate(scheduler.timesteps):
         guider.set_state(step, steps, timestep)
         assert guider.guidance_scale == pytest.approx(float(tensors["sample_guidance_scale"][step]), abs=1e-5)
-        conditions = [context, torch.zeros_like(context)][: guider.num_conditions]
-        predictions = [converted.predict(x, timestep[None], text, condition) for text in conditions]
-        noise = tensors["sample_step_noise"][step] if step < steps - 1 else None
-        # Guiding v guides the clean prediction, which is linear in it.
-        x = scheduler.step(guider.forward(*predictions).pred, timestep, x, variance_noise=noise).prev_sample
-    assert_close(x, tensors["sample_final"], SAMPLE_TOLERANCE, "sample_final")
+
+    # The pipeline itself, with recorded text states, noise and given latents in place of its own.
+    _, _, context, condition = converted.inputs(slice(-1, None))
+    given = converted.given[None, :, None, None, None]
+
+    def whole(generated: Tensor, clean: Tensor | None = None) -> Tensor:
+        sequence = generated.new_zeros(1, converted.layout.length, *generated.shape[2:])
+        sequence[:, ~converted.given] = generated
+        if clean is not None:
+            sequence[:, converted.given] = clean
+        return sequence
+
+    class RecordedNoise(LayerFlowDPMScheduler):
+        def step(self, model_output: Tensor, timestep: Tensor, sample: Tensor, **kwargs: Any) -> Any:
+            index = self.index_for_timestep(timestep)
+            noise = whole(tensors["sample_step_noise"][index]) if index < steps - 1 else None
+            return super().step(model_output, timestep, sample, variance_noise=noise, return_dict=False)
+
+    pipeline = LayerFlowPipeline(None, None, converted.model, RecordedNoise())  # type: ignore[arg-type]
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.check_inputs = lambda *_: [[]]  # type: ignore[method-assign]
+    text = context.unflatten(0, (1, -1))
+    mask = torch.ones(text.shape[:3], dtype=torch.bool)
+    pipeline.prepare_text = lambda *_: ((text, mask), (torch.zeros_like(text), mask))  # type: ignore[method-assign]
+    names = TASKS[converted.configuration.task]
+    start = tensors["sample_init_noise"]
+    layout = SimpleNamespace(
+        noise=lambda *_: whole(start), timesteps=converted.layout.timesteps, length=converted.layout.length
+    )
+    pipeline.check_size = lambda *_: (layout, 0, 0)  # type: ignore[method-assign]
+    clips = converted.layout.given_mask([name for name in names if name in converted.layout.clips])
+    pipeline.prepare_given = lambda *_: (whole(torch.zeros_like(start), condition), clips, given)  # type: ignore[method-assign]
+    latents = pipeline(num_inference_steps=steps, output_type="latent").videos
+    assert_close(latents[:, ~converted.given], tensors["sample_final"], SAMPLE_TOLERANCE, "sample_final")
 
 
 @pytest.mark.parametrize("path", cases("sampler"))

@@ -144,7 +144,7 @@ class LayerPatchEmbed(CogVideoXPatchEmbed):
             rows, columns = sample_size[0] // patch_size, sample_size[1] // patch_size
             text = torch.zeros(1, self.max_text_seq_length, embed_dim)
             video = self.sine_positions(position_frames, rows, columns, text.device).flatten(0, 1)
-            self.pos_embedding = nn.Parameter(torch.cat([text, video[None]], dim=1))
+            self.pos_embedding = nn.Parameter(torch.cat([text, video[None].to(text.dtype)], dim=1))
         self.layer_embedding = LayerEmbedding(prompts, embed_dim) if layer_embedding else None
 
     def sine_positions(self, frames: int, rows: int, columns: int, device: torch.device) -> Tensor:

@@ -22,11 +22,14 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
 from torch import Tensor, nn
 
 from .backbone import Conventions
 from .layout import CLIPS, LAYERS, Layout
+
+__all__ = ["ModelMixin", "WanLayerTransformer3DModel"]  # diffusers looks here for the base of what it loads from here
 
 TRAIN_TIMESTEPS = 1000
 """Wan counts noise levels from 0 to this."""
