@@ -109,6 +109,15 @@ def test_interrupt_stops_before_the_next_step(tiny_pipeline: LayerFlowPipeline) 
     assert steps == [0, 1]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_other_number_formats_work(tiny_pipeline: LayerFlowPipeline, dtype: torch.dtype) -> None:
+    expected = tiny_pipeline(**PROMPTS, num_inference_steps=2, generator=seeded(), output_type="latent").videos
+    tiny_pipeline.to(dtype)
+    found = tiny_pipeline(**PROMPTS, num_inference_steps=2, generator=seeded(), output_type="latent").videos
+    assert found.dtype == torch.float32
+    assert float((found - expected).abs().mean()) < 0.1 * float(expected.std())
+
+
 def test_output_types(tiny_pipeline: LayerFlowPipeline) -> None:
     kwargs = {**PROMPTS, "num_inference_steps": 1, "num_frames": 3, "height": 32, "width": 16}
     assert tiny_pipeline(**kwargs, output_type="latent").videos.shape == (1, 12, 3, 32, 16)

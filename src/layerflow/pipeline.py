@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch.distributed as dist
 from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan, DiffusionPipeline, SchedulerMixin
 from diffusers.guiders import BaseGuidance, ClassifierFreeGuidance
 from diffusers.utils import BaseOutput
@@ -90,6 +91,8 @@ class LayerFlowPipeline(DiffusionPipeline):
             tokenizer=tokenizer, text_encoder=text_encoder, transformer=transformer, scheduler=scheduler, vae=vae
         )
         self._interrupt = False
+        self.guidance_group: dist.ProcessGroup | None = None
+        """Two processes, of which each makes one of a guided step's predictions; see `placement.parallelise`."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path = "mini", **kwargs: Any) -> LayerFlowPipeline:
@@ -264,6 +267,10 @@ class LayerFlowPipeline(DiffusionPipeline):
         else:
             groups = conditions
         repeats = len(conditions) // len(groups)
+        group = self.guidance_group if len(groups) == 2 else None
+        if group is not None:
+            mine = dist.get_group_rank(group, dist.get_rank())
+            groups = groups[mine : mine + 1]
         hidden_states = torch.cat([latents] * repeats).to(self.transformer.dtype)
         timestep = torch.cat([timestep] * repeats)  # float32: bfloat16 would round it
         predictions: list[Tensor] = []
@@ -271,6 +278,10 @@ class LayerFlowPipeline(DiffusionPipeline):
             with self.transformer.cache_context(name):
                 sample = self.transformer(hidden_states, timestep, states, mask, layout).sample.float()
             predictions += sample.chunk(repeats)
+        if group is not None:
+            (own,) = predictions
+            predictions = [torch.empty_like(own) for _ in range(2)]
+            dist.all_gather(predictions, own.contiguous(), group=group)
         return guider.forward(*predictions).pred
 
     def interpret(

@@ -112,7 +112,7 @@ def run_here(
 ) -> Iterator[Outcome]:
     """Run jobs one after another in this process."""
     row = bar.add_task(f"loading {options.model}", total=None, note="")
-    model = load_model(options.model, folder, sha256, device, options.dtype)
+    model = load_model(options, folder, sha256, device)
     for job in jobs:
         total = job.request.options.steps or model.pipeline.transformer.conventions.steps
         bar.reset(row, description=job.id, total=total)
@@ -168,7 +168,7 @@ def workplace(job: Job) -> Iterator[Path]:
 def fingerprint(request: Request, model_sha256: str) -> str:
     """sha256 of all that decides what a job makes: prompts, contents of given files, options, model."""
     options = request.options
-    names = ("seed", "steps", "guidance", "frames", "fps", "dtype")
+    names = ("seed", "steps", "guidance", "frames", "fps", "dtype", "speed")
     content = {
         "model": model_sha256,
         "prompts": request.prompts(),

@@ -14,9 +14,11 @@ from .options import (
     Device,
     Dtype,
     Foreground,
+    Memory,
     Model,
     ModelOptions,
     RunOptions,
+    Speed,
     with_run_options,
 )
 
@@ -147,7 +149,9 @@ def batch(
     ],
     model: Model = "mini",
     device: Device = "auto",
-    dtype: Dtype = "float32",
+    dtype: Dtype = "auto",
+    memory: Memory = "auto",
+    speed: Speed = (),  # type: ignore[assignment]
     ray: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster; local starts one on this machine.")
     ] = None,
@@ -165,7 +169,7 @@ def batch(
     """
     from .batch import run_batch
 
-    if run_batch(jobs, output, ModelOptions(model, device, dtype), ray, workers):
+    if run_batch(jobs, output, ModelOptions(model, device, dtype, memory, tuple(speed)), ray, workers):
         raise typer.Exit(1)
 
 
@@ -286,12 +290,31 @@ def info(
     what: Annotated[
         str | None, typer.Argument(metavar="[MODEL|FILE]", help="A model, a video, or a folder of layers.")
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="What a run of the model needs: memory, arithmetic, time.")
+    ] = False,
+    frames: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="For --plan.", show_default="the model's")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="For --plan.", show_default="the model's")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="For --plan.", show_default="the model's")
+    ] = None,
+    dtype: Annotated[str, typer.Option(metavar="NAME", help="For --plan: the number format.")] = "bfloat16",
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, metavar="RATE", help="For --plan: TFLOP/s that the device reaches.")
+    ] = None,
 ) -> None:
     """Say what a model, a video or a folder of layers is; alone, what is installed here.
 
     [bold]Example[/]: layerflow info out/balloon/foreground.webm
-    """
-    from .information import describe
 
-    for line in describe(what):
+    [bold]Example[/]: layerflow info models/gen --plan --size 720x480 --frames 16 --tflops 400
+    """
+    from .information import describe, describe_plan
+
+    lines = describe_plan(what, frames, size, steps, dtype, tflops) if plan else describe(what)
+    for line in lines:
         print(line)

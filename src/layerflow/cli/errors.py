@@ -35,4 +35,6 @@ def sentence(error: Exception) -> str:
     said = " ".join(str(error).split()) or "no message"
     if is_mistake(error):
         return said
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in said:
+        return f"out of memory; try --memory low or --memory lowest, fewer --frames or a smaller --size ({said[:200]})"
     return f"{type(error).__name__}: {said} (LAYERFLOW_DEBUG=1 shows where)"

@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from ..layered_video import CLIPS, LayeredVideo
 from ..media import find_format, save_layers
 from ..pipeline import DEFAULT_FPS, LayerFlowPipeline, blended_prompt, task_of
+from ..placement import check_speed, parallelise
 from . import models
 from .errors import UserError
 from .given import Source, check_exists, common_rate, cut, fit, merge, read_sources
-from .options import RunOptions, parse_size
+from .options import ModelOptions, RunOptions, parse_size
+from .processes import join_processes
 from .progress import console, progress_bar, say
 
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "pillow", "numpy")
@@ -73,6 +76,7 @@ class LoadedModel:
     sha256: str
     device: str
     dtype: str
+    memory: str
     pipeline: LayerFlowPipeline
     load_seconds: float
 
@@ -102,11 +106,17 @@ def run_model(
         say(f'--blended was not given; written from the other two: "{request.prompts()["blended"]}"')
 
     # 3. Generate
-    with console.status(f"loading {options.model}"):
-        model = load_model(options.model, folder, models.model_hash(folder), device, options.dtype)
-    with progress_bar() as bar:
-        row = bar.add_task(plan.task, total=plan.steps, note="")
-        video, seconds = denoise(model, request, plan, lambda done: bar.update(row, completed=done))
+    with join_processes(device) as (device, reports):
+        with console.status(f"loading {options.model}"):
+            size = plan.frames, plan.height, plan.width
+            model = load_model(options, folder, models.model_hash(folder), device, size)
+            if dist.is_initialized():
+                parallelise(model.pipeline)
+        with progress_bar() as bar:
+            row = bar.add_task(plan.task, total=plan.steps, note="")
+            video, seconds = denoise(model, request, plan, lambda done: bar.update(row, completed=done))
+    if not reports:
+        return
 
     # 4. Write
     with console.status("writing"):
@@ -123,6 +133,7 @@ def check_request(request: Request) -> None:
     """Refuse what no model could do, before anything is loaded; raises UserError or MediaError."""
     for name in request.options.formats:
         find_format(name)
+    check_speed(request.options.speed)
     check_exists(request.clips.values())
     if set(request.clips) == set(CLIPS):
         raise UserError("every clip is given, so nothing is left to make; leave one --given out")
@@ -144,13 +155,25 @@ def make_plan(request: Request, facts: models.ModelFacts) -> Plan:
     )  # fmt: skip
 
 
-def load_model(name: str, folder: Path, sha256: str, device: str, dtype: str) -> LoadedModel:
-    """The model `name` from its folder, ready to run; raises UserError when it doesn't load."""
+def load_model(
+    options: RunOptions | ModelOptions,
+    folder: Path,
+    sha256: str,
+    device: str,
+    size: tuple[int, int, int] | None = None,
+) -> LoadedModel:
+    """A model from its folder, ready to run on a device; raises UserError when it doesn't load.
+
+    `size`, frames, height and width, is what `--memory auto` makes room for; as the model was trained by default.
+    """
     started = time.perf_counter()
     models.quiet_libraries()
-    pipeline = models.load_pipeline(folder, device, dtype)
+    facts = models.model_facts(folder)
+    dtype = models.pick_dtype(options.dtype, device, facts)
+    memory = models.pick_memory(options.memory, device, dtype, folder, size or facts.codec.trained_size)
+    pipeline = models.load_pipeline(folder, device, dtype, memory, options.speed)
     seconds = time.perf_counter() - started
-    return LoadedModel(name, folder, sha256, device, dtype, pipeline, seconds)
+    return LoadedModel(options.model, folder, sha256, device, dtype, memory, pipeline, seconds)
 
 
 def prepare(
@@ -204,8 +227,10 @@ def describe(model: LoadedModel, request: Request, plan: Plan, seconds: float) -
         "guidance": plan.guidance,
         "device": model.device,
         "dtype": model.dtype,
+        "memory": model.memory,
+        "speed": list(request.options.speed),
         "threads": torch.get_num_threads(),
-        "command": command_again(request, plan),
+        "command": command_again(request, plan, model),
         "timings": {"load_seconds": round(model.load_seconds, 3), "denoise_seconds": round(seconds, 3)},
         "versions": {"python": platform.python_version(), "layerflow": _version("layerflow")}
         | {name: _version(name) for name in LIBRARIES},
@@ -245,7 +270,7 @@ def write(video: LayeredVideo, folder: Path, formats: list[str], metadata: dict[
     return index
 
 
-def command_again(request: Request, plan: Plan) -> str:
+def command_again(request: Request, plan: Plan, model: LoadedModel) -> str:
     """The command that makes the same layers again, with every default written out."""
     options, given = request.options, plan.given is not None
     words = ["layerflow", "complete" if given else "generate"]
@@ -257,7 +282,9 @@ def command_again(request: Request, plan: Plan) -> str:
     words += ["--model", options.model, "--seed", str(options.seed), "--steps", str(plan.steps)]
     words += ["--guidance", f"{plan.guidance:g}", "--frames", str(plan.frames), "--size", size]
     words += ["--fps", f"{plan.fps:g}"] if options.fps or not given else []
-    words += ["--device", options.device, "--dtype", options.dtype]
+    words += ["--device", options.device, "--dtype", model.dtype, "--memory", model.memory]
+    for name in options.speed:
+        words += ["--speed", name]
     for name in options.formats:
         words += ["--format", name]
     return shlex.join([*words, "-o", str(options.output), *(["--overwrite"] if options.overwrite else [])])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import UserError
+from .options import DTYPES, parse_size
 
 
 def describe(what: str | None) -> Iterator[str]:
@@ -78,6 +79,43 @@ def _model(name: str) -> Iterator[str]:
     for key, value in facts.config.items():
         if not key.startswith("_"):
             yield _row(f"  {key}", json.dumps(value))
+
+
+def describe_plan(
+    what: str | None, frames: int | None, size: str | None, steps: int | None, dtype: str, tflops: float | None
+) -> Iterator[str]:
+    """Lines about what a run of a model needs; only its configuration is read."""
+    import torch
+
+    from ..plan import MEMORY, plan_run
+    from .models import model_folder, quiet_libraries
+
+    if dtype not in DTYPES[1:]:
+        raise UserError(f"--dtype {dtype} is not known; choose {', '.join(DTYPES[1:])}")
+    quiet_libraries()
+    width, height = parse_size(size) or (None, None)
+    folder = model_folder(what or "mini")
+    plan = plan_run(folder, frames=frames, height=height, width=width, steps=steps, dtype=getattr(torch, dtype))
+    yield _row("model", what or "mini")
+    yield _row("video", f"{len(plan.layout.clips)} clips of {plan.frames} frames of {plan.width}x{plan.height}")
+    yield _row("sequence", f"{plan.video_tokens} tokens of video, {plan.text_tokens} of text")
+    for name, cost in plan.parts.items():
+        yield _row(
+            name,
+            f"{cost.parameters / 1e6:.1f} M parameters, {_gigabytes(cost.weights)} of weights, "
+            f"{_gigabytes(cost.activations)} at work, {cost.flops / 1e12:.3g} TFLOP a call",
+        )
+    yield _row("a step", f"{plan.step_flops / 1e12:.3g} TFLOP, with guidance")
+    yield _row("a run", f"{plan.flops / 1e12:.4g} TFLOP in {plan.steps} steps")
+    for memory in MEMORY:
+        yield _row(f"--memory {memory}", f"{_gigabytes(plan.peak(memory))} on the device at the peak, in {dtype}")
+    if tflops:
+        step = plan.step_flops / (tflops * 1e12)
+        yield _row("time", f"{plan.seconds(tflops):.1f} s at {tflops:g} TFLOP/s, {step:.2f} s a step")
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
 
 
 def _weights(files: list[Path]) -> tuple[int, set[str]]:

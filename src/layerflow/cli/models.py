@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,14 +81,44 @@ def pick_device(name: str) -> str:
     return name
 
 
-def load_pipeline(folder: Path, device: str, dtype: str) -> LayerFlowPipeline:
-    """The pipeline on its device, silent. Raises UserError when the folder's parts don't load."""
+def pick_dtype(name: str, device: str, facts: ModelFacts) -> str:
+    """A number format; `auto` takes bfloat16 for the full-size models on a GPU, else float32."""
+    if name != "auto":
+        return name
+    small = facts.conventions.batched_guidance
+    return "bfloat16" if device.startswith("cuda") and not small else "float32"
+
+
+def pick_memory(name: str, device: str, dtype: str, folder: Path, size: tuple[int, int, int]) -> str:
+    """A memory setting; `auto` takes the fastest under which clips of a size (frames, height, width) fit."""
+    if name != "auto":
+        return name
+    if not device.startswith("cuda"):
+        return "full"
     import torch
 
+    from ..placement import choose_memory
+    from ..plan import plan_run
+
+    frames, height, width = size
+    plan = plan_run(folder, frames=frames, height=height, width=width, dtype=getattr(torch, dtype))
+    return choose_memory(plan, device)
+
+
+def load_pipeline(
+    folder: Path, device: str, dtype: str, memory: str = "full", speed: Sequence[str] = ()
+) -> LayerFlowPipeline:
+    """The pipeline placed on its device, silent. Raises UserError when the folder's parts don't load."""
+    import torch
+
+    from ..placement import check_speed, place
+
+    check_speed(speed)
     try:
         pipeline = LayerFlowPipeline.from_pretrained(folder, dtype=getattr(torch, dtype))
     except (OSError, KeyError, AttributeError) as error:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"model {folder} cannot be loaded: {why}") from error
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)
+    place(pipeline, device, memory, speed)
+    return pipeline

@@ -13,7 +13,8 @@ import typer
 
 from .errors import UserError
 
-DTYPES = ("float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+MEMORY = ("auto", "full", "low", "lowest")
 RUN = "How it runs"
 OUTPUT = "What it writes"
 
@@ -40,7 +41,31 @@ Device = Annotated[
 ]
 Dtype = Annotated[
     str,
-    typer.Option("--dtype", metavar="NAME", help=f"Number format: {', '.join(DTYPES)}.", rich_help_panel=RUN),
+    typer.Option(
+        "--dtype",
+        metavar="NAME",
+        help=f"Number format: {', '.join(DTYPES)}; auto takes bfloat16 for large models on a GPU.",
+        rich_help_panel=RUN,
+    ),
+]
+Memory = Annotated[
+    str,
+    typer.Option(
+        "--memory",
+        metavar="NAME",
+        help="What may lie on the GPU: full is all, low one part of the model at a time, lowest one layer; auto the "
+        "fastest that fits.",
+        rich_help_panel=RUN,
+    ),
+]
+Speed = Annotated[
+    list[str],
+    typer.Option(
+        "--speed",
+        metavar="NAME",
+        help="compile, cache, int8, fp8 or attention=NAME; may be repeated. All but compile change results a little.",
+        rich_help_panel=RUN,
+    ),
 ]
 
 
@@ -112,11 +137,14 @@ class RunOptions:
         ),
     ] = None
     device: Device = "auto"
-    dtype: Dtype = "float32"
+    dtype: Dtype = "auto"
+    memory: Memory = "auto"
+    speed: Speed = ()  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise UserError(f"--dtype {self.dtype} is not known; choose {', '.join(DTYPES)}")
+        for name, value, known in (("dtype", self.dtype, DTYPES), ("memory", self.memory, MEMORY)):
+            if value not in known:
+                raise UserError(f"--{name} {value} is not known; choose {', '.join(known)}")
         if self.fps is not None and not 0 < self.fps <= 240:
             raise UserError(f"--fps {self.fps:g} must be above 0 and at most 240")
         if self.guidance is not None and not 0 <= self.guidance <= 100:
@@ -131,8 +159,10 @@ class ModelOptions:
     """Of the common options those that all jobs of a batch share."""
 
     model: str
-    device: str
-    dtype: str
+    device: str = "auto"
+    dtype: str = "auto"
+    memory: str = "auto"
+    speed: tuple[str, ...] = ()
 
 
 def parse_size(size: str | None) -> tuple[int, int] | None:

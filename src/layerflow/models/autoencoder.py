@@ -31,7 +31,8 @@ class ClipAutoencoder:
     """The autoencoder of Wan or CogVideoX; None for a backbone that works on pixels."""
     frame_groups: bool = False
     """CogVideoX only: work through a clip 8 frames at a time, as diffusers does by default. That takes less memory,
-    but group norms then see 8 frames and not the clip, which the transformer's training latents were not made with."""
+    but group norms then see 8 frames and not the clip, which the transformer's training latents were not made with.
+    Tiling, where norms see a tile of the clip, goes with it."""
 
     def __post_init__(self) -> None:
         if self.vae is not None and not isinstance(self.vae, AutoencoderKLWan | AutoencoderKLCogVideoX):
@@ -162,7 +163,7 @@ class ClipAutoencoder:
     @contextmanager
     def _whole_clips(self) -> Iterator[None]:
         """Within, CogVideoX's autoencoder does not cut clips in time, unless it was asked to."""
-        if self.frame_groups or not isinstance(self.vae, AutoencoderKLCogVideoX):
+        if not isinstance(self.vae, AutoencoderKLCogVideoX) or self.frame_groups or self.vae.use_tiling:
             yield
             return
         groups = self.vae.num_sample_frames_batch_size, self.vae.num_latent_frames_batch_size

@@ -127,6 +127,7 @@ class SketchReader(nn.Module):
         self.gate = zeroed(nn.Linear(cond_dim, 32))
 
     def forward(self, x: Tensor, sketch: Tensor, cond: Tensor) -> Tensor:
+        sketch = sketch.to(self.widen.weight.dtype)  # poses are kept in float32
         if sketch.shape[-2:] != x.shape[-2:]:
             sketch = F.interpolate(sketch, x.shape[-2:], mode="bilinear")
         h = F.silu(self.widen(sketch.contiguous(memory_format=torch.channels_last)))

@@ -1,0 +1,134 @@
+"""Fitting a pipeline to a device: what stays where, what is traded for speed, and several processes for one video.
+
+Every setting is a switch of diffusers or torch; here they only have one place and checked names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from diffusers import ContextParallelConfig, FirstBlockCacheConfig
+
+from .pipeline import LayerFlowPipeline
+from .plan import MEMORY, Plan
+
+SPEED = {
+    "compile": "the transformer's repeated blocks are compiled; the first step takes a minute or more",
+    "cache": "steps that change little in the first block reuse the others' result (first block cache)",
+    "int8": "weights of linear layers in 8-bit integers (wants torchao)",
+    "fp8": "linear layers in 8-bit floating point (wants torchao and a card that has it)",
+    "attention=NAME": "another attention backend of diffusers, such as attention=flash or attention=sage",
+}
+CACHE_THRESHOLD = 0.05
+"""Relative change of the first block's output under which the other blocks are left out."""
+HEADROOM = 0.9
+"""Share of free memory that a plan may fill: allocators leave gaps."""
+
+
+class PlacementError(ValueError):
+    """A setting that is not known, or that this machine or model does not have."""
+
+
+def check_speed(speed: Sequence[str]) -> None:
+    """Raise PlacementError for a name that is not in `SPEED`."""
+    for name in speed:
+        if name not in SPEED and not (name.startswith("attention=") and name != "attention="):
+            raise PlacementError(f"--speed {name} is not known; choose {', '.join(SPEED)}")
+
+
+def choose_memory(plan: Plan, device: str) -> str:
+    """The fastest of `MEMORY` under which a planned run fits what is free on a device; the last if none does."""
+    if torch.device(device).type != "cuda":
+        return MEMORY[0]
+    free, _ = torch.cuda.mem_get_info(torch.device(device))
+    return next((memory for memory in MEMORY if plan.peak(memory) <= HEADROOM * free), MEMORY[-1])
+
+
+def place(pipeline: LayerFlowPipeline, device: str, memory: str = "full", speed: Sequence[str] = ()) -> None:
+    """Put a pipeline, loaded on the CPU, on a device.
+
+    Args:
+        pipeline: the pipeline.
+        device: where it computes.
+        memory: one of `MEMORY`. "full" keeps all parts on the device; "low" one part at a time, and the autoencoder
+            works in tiles; "lowest" keeps one layer of a part at a time, those of the transformer in 8-bit floating
+            point, and the autoencoder works in tiles.
+        speed: some of `SPEED`.
+
+    Raises:
+        PlacementError: a name is not known, or the setting is not to be had here; says why.
+    """
+    check_speed(speed)
+    if memory not in MEMORY:
+        raise PlacementError(f"memory must be one of {', '.join(MEMORY)}, got {memory!r}")
+    transformer, target = pipeline.transformer, torch.device(device)
+    for name in speed:
+        if name in ("int8", "fp8"):
+            _quantize(transformer, name)
+    if memory == "full":
+        pipeline.to(target)
+    else:
+        if pipeline.vae is not None:
+            pipeline.vae.enable_tiling()
+            pipeline.vae.enable_slicing()
+        if memory == "low":
+            pipeline.enable_model_cpu_offload(device=target)
+        else:
+            if not {"int8", "fp8"} & set(speed):
+                transformer.enable_layerwise_casting(torch.float8_e4m3fn, transformer.dtype)
+            pipeline.enable_group_offload(target, offload_type="leaf_level", use_stream=target.type == "cuda")
+    for name in speed:
+        if name.startswith("attention="):
+            try:
+                transformer.set_attention_backend(name.removeprefix("attention="))
+            except (ValueError, RuntimeError, ImportError) as error:
+                raise PlacementError(f"--speed {name}: {_first_line(error)}") from error
+        elif name == "cache":
+            transformer.enable_cache(FirstBlockCacheConfig(threshold=CACHE_THRESHOLD))
+        elif name == "compile":
+            transformer.compile_repeated_blocks(fullgraph=True)
+
+
+def parallelise(pipeline: LayerFlowPipeline, split_guidance: bool = True) -> None:
+    """Share the work on each video among the processes of `torchrun`; all of them make the same calls.
+
+    With an even number of processes, one half predicts with the prompts and the other without, unless `split_guidance`
+    is off; the processes of a half share the sequence (Ulysses, arXiv 2309.14509). All get the same result.
+
+    Raises:
+        PlacementError: the number of attention heads does not divide among the processes that share a sequence.
+    """
+    size = dist.get_world_size()
+    split = split_guidance and size % 2 == 0 and not pipeline.transformer.conventions.batched_guidance
+    halves = 2 if split else 1
+    share = size // halves
+    heads = getattr(pipeline.transformer.config, "num_attention_heads", None)
+    if share > 1 and (heads is None or heads % share):
+        raise PlacementError(
+            f"{size} processes are {share} for a sequence, which do not divide the {heads} attention heads of this "
+            "model; start another number of them"
+        )
+    device = pipeline._execution_device.type
+    mesh = dist.init_device_mesh(device, (halves, 1, share), mesh_dim_names=("guidance", "ring", "ulysses"))
+    if share > 1:
+        config = ContextParallelConfig(ulysses_degree=share, mesh=mesh["ring", "ulysses"])
+        pipeline.transformer.enable_parallelism(config=config)
+    if split:
+        pipeline.guidance_group = mesh["guidance"].get_group()
+
+
+def _quantize(transformer: Any, name: str) -> None:
+    try:
+        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, Int8WeightOnlyConfig, quantize_
+    except ImportError as error:
+        raise PlacementError(f"--speed {name} wants torchao: pip install layerflow[quantize]") from error
+    if name == "fp8" and (not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9)):
+        raise PlacementError("--speed fp8 wants a card that computes in it (Ada, Hopper or later); choose int8")
+    quantize_(transformer, Int8WeightOnlyConfig() if name == "int8" else Float8DynamicActivationFloat8WeightConfig())
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
