@@ -1,6 +1,7 @@
 """Layers on CogVideoX: what stays of the plain model, what layers change, and that diffusers' switches are taken."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,12 +12,12 @@ from backbone_checks import (
     check_gradient_checkpointing,
     check_repeated_blocks,
 )
-from diffusers import CogVideoXTransformer3DModel, ContextParallelConfig
+from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel, ContextParallelConfig
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from layerflow.models.cogvideox import CogVideoXLayerTransformer3DModel
+from layerflow.models.cogvideox import CogVideoXLayerTransformer3DModel, sequence_positions
 from layerflow.models.layout import CLIPS, LAYERS, Layout
 from layerflow.models.sampler import DynamicGuidance, LayerFlowDPMScheduler
 
@@ -48,18 +49,38 @@ def model() -> CogVideoXLayerTransformer3DModel:
     return build_model()
 
 
-def build_plain() -> CogVideoXTransformer3DModel:
+STYLES = {
+    "2b": {},
+    "5b": {"use_rotary_positional_embeddings": True},
+    "1.5": {"use_rotary_positional_embeddings": True, "patch_size_t": 2},
+}
+
+
+def build_plain(style: str = "2b") -> CogVideoXTransformer3DModel:
     torch.manual_seed(0)
     return CogVideoXTransformer3DModel(
-        **TINY, sample_height=HEIGHT, sample_width=WIDTH, sample_frames=5, max_text_seq_length=WORDS
+        **TINY, **STYLES[style], sample_height=HEIGHT, sample_width=WIDTH, sample_frames=5, max_text_seq_length=WORDS
     ).eval()
 
 
+def plain_rotary(plain: CogVideoXTransformer3DModel, frames: int) -> tuple[Tensor, Tensor] | None:
+    """Rotary positions as diffusers' own pipeline makes them."""
+    if not plain.config.use_rotary_positional_embeddings:
+        return None
+    pipeline = SimpleNamespace(transformer=plain, vae_scale_factor_spatial=8)
+    make = CogVideoXPipeline._prepare_rotary_positional_embeddings
+    return make(pipeline, HEIGHT * 8, WIDTH * 8, frames, torch.device("cpu"))
+
+
 @torch.no_grad()
-def test_with_layers_switched_off_it_is_the_plain_model() -> None:
-    plain, values = build_plain(), inputs(Layout(FRAMES, ("background",)))
+@pytest.mark.parametrize("style", STYLES)
+def test_with_layers_switched_off_it_is_the_plain_model(style: str) -> None:
+    plain, values = build_plain(style), inputs(Layout(FRAMES, ("background",)))
     text, timestep = values["encoder_hidden_states"][:, :1], values["timestep"]
-    expected = plain(values["hidden_states"], text[:, 0], timestep[:, 0] * 1000).sample
+    rotary = plain_rotary(plain, FRAMES)
+    expected = plain(
+        values["hidden_states"], text[:, 0], timestep[:, 0] * 1000, image_rotary_emb=rotary
+    ).sample
     one_prompt = CogVideoXLayerTransformer3DModel.from_plain(plain, prompt_prefixes=("",), layer_embedding=False)
     assert torch.allclose(one_prompt(**values).sample, expected, atol=1e-5)
     fresh = CogVideoXLayerTransformer3DModel.from_plain(plain, prompt_prefixes=("",))
@@ -72,10 +93,31 @@ def test_a_fresh_layer_embedding_can_learn() -> None:
     assert model.patch_embed.layer_embedding.norm.weight.grad.any()
 
 
-def test_models_with_rotary_positions_are_refused() -> None:
-    plain = CogVideoXTransformer3DModel(**TINY, use_rotary_positional_embeddings=True)
-    with pytest.raises(ValueError, match="choose CogVideoX-2B"):
+def test_models_that_also_take_images_are_refused() -> None:
+    plain = CogVideoXTransformer3DModel(**TINY, use_rotary_positional_embeddings=True, ofs_embed_dim=16)
+    with pytest.raises(ValueError, match=r"choose CogVideoX-2B, 5B or 1\.5-5B"):
         CogVideoXLayerTransformer3DModel.from_plain(plain)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("style", STYLES)
+def test_frame_positions_say_where_a_frame_stands(style: str) -> None:
+    model = CogVideoXLayerTransformer3DModel.from_plain(build_plain(style), sample_frames=FRAMES)
+    expected = model(**inputs()).sample
+    default = torch.arange(FRAMES).expand(2, -1)
+    assert torch.allclose(model(**inputs(), frame_positions=default).sample, expected, atol=1e-5)
+    longer = CogVideoXLayerTransformer3DModel.from_plain(build_plain(style), sample_frames=2 * FRAMES)
+    first = longer(**inputs(), frame_positions=default).sample
+    default[1] += FRAMES
+    moved = longer(**inputs(), frame_positions=default).sample
+    assert torch.allclose(moved[0], first[0], atol=1e-5)
+    assert not torch.allclose(moved[1], first[1], atol=1e-5)
+
+
+def test_a_patch_of_frames_wants_clips_that_divide() -> None:
+    model = CogVideoXLayerTransformer3DModel.from_plain(build_plain("1.5"))
+    with pytest.raises(ValueError, match="clips of 3 latent frames do not divide into patches of 2"):
+        model(**inputs(Layout(3)))
 
 
 @torch.no_grad()
@@ -120,8 +162,9 @@ def test_frame_positions_say_which_moment_a_frame_is(model: CogVideoXLayerTransf
     assert torch.allclose(still[0], expected[0], atol=1e-6)
     assert not torch.allclose(still[1], expected[1], atol=1e-5)
     table = model.patch_embed.pos_embedding[0, 3 * WORDS :].unflatten(0, (4 * FRAMES, -1))
-    last = model.patch_embed.positions(Layout(1), torch.tensor([[1]]), HEIGHT // 2, WIDTH // 2, table)
-    assert torch.equal(last[0], table[1::FRAMES])  # one frame, at the second place of every clip
+    _, places = sequence_positions(Layout(1), torch.tensor([[1]]), FRAMES)
+    assert places is not None
+    assert torch.equal(table[places[0]], table[1::FRAMES])  # one frame, at the second place of every clip
 
 
 @torch.no_grad()
@@ -212,11 +255,11 @@ def test_repeated_blocks_exist_and_compile_whole(model: CogVideoXLayerTransforme
 
 
 @torch.no_grad()
-def predict_in_parallel(rank: int, folder: Path) -> None:
+def predict_in_parallel(rank: int, folder: Path, style: str) -> None:
     """One of two processes; writes its prediction and the numbers of tokens that its second block saw."""
     torch.accelerator.device_count = lambda: 1  # diffusers counts accelerators, also where there are none
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    model, tokens = build_model(), []
+    model, tokens = CogVideoXLayerTransformer3DModel.from_plain(build_plain(style)), []
     model.enable_parallelism(config=ContextParallelConfig(ulysses_degree=2))
     model.transformer_blocks[1].register_forward_pre_hook(
         lambda module, args: tokens.extend(a.shape[1] for a in args[:2])
@@ -227,9 +270,10 @@ def predict_in_parallel(rank: int, folder: Path) -> None:
 
 
 @torch.no_grad()
-def test_two_processes_in_context_parallel_give_what_one_gives(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(predict_in_parallel, (tmp_path,), nprocs=2)
-    expected = build_model()(**inputs()).sample
+@pytest.mark.parametrize("style", ["2b", "5b"])
+def test_two_processes_in_context_parallel_give_what_one_gives(tmp_path: Path, style: str) -> None:
+    torch.multiprocessing.spawn(predict_in_parallel, (tmp_path, style), nprocs=2)
+    expected = CogVideoXLayerTransformer3DModel.from_plain(build_plain(style))(**inputs()).sample
     for rank in range(2):
         got = load_file(tmp_path / f"{rank}.safetensors")
         assert got["tokens"].tolist() == [len(CLIPS) * TOKENS // 2, len(LAYERS) * WORDS // 2]

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -244,9 +243,12 @@ def test_guided_sampling(converted: Converted) -> None:
     pipeline.prepare_text = lambda *_: ((text, mask), (torch.zeros_like(text), mask))  # type: ignore[method-assign]
     names = TASKS[converted.configuration.task]
     start = tensors["sample_init_noise"]
-    layout = SimpleNamespace(
-        noise=lambda *_: whole(start), timesteps=converted.layout.timesteps, length=converted.layout.length
-    )
+
+    class RecordedLayout(Layout):
+        def noise(self, *_: Any) -> Tensor:
+            return whole(start)
+
+    layout = RecordedLayout(converted.layout.frames, converted.layout.clips, converted.layout.lead)
     pipeline.check_size = lambda *_: (layout, 0, 0)  # type: ignore[method-assign]
     clips = converted.layout.given_mask([name for name in names if name in converted.layout.clips])
     pipeline.prepare_given = lambda *_: (whole(torch.zeros_like(start), condition), clips, given)  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Layers on CogVideoX-2B (arXiv 2408.06072), as in the official LayerFlow models (arXiv 2506.04228, section 3.1).
+"""Layers on CogVideoX (arXiv 2408.06072): 2B, 5B and 1.5; the official LayerFlow models (arXiv 2506.04228) are 2B.
 
 The network is CogVideoX's, built from diffusers' parts under their names. Its sequence is all prompts, then all clips:
 one table of positions runs over the whole of it, and a layer embedding tells the prompts apart.
@@ -26,12 +26,14 @@ from diffusers.models.embeddings import (
     CogVideoXPatchEmbed,
     TimestepEmbedding,
     Timesteps,
+    get_3d_rotary_pos_embed,
     get_3d_sincos_pos_embed,
 )
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import AdaLayerNorm
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
+from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 from torch import Tensor, nn
 
 from .backbone import Conventions
@@ -61,18 +63,27 @@ class DispatchedAttnProcessor:
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
-        image_rotary_emb: None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Video (B, V, D) and text (B, T, D) to their attention outputs of the same shapes."""
+        """Video (B, V, D) and text (B, T, D) to their attention outputs of the same shapes.
+
+        `image_rotary_emb` are cosines and sines (B or 1, V, 1, D/heads) of the video's positions.
+        """
         text_tokens = encoder_hidden_states.shape[1]
         x = torch.cat([encoder_hidden_states, hidden_states], dim=1)
         query, key, value = (
             project(x).unflatten(-1, (attn.heads, -1))  # (B, T+V, heads, D/heads)
             for project in (attn.to_q, attn.to_k, attn.to_v)
         )
+        query, key = attn.norm_q(query), attn.norm_k(key)
+        if image_rotary_emb is not None:
+            query, key = (
+                torch.cat([x[:, :text_tokens], rotate(x[:, text_tokens:], *image_rotary_emb)], dim=1)
+                for x in (query, key)
+            )
         x = dispatch_attention_fn(
-            attn.norm_q(query),
-            attn.norm_k(key),
+            query,
+            key,
             value,
             attn_mask=attention_mask,
             backend=self._attention_backend,
@@ -81,6 +92,53 @@ class DispatchedAttnProcessor:
         linear, dropout = attn.to_out
         x = dropout(linear(x.flatten(2)))
         return x[:, text_tokens:], x[:, :text_tokens]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn pairs of adjacent channels of x (B, V, heads, D/heads) by their positions' angles (arXiv 2104.09864)."""
+    real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([-imaginary, real], dim=-1).flatten(-2)
+    return (x.float() * cos + turned * sin).type_as(x)
+
+
+def sequence_positions(layout: Layout, frame_positions: Tensor | None, clip_frames: int) -> tuple[int, Tensor | None]:
+    """How many positions a sequence needs, and each latent frame's place among them (B, N); None where it is its own.
+
+    Time runs on over all clips; a still keeps the places that its clip of `clip_frames` has in a video.
+    """
+    if frame_positions is None:
+        return layout.length, None
+    step = max(clip_frames, layout.frames)
+    starts = [layout.lead + step * i for i in range(len(layout.clips))]
+    lead = torch.arange(layout.lead, device=frame_positions.device).expand(len(frame_positions), -1)
+    return starts[-1] + step, torch.cat([lead, *(start + frame_positions for start in starts)], dim=1)
+
+
+class SequenceRotaryPosEmbed(nn.Module):
+    """CogVideoX-5B's and 1.5's rotary positions of a sequence of latent frames."""
+
+    def __init__(self, head_dim: int, patch_size: int, patch_size_t: int, sample_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.head_dim, self.patch_size_t = head_dim, patch_size_t
+        self.base = sample_size[0] // patch_size, sample_size[1] // patch_size
+
+    def forward(
+        self, frames: int, places: Tensor | None, rows: int, columns: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, each (B or 1, V, 1, D/heads), for `sequence_positions` counted in patches of time."""
+        if self.patch_size_t == 1:
+            window = get_resize_crop_region_for_grid((rows, columns), self.base[1], self.base[0])
+            table = get_3d_rotary_pos_embed(self.head_dim, window, (rows, columns), frames, device=device)
+        else:
+            table = get_3d_rotary_pos_embed(
+                self.head_dim, None, (rows, columns), frames, grid_type="slice", max_size=self.base, device=device
+            )
+        waves = []
+        for wave in table:
+            wave = wave.unflatten(0, (frames, rows * columns))
+            wave = wave[None] if places is None else wave[places]  # (B or 1, N, h*w, D/heads)
+            waves.append(wave.flatten(1, 2)[:, :, None])
+        return waves[0], waves[1]
 
 
 class LayerEmbedding(nn.Module):
@@ -123,9 +181,12 @@ class LayerPatchEmbed(CogVideoXPatchEmbed):
         spatial_interpolation_scale: float,
         learned_positions: bool,
         layer_embedding: bool,
+        patch_size_t: int | None = None,
+        rotary_positions: bool = False,
     ) -> None:
         super().__init__(
             patch_size=patch_size,
+            patch_size_t=patch_size_t,
             in_channels=in_channels,
             embed_dim=embed_dim,
             text_embed_dim=text_embed_dim,
@@ -139,6 +200,7 @@ class LayerPatchEmbed(CogVideoXPatchEmbed):
         )
         self.clip_frames = clip_frames
         self.position_frames = position_frames
+        self.rotary_positions = rotary_positions
         self.pos_embedding = None
         if learned_positions:
             rows, columns = sample_size[0] // patch_size, sample_size[1] // patch_size
@@ -190,23 +252,19 @@ class LayerPatchEmbed(CogVideoXPatchEmbed):
         if self.pos_embedding is not None:
             text = text + self.pos_embedding[:, : self.max_text_seq_length].to(text.dtype)
 
-        video = self.proj(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])  # (B, N, D, h, w)
-        rows, columns = video.shape[-2:]
-        positions = self.positions(layout, frame_positions, rows, columns, like=video)  # (N, h*w, D), or by sample
-        video = video.flatten(3).transpose(2, 3) + positions.to(video.dtype)
+        p, p_t = self.patch_size, self.patch_size_t or 1
+        if self.patch_size_t is None:
+            video = self.proj(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])  # (B, N, D, h, w)
+            video = video.flatten(3).transpose(2, 3)
+        else:
+            video = latents.unflatten(4, (-1, p)).unflatten(3, (-1, p)).unflatten(1, (-1, p_t))
+            video = video.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(2, 3)  # (B, N/p_t, h*w, C*p_t*p*p)
+            video = self.proj(video)
+        if not self.rotary_positions:
+            frames, places = sequence_positions(layout, frame_positions, self.clip_frames)
+            positions = self.video_positions(frames, latents.shape[-2] // p, latents.shape[-1] // p, like=video)
+            video = video + (positions if places is None else positions[places]).to(video.dtype)
         return text, video.flatten(1, 2)
-
-    def positions(
-        self, layout: Layout, frame_positions: Tensor | None, rows: int, columns: int, like: Tensor
-    ) -> Tensor:
-        """Positions of the sequence (N, h*w, D), or (B, N, h*w, D) for positions (B, F) of frames in their clips."""
-        if frame_positions is None:  # time runs on over all clips
-            return self.video_positions(layout.length, rows, columns, like)
-        step = max(self.clip_frames, layout.frames)  # a still keeps the places that its clip has in a video
-        starts = [layout.lead + step * i for i in range(len(layout.clips))]
-        lead = torch.arange(layout.lead, device=frame_positions.device).expand(len(frame_positions), -1)
-        index = torch.cat([lead, *(start + frame_positions for start in starts)], dim=1)  # (B, N)
-        return self.video_positions(starts[-1] + step, rows, columns, like)[index]
 
 
 class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
@@ -220,14 +278,6 @@ class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin
     _no_split_modules: ClassVar = ["CogVideoXBlock", "LayerPatchEmbed"]
     _repeated_blocks: ClassVar = ["CogVideoXBlock"]
     _skip_layerwise_casting_patterns: ClassVar = ["patch_embed", "norm"]
-    # Attention does not care for the order of tokens, so every rank takes a share of the text and one of the video.
-    _cp_plan: ClassVar = {
-        "transformer_blocks.0": {
-            name: ContextParallelInput(split_dim=1, expected_dims=3)
-            for name in ("hidden_states", "encoder_hidden_states")
-        },
-        "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
-    }
     prediction_type = "v_prediction"
     conventions: ClassVar = Conventions(
         50, 6.0, dynamic_guidance=True, joint_autoencoding=True, attend_padding=True, zero_unconditional=True
@@ -248,6 +298,8 @@ class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin
         task: str | None = None,
         given_frames: tuple[int, int] | None = None,
         timestep_per_clip: bool = False,
+        rotary_positions: bool = False,
+        patch_size_t: int | None = None,
         num_attention_heads: int = 30,
         attention_head_dim: int = 64,
         in_channels: int = 16,
@@ -278,6 +330,8 @@ class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin
             given_frames: first and one past the last latent frame of the sequence that are given in `task`. In one
                 official model these are only the end of a clip.
             timestep_per_clip: give each clip its own timestep; not implemented.
+            rotary_positions: positions turn queries and keys, as in CogVideoX-5B and 1.5, instead of being added.
+            patch_size_t: latent frames of a patch, as in CogVideoX 1.5.
             num_attention_heads ... spatial_interpolation_scale: as in `CogVideoXTransformer3DModel`, under the same
                 names; `norm_out_eps` is the last norm's, 1e-6 in official code and 1e-5 in diffusers.
 
@@ -308,7 +362,12 @@ class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin
             spatial_interpolation_scale=spatial_interpolation_scale,
             learned_positions=learned_positions,
             layer_embedding=layer_embedding,
+            patch_size_t=patch_size_t,
+            rotary_positions=rotary_positions,
         )
+        self.rope = None
+        if rotary_positions:
+            self.rope = SequenceRotaryPosEmbed(attention_head_dim, patch_size, patch_size_t or 1, (height, width))
         self.time_proj = Timesteps(dim, flip_sin_to_cos=True, downscale_freq_shift=0)
         self.time_embedding = TimestepEmbedding(dim, time_embed_dim, "silu")
         blocks = [
@@ -329,7 +388,7 @@ class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin
         self.norm_out = AdaLayerNorm(
             time_embed_dim, output_dim=2 * dim, norm_elementwise_affine=True, norm_eps=norm_out_eps, chunk_dim=1
         )
-        self.proj_out = nn.Linear(dim, patch_size**2 * out_channels)
+        self.proj_out = nn.Linear(dim, patch_size**2 * (patch_size_t or 1) * out_channels)
         self.gradient_checkpointing = False
 
     @staticmethod
@@ -337,20 +396,20 @@ class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin
         """Our configuration for the configuration of a plain CogVideoX.
 
         Raises:
-            ValueError: the model is not of the kind of CogVideoX-2B.
+            ValueError: the model is not one of text to video.
         """
         theirs = {**_PLAIN_DEFAULTS, **theirs}
-        if theirs["use_rotary_positional_embeddings"] or theirs["patch_size_t"] or theirs["ofs_embed_dim"]:
+        if theirs["use_learned_positional_embeddings"] or theirs["ofs_embed_dim"]:
             raise ValueError(
-                "layers go on CogVideoX-2B and models of its kind, but this one has rotary positions "
-                "(CogVideoX-5B and 1.5 do); choose CogVideoX-2B"
+                "layers go on CogVideoX text-to-video models, but this one also takes images; choose CogVideoX-2B, 5B "
+                "or 1.5-5B"
             )
         shared = {
             name: theirs[name]
             for name in (
                 "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "time_embed_dim",
-                "text_embed_dim", "num_layers", "patch_size", "patch_bias", "attention_bias", "norm_eps",
-                "spatial_interpolation_scale",
+                "text_embed_dim", "num_layers", "patch_size", "patch_size_t", "patch_bias", "attention_bias",
+                "norm_eps", "spatial_interpolation_scale",
             )
         }  # fmt: skip
         return shared | {
@@ -358,18 +417,19 @@ class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin
             "text_length": theirs["max_text_seq_length"],
             "sample_size": (theirs["sample_height"], theirs["sample_width"]),
             "learned_positions": False,
+            "rotary_positions": theirs["use_rotary_positional_embeddings"],
         }
 
     @classmethod
     def from_plain(cls, plain: CogVideoXTransformer3DModel, **config: Any) -> CogVideoXLayerTransformer3DModel:
-        """Put layers on a plain CogVideoX-2B, with a fresh layer embedding; the two share their weights.
+        """Put layers on a plain CogVideoX, with a fresh layer embedding; the two share their weights.
 
         Args:
             plain: a text-to-video model.
             config: entries of the configuration other than the defaults.
 
         Raises:
-            ValueError: the model is not of the kind of CogVideoX-2B.
+            ValueError: the model is not one of text to video.
         """
         shared = cls.config_from_plain(plain.config)
         with init_empty_weights():
@@ -382,6 +442,23 @@ class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin
         """A fresh layer embedding, without any effect until it is trained."""
         if self.patch_embed.layer_embedding is not None:
             self.patch_embed.layer_embedding.reset(self.patch_embed.text_proj.weight)
+
+    @property
+    def _cp_plan(self) -> dict[str, Any]:
+        """How diffusers shares the sequence among processes.
+
+        Attention does not care for the order of tokens, so every rank takes a share of the text and one of the video.
+        """
+        first = {
+            name: ContextParallelInput(split_dim=1, expected_dims=3)
+            for name in ("hidden_states", "encoder_hidden_states")
+        }
+        waves = {i: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True) for i in (0, 1)}
+        return {
+            **({} if self.rope is None else {"rope": waves}),
+            "transformer_blocks.0": first,
+            "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
+        }
 
     @property
     def size_multiple(self) -> int:
@@ -421,16 +498,23 @@ class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin
         temb = self.time_embedding(temb)  # (B, time_embed_dim)
         text = encoder_hidden_states[:, : len(self.config.prompt_prefixes)]
         text, video = self.patch_embed(text, hidden_states, layout, frame_positions)
+        p, p_t = self.config.patch_size, self.config.patch_size_t or 1
+        rows, columns = hidden_states.shape[-2] // p, hidden_states.shape[-1] // p
+        rotary = None
+        if self.rope is not None:
+            frames, places = sequence_positions(layout, frame_positions, self.config.sample_frames)
+            places = places if places is None or p_t == 1 else places[:, ::p_t] // p_t
+            rotary = self.rope(frames // p_t, places, rows, columns, video.device)
         for block in self.transformer_blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                video, text = self._gradient_checkpointing_func(block, video, text, temb)
+                video, text = self._gradient_checkpointing_func(block, video, text, temb, rotary)
             else:
-                video, text = block(video, text, temb)
-        video = self.proj_out(self.norm_out(self.norm_final(video), temb=temb))  # (B, N*h*w, C*p*p)
+                video, text = block(video, text, temb, rotary)
+        video = self.proj_out(self.norm_out(self.norm_final(video), temb=temb))  # (B, N/p_t*h*w, C*p_t*p*p)
 
-        p, (frames, _, height, width) = self.config.patch_size, hidden_states.shape[1:]
-        video = video.unflatten(2, (-1, p, p)).unflatten(1, (frames, height // p, width // p))
-        sample = video.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4)  # (B, N, C, h, p, w, p) to pixels
+        video = video.unflatten(2, (-1, p_t, p, p)).unflatten(1, (-1, rows, columns))
+        # (B, N/p_t, h, w, C, p_t, p, p) to (B, N/p_t, p_t, C, h, p, w, p), to pixels
+        sample = video.permute(0, 1, 5, 4, 2, 6, 3, 7).flatten(6, 7).flatten(4, 5).flatten(1, 2)
         return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
 
     def check_inputs(self, latents: Tensor, text: Tensor, layout: Layout) -> None:
@@ -442,6 +526,9 @@ class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin
         if height % p or width % p:
             nearest = "x".join(str(max(round(side / p), 1) * p) for side in (width, height))
             raise ValueError(f"latents of {width}x{height} do not divide into patches of {p}; the nearest is {nearest}")
+        p_t = self.config.patch_size_t or 1
+        if layout.frames % p_t or layout.lead % p_t:
+            raise ValueError(f"clips of {layout.frames} latent frames do not divide into patches of {p_t} of them")
         prompts, tokens = text.shape[1:3]
         if prompts < len(self.config.prompt_prefixes):
             raise ValueError(f"this model wants {len(self.config.prompt_prefixes)} prompts, got {prompts}")
