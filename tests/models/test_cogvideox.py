@@ -104,7 +104,7 @@ def test_models_that_also_take_images_are_refused() -> None:
 def test_frame_positions_say_where_a_frame_stands(style: str) -> None:
     model = CogVideoXLayerTransformer3DModel.from_plain(build_plain(style), sample_frames=FRAMES)
     expected = model(**inputs()).sample
-    default = torch.arange(FRAMES).expand(2, -1)
+    default = torch.arange(FRAMES).repeat(2, 1)
     assert torch.allclose(model(**inputs(), frame_positions=default).sample, expected, atol=1e-5)
     longer = CogVideoXLayerTransformer3DModel.from_plain(build_plain(style), sample_frames=2 * FRAMES)
     first = longer(**inputs(), frame_positions=default).sample
