@@ -1,5 +1,8 @@
 """Fitting the card people have: plans against measured peaks, memory and speed switches really taken."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +14,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from layerflow import LayerFlowPipeline, placement
 from layerflow.cli import run
+from layerflow.loading import skeleton
+from layerflow.models.sequence import SequenceCodec
 from layerflow.placement import PlacementError, choose_memory, place
 from layerflow.plan import MEMORY, LiveBytes, Plan, plan_run
 
@@ -212,6 +217,22 @@ def test_info_prints_the_plan(tiny_model: Path, capsys: pytest.CaptureFixture[st
     assert run(["info", str(tiny_model), "--plan", "--size", "33x16"]) == 2
     assert "the nearest is 32x16" in capsys.readouterr().err
     assert run(["info", str(tiny_model), "--plan", "--dtype", "float8"]) == 2
+
+
+def test_the_full_size_benchmark_runs_tiny_and_writes_what_can_be_planned(tmp_path: Path) -> None:
+    script = [sys.executable, str(Path(__file__).parents[1] / "benchmarks" / "full_size.py")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    shown = subprocess.run(
+        [*script, "--tiny", "--device", "cpu", "--repeats", "1", "--only", "plain", "cache"],
+        check=True, capture_output=True, text=True, env=environment,
+    ).stdout  # fmt: skip
+    lines = [line for line in shown.splitlines() if line.startswith(("plain", "cache"))]
+    assert len(lines) == 2
+    assert not any("not here" in line for line in lines)
+    subprocess.run([*script, "--write", str(tmp_path / "2b")], check=True, env=environment)
+    transformer, vae = skeleton(tmp_path / "2b")
+    assert vae is not None
+    assert SequenceCodec.of(transformer, vae).trained_size == (16, 480, 720)
 
 
 def test_out_of_memory_names_the_switches() -> None:

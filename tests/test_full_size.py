@@ -199,6 +199,18 @@ def test_the_content_adapter_is_fused_and_the_motion_adapter_left_out(tmp_path: 
     assert not hasattr(loaded.transformer, "peft_config")
 
 
+def test_an_adapter_of_another_width_is_named(tmp_path: Path) -> None:
+    build("cogvideox").save_pretrained(tmp_path)
+    weights = {
+        f"transformer_blocks.{block}.attn1.to_q.lora_{side}.weight": torch.zeros((2, 48) if side == "A" else (48, 2))
+        for block in range(2)
+        for side in "AB"
+    }
+    save_adapter(tmp_path / "adapters" / "content", weights)
+    with pytest.raises(UnknownModelError, match="content is no adapter of this transformer"):
+        LayerFlowPipeline.from_pretrained(tmp_path)
+
+
 @families
 def test_adapters_load_stack_scale_fuse_and_unload_by_diffusers_own_methods(family: str, tmp_path: Path) -> None:
     pipeline = build(family)

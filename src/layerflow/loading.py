@@ -166,7 +166,12 @@ def fuse_content(transformer: Any, folder: Path) -> None:
     """Fuse the content adapter of a model folder, if it has one; the motion adapter is for training (paper, 3.3)."""
     content = folder / "adapters" / "content"
     if content.is_dir():
-        transformer.load_lora_adapter(content, adapter_name="content", use_safetensors=True)
+        try:
+            transformer.load_lora_adapter(content, adapter_name="content", use_safetensors=True)
+        except (RuntimeError, ValueError, KeyError, OSError) as error:  # of another width, for other layers, damaged
+            raise UnknownModelError(
+                f"{content} is no adapter of this transformer; convert or train it again ({_first_line(error)})"
+            ) from error
         transformer.fuse_lora(adapter_names=["content"])
         transformer.unload_lora()
 
