@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import FirstBlockCacheConfig
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from full_size import FRAMES, build
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
@@ -168,10 +170,26 @@ def test_memory_settings_keep_the_result(family: str, memory: str, monkeypatch: 
 
 
 @families
-def test_group_offload_runs_the_whole_pipeline(family: str) -> None:
+@pytest.mark.parametrize("kind", ["group", "model"])
+def test_every_kind_of_offload_runs_the_whole_pipeline(family: str, kind: str) -> None:
     expected, pipeline = latents(build(family)), build(family)
-    pipeline.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
+    if kind == "group":
+        pipeline.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
+    else:
+        pipeline.enable_model_cpu_offload(device="cpu")
     assert torch.allclose(latents(pipeline), expected, atol=1e-5)
+
+
+def test_after_an_error_the_cache_is_empty() -> None:
+    pipeline = build("wan")
+    place(pipeline, "cpu", speed=["cache"])
+
+    def fail(*_: object) -> dict:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline(**PROMPTS, callback_on_step_end=fail)
+    pipeline(**PROMPTS, height=64, width=96)  # a left residual would have another shape
 
 
 @families
@@ -180,14 +198,40 @@ def test_speed_settings_are_taken(family: str, monkeypatch: pytest.MonkeyPatch) 
     expected = latents(pipeline)
     compiled = []
     monkeypatch.setattr(pipeline.transformer, "compile_repeated_blocks", lambda **kwargs: compiled.append(kwargs))
-    place(pipeline, "cpu", speed=["compile", "cache", "attention=_native_math"])
+    # Choosing a backend also makes it the default of every other model.
+    monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", _AttentionBackendRegistry._active_backend)
+    place(pipeline, "cpu", speed=["compile", "attention=_native_math"])
     assert compiled == [{"fullgraph": True}]
+    assert torch.allclose(latents(pipeline), expected, atol=1e-4)
+    place(pipeline, "cpu", speed=["cache"])
     assert pipeline.transformer.is_cache_enabled
     processors = [module.processor for module in pipeline.transformer.modules() if hasattr(module, "processor")]
     backends = {getattr(processor, "_attention_backend", None) for processor in processors}
     assert {getattr(backend, "value", backend) for backend in backends} == {"_native_math"}
+    calls: list[int] = []
+    blocks = pipeline.transformer.blocks if family == "wan" else pipeline.transformer.transformer_blocks
+    blocks[-1].attn1.register_forward_hook(lambda *_: calls.append(1))
+    pipeline.transformer.disable_cache()
+    pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=1e9))  # all steps but the first leave it out
+    for _ in range(2):  # a second run starts anew
+        calls.clear()
+        latents(pipeline)
+        assert len(calls) == 2  # with prompts and without
+
+
+@families
+@pytest.mark.parametrize("speed", [["compile", "cache"], ["compile"]], ids="+".join)
+def test_compiled_blocks_run_with_caches_and_group_offload(
+    family: str, speed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, pipeline = latents(build(family)), build(family)
+    real = pipeline.transformer.compile_repeated_blocks
+    monkeypatch.setattr(
+        pipeline.transformer, "compile_repeated_blocks", lambda **kwargs: real(backend="eager", **kwargs)
+    )
+    place(pipeline, "cpu", "full" if "cache" in speed else "lowest", speed)
+    assert latents(pipeline).isfinite().all()
     assert latents(pipeline).shape == expected.shape
-    pipeline.transformer.reset_attention_backend()
 
 
 def test_unknown_settings_are_refused_before_anything_is_loaded(
@@ -200,11 +244,14 @@ def test_unknown_settings_are_refused_before_anything_is_loaded(
         assert f"{name} {value} is not known" in capsys.readouterr().err
 
 
-def test_what_this_machine_does_not_have_is_said(tiny_pipeline: LayerFlowPipeline) -> None:
+def test_what_this_machine_does_not_have_is_said(
+    tiny_pipeline: LayerFlowPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(PlacementError, match="--speed attention=nonsense"):
         place(tiny_pipeline, "cpu", speed=["attention=nonsense"])
-    with pytest.raises(PlacementError, match=r"wants torchao|wants a card"):
-        placement._quantize(tiny_pipeline.transformer, "fp8")
+    monkeypatch.setattr(placement, "find_spec", lambda _: None)
+    with pytest.raises(PlacementError, match="--speed int8 wants torchao"):
+        place(tiny_pipeline, "cpu", speed=["int8"])
     with pytest.raises(PlacementError, match="memory must be one of full, low, lowest"):
         place(tiny_pipeline, "cpu", "none")
 

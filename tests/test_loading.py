@@ -40,15 +40,39 @@ def test_a_downloaded_model_loads_offline_at_the_pinned_revision(cache: Path) ->
 
 
 def test_no_pickle_is_asked_of_the_hub(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {}
+    asked = []
     monkeypatch.setattr(
-        huggingface_hub, "snapshot_download", lambda name, **kwargs: asked.update(kwargs, name=name) or str(tiny_model)
+        huggingface_hub, "snapshot_download", lambda name, **kwargs: asked.append((name, kwargs)) or str(tiny_model)
     )
     assert model_folder("owner/tiny", revision="v1") == tiny_model
-    assert asked["name"] == "owner/tiny"
-    assert asked["revision"] == "v1"
-    patterns = asked["allow_patterns"]
-    assert not any(Path(name).match(pattern) for pattern in patterns for name in ("a.bin", "b.pt", "c.py"))
+    assert [(name, kwargs["revision"]) for name, kwargs in asked] == [("owner/tiny", "v1")] * 2
+    first, both = (kwargs["allow_patterns"] for _, kwargs in asked)
+    assert first == ["*.json"]
+    assert not any(Path(name).match(pattern) for pattern in both for name in ("a.bin", "b.pt", "c.py"))
+    asked.clear()
+    model_folder("owner/tiny", weights=False)
+    assert len(asked) == 1
+
+
+def test_what_cannot_be_used_is_refused_before_its_weights_are_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / INDEX).write_text('{"_class_name": "FluxPipeline"}')
+    asked = []
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **kwargs: asked.append(1) or str(tmp_path))
+    with pytest.raises(UnknownModelError, match="is a FluxPipeline"):
+        model_folder("owner/flux")
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize("name", ["Wan-AI/Wan2.1-T2V-1.3B-Diffusers", "zai-org/CogVideoX1.5-5B"])
+def test_info_takes_model_names_with_points_for_models(
+    name: str, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: str(tiny_model))
+    assert run(["info", name]) == 0
+    assert name in capsys.readouterr().out
+    assert run(["info", "clips/missing.mp4"]) == 2
 
 
 def _http(kind: type[HfHubHTTPError]) -> HfHubHTTPError:
@@ -62,6 +86,7 @@ def _http(kind: type[HfHubHTTPError]) -> HfHubHTTPError:
         (_http(RevisionNotFoundError), "has no revision 'v9'"),
         (_http(HfHubHTTPError), "could not be had from the hub: told"),
         (ConnectionError("cut off"), "could not be had from the hub: cut off"),
+        (HfHubHTTPError.__bases__[0]("reset"), "could not be had from the hub: reset"),
     ],
 )
 def test_what_the_hub_does_not_give_is_said_in_one_sentence(

@@ -56,11 +56,14 @@ def find_model(name: str | Path) -> str:
     )
 
 
-def model_folder(name: str | Path, **hub: Any) -> Path:
+def model_folder(name: str | Path, weights: bool = True, **hub: Any) -> Path:
     """The folder of a model; a hub id is downloaded, or found among earlier downloads.
+
+    What cannot be used is refused before its weights are downloaded.
 
     Args:
         name: as for `find_model`.
+        weights: get the weights too, and not the configurations alone.
         hub: options of `huggingface_hub.snapshot_download`: `revision`, `cache_dir`, `token`, `local_files_only`,
             `force_download`. Downloads resume, and show their progress.
 
@@ -81,8 +84,14 @@ def model_folder(name: str | Path, **hub: Any) -> Path:
         RevisionNotFoundError,
     )  # fmt: skip
 
+    # When a connection breaks, hub libraries of some versions let through what their HTTP library raises.
+    broken: tuple[type[Any], ...] = (OSError, *HfHubHTTPError.__bases__)
     try:
-        folder = Path(snapshot_download(found, allow_patterns=list(HUB_FILES), **hub))
+        folder = Path(snapshot_download(found, allow_patterns=["*.json"], **hub))
+        if (folder / INDEX).is_file():
+            _check_plain(folder, read_index(folder))
+            if weights:
+                folder = Path(snapshot_download(found, allow_patterns=list(HUB_FILES), **hub))
     except GatedRepoError as error:
         raise UnknownModelError(f"model {name} wants its terms accepted on its page, and a token") from error
     except RevisionNotFoundError as error:
@@ -94,7 +103,7 @@ def model_folder(name: str | Path, **hub: Any) -> Path:
             f"model {name} was never downloaded whole, and the hub is out of reach or offline mode is on; get it once "
             "with a connection, or name a folder"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except broken as error:
         raise UnknownModelError(f"model {name} could not be had from the hub: {_first_line(error)}") from error
     if not (folder / INDEX).is_file():
         raise UnknownModelError(f"{name} on the hub is not a model in diffusers layout: it has no {INDEX}")

@@ -6,7 +6,7 @@ Letters in shape comments: B batch, K clips, F frames of one clip, L layers, S t
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -63,6 +63,17 @@ def task_of(given: LayeredVideo | None) -> str:
     """The name of the task that the given clips make; `complete` for a set without a name."""
     names = frozenset(given.clips()) if given is not None else frozenset()
     return next((task for task, clips in TASKS.items() if clips == names), "complete")
+
+
+def check_task(config: Mapping[str, Any], given: frozenset[str]) -> None:
+    """Raise ValueError if a transformer cannot generate what is left, or was trained for another task."""
+    clips, task = frozenset(config["clips"]), config.get("task")
+    if not clips - given:
+        raise ValueError("every clip is given, so nothing is left to generate; leave one out")
+    if task is not None and given & clips != TASKS[task] & clips:
+        wanted = " and ".join(name for name in config["clips"] if name in TASKS[task]) or "nothing"
+        asked = " and ".join(sorted(given)) or "nothing"
+        raise ValueError(f"this model is for {task} alone, where {wanted} is given; {asked} is: load another model")
 
 
 class LayerFlowPipeline(DiffusionPipeline):
@@ -151,7 +162,9 @@ class LayerFlowPipeline(DiffusionPipeline):
         prefixes = prompt_prefixes(config)
         flat = [prefix + prompt for sample in prompts for prefix, prompt in zip(prefixes, sample, strict=False)]
         length = config.get("text_length", MAX_TOKENS)
-        states, mask = encode_prompts(self.tokenizer, self.text_encoder, flat, length, conventions.attend_padding)
+        states, mask = encode_prompts(
+            self.tokenizer, self.text_encoder, flat, length, conventions.attend_padding, self._execution_device
+        )
         shape = (len(prompts), len(prefixes), states.shape[1])
         return states.view(*shape, -1), mask.view(shape)
 
@@ -212,34 +225,36 @@ class LayerFlowPipeline(DiffusionPipeline):
         guider = guider or kind(guidance_scale, enabled=guidance_scale > 1)
         self._interrupt = False
 
-        # 2. Text: the prompts of each layer, and of nothing
-        text, nothing = self.prepare_text(prompts, negative_prompt, device)
+        try:
+            # 2. Text: the prompts of each layer, and of nothing
+            text, nothing = self.prepare_text(prompts, negative_prompt, device)
 
-        # 3. Latents: noise where clips are generated, the clean clip where it is given
-        sequence, given_mask, clean_frames = self.prepare_given(videos, layout, batch, height, width, device)
-        latents = torch.where(clean_frames, sequence, layout.noise(sequence, generator))
+            # 3. Latents: noise where clips are generated, the clean clip where it is given
+            sequence, given_mask, clean_frames = self.prepare_given(videos, layout, batch, height, width, device)
+            latents = torch.where(clean_frames, sequence, layout.noise(sequence, generator))
 
-        # 4. Denoise what is generated, leave what is given
-        self.scheduler.set_timesteps(steps, device=device)
-        takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
-        extra = {"generator": generator} if takes_generator else {}
-        for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            if self._interrupt:
-                break
-            guider.set_state(step=step, num_inference_steps=steps, timestep=timestep)
-            level = self.noise_level(step, timestep)
-            clip_times = layout.timesteps(level.expand(batch), given_mask)
-            prediction = self.predict(latents, clip_times, text, nothing, layout, guider)
-            output, clean = self.interpret(prediction, latents, level, timestep)
-            stepped = self.scheduler.step(output, timestep, latents, **extra, return_dict=False)[0]
-            latents = torch.where(clean_frames, sequence, stepped)
-            if callback_on_step_end is not None:
-                tensors = {"latents": latents, "clean": torch.where(clean_frames, sequence, clean)}
-                latents = callback_on_step_end(self, step, timestep, tensors).get("latents", latents)
+            # 4. Denoise what is generated, leave what is given
+            self.scheduler.set_timesteps(steps, device=device)
+            takes_generator = "generator" in inspect.signature(self.scheduler.step).parameters
+            extra = {"generator": generator} if takes_generator else {}
+            for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
+                if self._interrupt:
+                    break
+                guider.set_state(step=step, num_inference_steps=steps, timestep=timestep)
+                level = self.noise_level(step, timestep)
+                clip_times = layout.timesteps(level.expand(batch), given_mask)
+                prediction = self.predict(latents, clip_times, text, nothing, layout, guider)
+                output, clean = self.interpret(prediction, latents, level, timestep)
+                stepped = self.scheduler.step(output, timestep, latents, **extra, return_dict=False)[0]
+                latents = torch.where(clean_frames, sequence, stepped)
+                if callback_on_step_end is not None:
+                    tensors = {"latents": latents, "clean": torch.where(clean_frames, sequence, clean)}
+                    latents = callback_on_step_end(self, step, timestep, tensors).get("latents", latents)
 
-        # 5. Unpack
-        result = self._output(latents, layout, videos, fps, output_type)
-        self.maybe_free_model_hooks()
+            # 5. Unpack
+            result = self._output(latents, layout, videos, fps, output_type)
+        finally:  # caches are emptied and offloaded parts put back, also after an error
+            self.maybe_free_model_hooks()
         return LayerFlowPipelineOutput(videos=result) if return_dict else (result,)
 
     def noise_level(self, step: int, timestep: Tensor) -> Tensor:
@@ -338,9 +353,10 @@ class LayerFlowPipeline(DiffusionPipeline):
         clips = {frozenset(video.clips()) for video in given}
         if len(clips) > 1:
             raise ValueError("all samples of a batch must give the same clips")
-        self._check_task(next(iter(clips), frozenset()))
-        if num_inference_steps < 1:
-            raise ValueError(f"num_inference_steps must be at least 1, got {num_inference_steps}")
+        check_task(self.transformer.config, next(iter(clips), frozenset()))
+        fewest = self.transformer.conventions.fewest_steps
+        if num_inference_steps < fewest:
+            raise ValueError(f"num_inference_steps must be at least {fewest}, got {num_inference_steps}")
         if output_type not in ("video", "pt", "latent"):
             raise ValueError(f'output_type must be "video", "pt" or "latent", got {output_type!r}')
         columns = {name: list(lists.get(name, [""])) for name in LAYERS}
@@ -349,16 +365,6 @@ class LayerFlowPipeline(DiffusionPipeline):
             pairs = zip(columns["foreground"], columns["background"], strict=True)
             columns["blended"] = [blended_prompt(*pair) for pair in pairs]
         return [[columns[name][i] for name in LAYERS] for i in range(batch)]
-
-    def _check_task(self, given: frozenset[str]) -> None:
-        """Raise ValueError if the transformer cannot generate what is left, or was trained for another task."""
-        clips, task = frozenset(self.transformer.config.clips), self.transformer.config.get("task")
-        if not clips - given:
-            raise ValueError("every clip is given, so nothing is left to generate; leave one out")
-        if task is not None and given & clips != TASKS[task] & clips:
-            wanted = " and ".join(name for name in self.transformer.config.clips if name in TASKS[task]) or "nothing"
-            asked = " and ".join(sorted(given)) or "nothing"
-            raise ValueError(f"this model is for {task} alone, where {wanted} is given; {asked} is: load another model")
 
     def check_size(
         self, videos: list[LayeredVideo], frames: int | None, height: int | None, width: int | None

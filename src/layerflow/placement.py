@@ -6,12 +6,14 @@ Every setting is a switch of diffusers or torch; here they only have one place a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from diffusers import ContextParallelConfig, FirstBlockCacheConfig
 
+from .models.backbone import prompt_prefixes
 from .pipeline import LayerFlowPipeline
 from .plan import MEMORY, Plan
 
@@ -22,6 +24,7 @@ SPEED = {
     "fp8": "linear layers in 8-bit floating point (wants torchao and a card that has it)",
     "attention=NAME": "another attention backend of diffusers, such as attention=flash or attention=sage",
 }
+QUANTISED = ("int8", "fp8")
 CACHE_THRESHOLD = 0.05
 """Relative change of the first block's output under which the other blocks are left out."""
 HEADROOM = 0.9
@@ -33,10 +36,12 @@ class PlacementError(ValueError):
 
 
 def check_speed(speed: Sequence[str]) -> None:
-    """Raise PlacementError for a name that is not in `SPEED`."""
+    """Raise PlacementError for a name that is not in `SPEED`, or that wants a package which is not here."""
     for name in speed:
         if name not in SPEED and not (name.startswith("attention=") and name != "attention="):
             raise PlacementError(f"--speed {name} is not known; choose {', '.join(SPEED)}")
+        if name in QUANTISED and find_spec("torchao") is None:
+            raise PlacementError(f"--speed {name} wants torchao: pip install layerflow[quantize]")
 
 
 def choose_memory(plan: Plan, device: str) -> str:
@@ -65,8 +70,10 @@ def place(pipeline: LayerFlowPipeline, device: str, memory: str = "full", speed:
     if memory not in MEMORY:
         raise PlacementError(f"memory must be one of {', '.join(MEMORY)}, got {memory!r}")
     transformer, target = pipeline.transformer, torch.device(device)
+    if target.type == "cuda":
+        torch.cuda.set_device(target)  # streams and kernels without a device of their own go to the current one
     for name in speed:
-        if name in ("int8", "fp8"):
+        if name in QUANTISED:
             _quantize(transformer, name)
     if memory == "full":
         pipeline.to(target)
@@ -77,7 +84,7 @@ def place(pipeline: LayerFlowPipeline, device: str, memory: str = "full", speed:
         if memory == "low":
             pipeline.enable_model_cpu_offload(device=target)
         else:
-            if not {"int8", "fp8"} & set(speed):
+            if not set(QUANTISED) & set(speed):
                 transformer.enable_layerwise_casting(torch.float8_e4m3fn, transformer.dtype)
             pipeline.enable_group_offload(target, offload_type="leaf_level", use_stream=target.type == "cuda")
     for name in speed:
@@ -89,42 +96,58 @@ def place(pipeline: LayerFlowPipeline, device: str, memory: str = "full", speed:
         elif name == "cache":
             transformer.enable_cache(FirstBlockCacheConfig(threshold=CACHE_THRESHOLD))
         elif name == "compile":
-            transformer.compile_repeated_blocks(fullgraph=True)
+            # Caching and group offload step in from within a block, where torch must leave the graph.
+            transformer.compile_repeated_blocks(fullgraph=memory != "lowest" and "cache" not in speed)
 
 
 def parallelise(pipeline: LayerFlowPipeline, split_guidance: bool = True) -> None:
     """Share the work on each video among the processes of `torchrun`; all of them make the same calls.
 
     With an even number of processes, one half predicts with the prompts and the other without, unless `split_guidance`
-    is off; the processes of a half share the sequence (Ulysses, arXiv 2309.14509). All get the same result.
+    is off; the processes of a half share the sequence (Ulysses, arXiv 2309.14509). All get the same result, if
+    their calls have generators of the same seed.
 
     Raises:
-        PlacementError: the number of attention heads does not divide among the processes that share a sequence.
+        PlacementError: attention heads or tokens do not divide among the processes that share a sequence, or a switch
+            does not go with sharing.
     """
     size = dist.get_world_size()
     split = split_guidance and size % 2 == 0 and not pipeline.transformer.conventions.batched_guidance
     halves = 2 if split else 1
     share = size // halves
-    heads = getattr(pipeline.transformer.config, "num_attention_heads", None)
-    if share > 1 and (heads is None or heads % share):
-        raise PlacementError(
-            f"{size} processes are {share} for a sequence, which do not divide the {heads} attention heads of this "
-            "model; start another number of them"
-        )
+    transformer = pipeline.transformer
+    if share > 1:
+        _check_share(transformer, size, share)
     device = pipeline._execution_device.type
     mesh = dist.init_device_mesh(device, (halves, 1, share), mesh_dim_names=("guidance", "ring", "ulysses"))
     if share > 1:
         config = ContextParallelConfig(ulysses_degree=share, mesh=mesh["ring", "ulysses"])
-        pipeline.transformer.enable_parallelism(config=config)
+        try:
+            transformer.enable_parallelism(config=config)
+        except ValueError as error:  # an attention backend that cannot
+            raise PlacementError(f"{size} processes: {_first_line(error)}") from error
     if split:
         pipeline.guidance_group = mesh["guidance"].get_group()
 
 
+def _check_share(transformer: Any, size: int, share: int) -> None:
+    """Raise PlacementError for what does not divide among processes."""
+    said = f"{size} processes are {share} for a sequence"
+    if transformer.conventions.batched_guidance:
+        raise PlacementError(f"{said}, but this model is too small to be shared; start one")
+    if transformer.is_cache_enabled:
+        raise PlacementError(f"{said}, each of which would decide for itself what to leave out; drop --speed cache")
+    counts = {"attention heads": transformer.config.num_attention_heads}
+    if transformer.conventions.attend_padding:  # text stands in the shared sequence
+        counts["tokens of text"] = len(prompt_prefixes(transformer.config)) * transformer.config.text_length
+    for what, count in counts.items():
+        if count % share:
+            raise PlacementError(f"{said}, which do not divide the {count} {what} of this model; start another number")
+
+
 def _quantize(transformer: Any, name: str) -> None:
-    try:
-        from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, Int8WeightOnlyConfig, quantize_
-    except ImportError as error:
-        raise PlacementError(f"--speed {name} wants torchao: pip install layerflow[quantize]") from error
+    from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, Int8WeightOnlyConfig, quantize_
+
     if name == "fp8" and (not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9)):
         raise PlacementError("--speed fp8 wants a card that computes in it (Ada, Hopper or later); choose int8")
     quantize_(transformer, Int8WeightOnlyConfig() if name == "int8" else Float8DynamicActivationFloat8WeightConfig())

@@ -215,7 +215,8 @@ def plan_run(
             torch.empty(batch, prompts, words, dtype=torch.bool),
             layout,
         )
-        ids = torch.empty((conditions * prompts, words), dtype=torch.long)
+        encoded = 1 if conventions.zero_unconditional else conditions
+        ids = torch.empty((encoded * prompts, words), dtype=torch.long)
         parts = {
             "text_encoder": cost_of(encoder, lambda: encoder(input_ids=ids)),
             "transformer": _with_inputs(cost_of(transformer, lambda: transformer(*inputs)), inputs),
@@ -230,7 +231,7 @@ def plan_run(
             tiled = cost_of(vae, decode).activations
     return Plan(
         frames, height, width, steps or conventions.steps, conditions, layout,
-        video_tokens=layout.length * (latent[0] // patch) * (latent[1] // patch),
+        video_tokens=layout.length // (config.get("patch_size_t") or 1) * (latent[0] // patch) * (latent[1] // patch),
         text_tokens=prompts * words, parts=parts, tiled_activations=tiled, _batched=batched,
     )  # fmt: skip
 

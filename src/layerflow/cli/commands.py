@@ -237,7 +237,7 @@ def evaluate(
         bool, typer.Option("--quick", help="A few scenes of each, to see that all works.")
     ] = False,
     steps: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Denoising steps.", show_default="20")
+        int | None, typer.Option(min=1, metavar="N", help="Denoising steps.", show_default="the model's")
     ] = None,
     guidance: Annotated[
         float | None,

@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from ..layered_video import CLIPS, LayeredVideo
 from ..media import find_format, save_layers
-from ..pipeline import DEFAULT_FPS, LayerFlowPipeline, blended_prompt, task_of
+from ..pipeline import DEFAULT_FPS, LayerFlowPipeline, blended_prompt, check_task, task_of
 from ..placement import check_speed, parallelise
 from . import models
 from .errors import UserError
@@ -99,14 +99,14 @@ def run_model(
 
     # 2. Given clips, at the model's size and frame count
     plan = make_plan(request, models.model_facts(folder))
-    for source in plan.sources:
-        for treatment in source.treatment:
-            say(f"{source.path}: {treatment}")
-    if blended is None and (foreground or background):
-        say(f'--blended was not given; written from the other two: "{request.prompts()["blended"]}"')
 
     # 3. Generate
     with join_processes(device) as (device, reports):
+        for source in plan.sources:
+            for treatment in source.treatment:
+                say(f"{source.path}: {treatment}")
+        if blended is None and (foreground or background):
+            say(f'--blended was not given; written from the other two: "{request.prompts()["blended"]}"')
         with console.status(f"loading {options.model}"):
             size = plan.frames, plan.height, plan.width
             model = load_model(options, folder, models.model_hash(folder), device, size)
@@ -145,6 +145,10 @@ def make_plan(request: Request, facts: models.ModelFacts) -> Plan:
     sources = read_sources(request.clips, options.frames or trained[0], options.fps)
     given, frames, (width, height) = prepare(sources, options, trained)
     facts.codec.check(frames, height, width)
+    check_task(facts.config, frozenset(given.clips() if given is not None else ()))
+    fewest = facts.conventions.fewest_steps
+    if options.steps is not None and options.steps < fewest:
+        raise UserError(f"--steps {options.steps} is too few; this model wants {fewest} or more")
     task = task_of(given)
     return Plan(
         sources, given, frames, width, height,

@@ -206,7 +206,12 @@ def hash_files(files: Iterable[Path], root: Path | None = None) -> str:
     for file in sorted(path for path in files if path.is_file()):
         if root is not None:
             digest.update(f"{file.relative_to(root).as_posix()}\n".encode())
-        digest.update(hashlib.sha256(file.read_bytes()).digest() if root else file.read_bytes())
+        with file.open("rb") as content:  # shards of weights are larger than what one would hold in memory
+            if root is not None:
+                digest.update(hashlib.file_digest(content, "sha256").digest())
+                continue
+            while block := content.read(2**20):
+                digest.update(block)
     return digest.hexdigest()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -11,6 +12,9 @@ from typing import Any
 
 from .errors import UserError
 from .options import DTYPES, parse_size
+
+FILE_END = re.compile(r"\.[A-Za-z]\w{1,4}")
+"""How names of files end; those of models end in such as .1-T2V-1.3B-Diffusers."""
 
 
 def describe(what: str | None) -> Iterator[str]:
@@ -26,7 +30,7 @@ def describe(what: str | None) -> Iterator[str]:
         return _layers(path)
     if path.exists():
         return _media(path)
-    if path.suffix or what.count("/") != 1:
+    if FILE_END.fullmatch(path.suffix) or what.count("/") != 1:
         raise UserError(
             f"{what} is no file, no folder and no model; the bundled models are {', '.join(BUNDLED)}"
         )
@@ -94,7 +98,7 @@ def describe_plan(
         raise UserError(f"--dtype {dtype} is not known; choose {', '.join(DTYPES[1:])}")
     quiet_libraries()
     width, height = parse_size(size) or (None, None)
-    folder = model_folder(what or "mini")
+    folder = model_folder(what or "mini", weights=False)
     plan = plan_run(folder, frames=frames, height=height, width=width, steps=steps, dtype=getattr(torch, dtype))
     yield _row("model", what or "mini")
     yield _row("video", f"{len(plan.layout.clips)} clips of {plan.frames} frames of {plan.width}x{plan.height}")

@@ -28,9 +28,12 @@ def quiet_libraries() -> None:
         logging.disable_progress_bar()
 
 
-def model_folder(name: str) -> Path:
-    """The folder of a model; a hub id is downloaded. Raises UserError or UnknownModelError."""
-    folder = loading.model_folder(name)
+def model_folder(name: str, weights: bool = True) -> Path:
+    """The folder of a model; a hub id is downloaded, unless `weights` is off only its configurations.
+
+    Raises UserError or UnknownModelError.
+    """
+    folder = loading.model_folder(name, weights)
     if not (folder / loading.INDEX).is_file():
         raise UserError(f"the weights of {name} are not in this installation; install the layerflow package again")
     return folder

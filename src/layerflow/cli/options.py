@@ -125,14 +125,20 @@ class RunOptions:
     ] = 0
     steps: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Denoising steps.", show_default="20", rich_help_panel=RUN),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Denoising steps.",
+            show_default="the model's, 20 for mini",
+            rich_help_panel=RUN,
+        ),
     ] = None
     guidance: Annotated[
         float | None,
         typer.Option(
             metavar="SCALE",
             help="How closely prompts are followed; 1 turns guidance off and halves the time.",
-            show_default="1.5; for decompose 1",
+            show_default="the model's; for mini 1.5, decompose 1",
             rich_help_panel=RUN,
         ),
     ] = None

@@ -20,7 +20,10 @@ def join_processes(device: str) -> Iterator[tuple[str, bool]]:
 
     kind = device.split(":")[0]
     if kind == "cuda":
+        import torch
+
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
         if dist.get_rank() == 0:

@@ -32,6 +32,8 @@ class Conventions:
     """Prompts are padded to one length and the padding is attended to, as CogVideoX was trained."""
     zero_unconditional: bool = False
     """No prompt is a text state of all zeros; else it is the empty prompt, encoded."""
+    fewest_steps: int = 1
+    """Denoising steps that the scheduler wants at least."""
     batched_guidance: bool = False
     """Conditional and unconditional prediction are one forward: faster where memory is no concern."""
 

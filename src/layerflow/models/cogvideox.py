@@ -150,10 +150,9 @@ class LayerEmbedding(nn.Module):
         self.linear = nn.Linear(1, width)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self) -> Tensor:
-        """Embeddings (L, D) of all prompts."""
-        weight = self.linear.weight
-        return self.norm(self.linear(torch.arange(self.prompts, device=weight.device, dtype=weight.dtype)[:, None]))
+    def forward(self, like: Tensor) -> Tensor:
+        """Embeddings (L, D) of all prompts, on the device and in the number format of `like`."""
+        return self.norm(self.linear(torch.arange(self.prompts, device=like.device, dtype=like.dtype)[:, None]))
 
     def reset(self, like: Tensor) -> None:
         """Start anew on the device and in the number format of `like`, without any effect until it is trained."""
@@ -247,7 +246,7 @@ class LayerPatchEmbed(CogVideoXPatchEmbed):
         """Text states (B, L, S, text_dim) and latents (B, N, C, H, W) to tokens (B, L*S, D) and (B, N*h*w, D)."""
         text = self.text_proj(text_embeds)  # (B, L, S, D)
         if self.layer_embedding is not None:
-            text = text + self.layer_embedding()[:, None].to(text.dtype)
+            text = text + self.layer_embedding(text)[:, None]
         text = text.flatten(1, 2)
         if self.pos_embedding is not None:
             text = text + self.pos_embedding[:, : self.max_text_seq_length].to(text.dtype)
@@ -280,8 +279,9 @@ class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin
     _skip_layerwise_casting_patterns: ClassVar = ["patch_embed", "norm"]
     prediction_type = "v_prediction"
     conventions: ClassVar = Conventions(
-        50, 6.0, dynamic_guidance=True, joint_autoencoding=True, attend_padding=True, zero_unconditional=True
-    )
+        50, 6.0, dynamic_guidance=True, joint_autoencoding=True, attend_padding=True, zero_unconditional=True,
+        fewest_steps=2,
+    )  # fmt: skip
 
     @register_to_config
     def __init__(

@@ -94,6 +94,7 @@ def encode_prompts(
     prompts: list[str],
     max_length: int = MAX_TOKENS,
     attend_padding: bool = False,
+    device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Encode each prompt on its own; prompts share a batch, never attention.
 
@@ -105,6 +106,7 @@ def encode_prompts(
         encoder: `LayerTextEncoder`, or any model with the same call and output.
         prompts: N texts.
         max_length: longest prompt in tokens; a longer one is cut, with a warning.
+        device: where the encoder computes, if that is not where its weights are: it may be offloaded.
         attend_padding: pad every prompt to `max_length` and treat padding as words, as CogVideoX does.
 
     Returns:
@@ -128,7 +130,8 @@ def encode_prompts(
     batch = tokenizer(prompts, padding=padding, truncation=True, max_length=max_length, return_tensors="pt")
     if attend_padding:
         batch["attention_mask"] = torch.ones_like(batch["input_ids"])
-    ids, mask = batch["input_ids"].to(encoder.device), batch["attention_mask"].to(encoder.device)  # (N, T)
+    device = device or encoder.device
+    ids, mask = batch["input_ids"].to(device), batch["attention_mask"].to(device)  # (N, T)
     was_training = encoder.training
     encoder.eval()
     states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()  # (N, T, D)
