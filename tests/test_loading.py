@@ -35,6 +35,7 @@ def test_a_downloaded_model_loads_offline_at_the_pinned_revision(cache: Path) ->
             "owner/tiny", cache_dir=cache, local_files_only=True, revision=revision
         )
         assert pipeline.scheduler.config.shift == shift
+    assert model_folder("owner/tiny@old", cache_dir=cache, local_files_only=True).name == COMMITS["old"]
     with pytest.raises(UnknownModelError, match="never downloaded whole, and the hub is out of reach or offline mode"):
         model_folder("owner/other", cache_dir=cache, local_files_only=True)
 

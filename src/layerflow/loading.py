@@ -62,7 +62,7 @@ def model_folder(name: str | Path, weights: bool = True, **hub: Any) -> Path:
     What cannot be used is refused before its weights are downloaded.
 
     Args:
-        name: as for `find_model`.
+        name: as for `find_model`; a hub id may end in `@revision`.
         weights: get the weights too, and not the configurations alone.
         hub: options of `huggingface_hub.snapshot_download`: `revision`, `cache_dir`, `token`, `local_files_only`,
             `force_download`. Downloads resume, and show their progress.
@@ -73,6 +73,8 @@ def model_folder(name: str | Path, weights: bool = True, **hub: Any) -> Path:
     found = find_model(name)
     if Path(found).is_dir():
         return Path(found)
+    found, pinned, revision = found.partition("@")
+    hub = {**hub, "revision": revision} if pinned else hub
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,

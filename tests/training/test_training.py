@@ -124,7 +124,7 @@ def test_a_batch_is_a_pure_function_of_its_step_and_holds_the_composition(recipe
         over = clips["foreground"] + (0.5 - 0.5 * clips["alpha"]) * clips["background"]
         assert torch.allclose(over, clips["blended"], atol=1e-5)
         assert (~batch.given).any(1).all()
-        assert batch.weight.max() == 1 + recipe.foreground_weight
+        assert batch.weight.max() == 1 + recipe.foreground_weight + recipe.hidden_weight
     assert not torch.equal(source[0].sequence, source[1].sequence)
 
 

@@ -33,7 +33,10 @@ Blended = Annotated[
 Model = Annotated[
     str,
     typer.Option(
-        "--model", metavar="NAME", help="mini, a model folder, or a hub id owner/name.", rich_help_panel=RUN
+        "--model",
+        metavar="NAME",
+        help="mini, a model folder, or a hub id owner/name or owner/name@revision.",
+        rich_help_panel=RUN,
     ),
 ]
 Device = Annotated[

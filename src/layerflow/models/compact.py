@@ -26,6 +26,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from .backbone import Conventions
+from .composition import COPY_PLANES, solve_composition
 from .layout import CLIPS, LAYERS, Layout
 from .sketch import FRAME_CODE, OBJECT_PLANES, SCENE_PLANES, Sketch, SketchReader, zeroed
 
@@ -295,6 +296,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
         self.head_norm = nn.GroupNorm(8, widths[0])
         self.head_modulation = zeroed(nn.Linear(cond_dim, 2 * widths[0] + folded))
         self.head = zeroed(nn.Conv2d(widths[0] + folded, folded, 3, padding=1))
+        self.copy_head = zeroed(nn.Conv2d(widths[0] + folded, COPY_PLANES * patch_size**2, 3, padding=1))
 
     @property
     def size_multiple(self) -> int:
@@ -364,8 +366,14 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
             [x.shape[1], x.shape[1], folded.shape[1]], dim=1
         )
         x = F.silu(torch.addcmul(shift, self.head_norm(x), 1 + scale))
-        x = self.head(torch.cat([x, folded * (1 + keep)], dim=1))
-        sample = self.unfold(x, b, layout)
+        x = torch.cat([x, folded * (1 + keep)], dim=1)
+        clips = self.unfold(self.head(x), b, layout)
+        if set(CLIPS) <= set(clips):
+            copy = F.pixel_shuffle(self.copy_head(x), self.config.patch_size).unflatten(0, (b, f))
+            clips = solve_composition(clips, copy, hidden_states, timestep, layout)
+        if "alpha" in clips:
+            clips["alpha"] = clips["alpha"].expand(-1, -1, self.config.in_channels, -1, -1)
+        sample = layout.pack(clips)
         return CompactTransformer3DOutput(sample, (scene, sprite)) if return_dict else (sample, (scene, sprite))
 
     def condition(
@@ -424,16 +432,9 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
             )
         return F.pixel_unshuffle(frames, self.config.patch_size).contiguous(memory_format=torch.channels_last)
 
-    def unfold(self, x: Tensor, batch: int, layout: Layout) -> Tensor:
-        """The way back of `fold`; `blended` is predicted as a correction of the composite of the other clips."""
-        c = self.config.in_channels
+    def unfold(self, x: Tensor, batch: int, layout: Layout) -> dict[str, Tensor]:
+        """The way back of `fold`, to clips (B, F, C, H, W) by name, alpha with one channel."""
         planes = F.pixel_shuffle(x, self.config.patch_size)
         planes = planes.unflatten(0, (batch, layout.frames))  # (B, F, planes, H, W)
-        sizes = [1 if name == "alpha" else c for name in layout.clips]
-        clips = dict(zip(layout.clips, planes.split(sizes, dim=2), strict=True))
-        if set(CLIPS) <= set(clips):
-            over = clips["foreground"] + (0.5 - 0.5 * clips["alpha"]) * clips["background"]
-            clips["blended"] = clips["blended"] + over
-        if "alpha" in clips:
-            clips["alpha"] = clips["alpha"].expand(-1, -1, c, -1, -1)
-        return layout.pack(clips)
+        sizes = [1 if name == "alpha" else self.config.in_channels for name in layout.clips]
+        return dict(zip(layout.clips, planes.split(sizes, dim=2), strict=True))

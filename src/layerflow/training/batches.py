@@ -26,7 +26,7 @@ class Batch:
     positions: Tensor
     """(B, F) which frames of their clip the samples show."""
     weight: Tensor
-    """(B, F, 1, H, W) loss weight: larger on and around the foreground."""
+    """(B, K, F, 1, H, W) loss weight: larger on and around the foreground, more so where it hides the background."""
     prompts: list[list[str]]
     """B x L prompts in the order of LAYERS; "" where left out."""
     tasks: list[str]
@@ -61,10 +61,16 @@ class SceneBatches(Dataset):
             sequence=Layout(frames).pack(to_model_space(clips)),
             given=torch.stack([sample[1] for sample in samples]),
             positions=torch.stack([sample[2] for sample in samples]),
-            weight=1 + recipe.foreground_weight * near,
+            weight=self._weight(alpha, near),
             prompts=[sample[3] for sample in samples],
             tasks=[sample[4] for sample in samples],
         )
+
+    def _weight(self, alpha: Tensor, near: Tensor) -> Tensor:
+        """Loss weight (B, K, F, 1, H, W) for the matte and its neighbourhood (B, F, 1, H, W)."""
+        weight = (1 + self.recipe.foreground_weight * near)[:, None].repeat(1, len(CLIPS), 1, 1, 1, 1)
+        weight[:, CLIPS.index("background")] += self.recipe.hidden_weight * alpha
+        return weight
 
     def _sample(
         self, rng: np.random.Generator, frames: int

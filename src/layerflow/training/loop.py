@@ -72,8 +72,7 @@ def clip_errors(prediction: Tensor, batch: Batch) -> Tensor:
     """Weighted mean squared error of the clean prediction per sample and clip: (B, K)."""
     layout = batch.layout
     error = (prediction.float() - batch.sequence).square().unflatten(1, (len(layout.clips), layout.frames))
-    weight = batch.weight[:, None]  # (B, 1, F, 1, H, W)
-    return (error * weight).mean((2, 3, 4, 5)) / weight.mean((2, 3, 4, 5))
+    return (error * batch.weight).mean((2, 3, 4, 5)) / batch.weight.mean((2, 3, 4, 5))
 
 
 def loss_of(errors: Tensor, batch: Batch, t: Tensor, recipe: Recipe) -> Tensor:

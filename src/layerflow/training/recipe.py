@@ -75,6 +75,8 @@ class Recipe:
     """Chance for each single prompt to be left out."""
     foreground_weight: float = 3.0
     """Extra loss weight of pixels on and around the foreground."""
+    hidden_weight: float = 0.0
+    """Extra loss weight of the background where the foreground hides it."""
     sketch_scenes: int = 60_000
     """Stills that a fresh network's sketch is fitted to before training begins; 0 leaves it as it is."""
     sketch_epochs: int = 7

@@ -1,0 +1,67 @@
+"""What a pixel's clips owe each other: blended = foreground + (1 - alpha) * background, in model space too.
+
+A given clip tells much of the others exactly: outside the matte the background is the blended video, and what one frame
+hides another may show. A network that draws every pixel itself can only come near that; here it learns where to copy.
+
+Letters in shape comments: B batch, F frames of one clip, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .layout import CLIPS, Layout
+
+SHARPNESS = 4.0
+"""How much more a frame counts in the pool the more the background shows in it."""
+COPY_PLANES = 4
+"""How much of the background to copy from this frame and from the frames' pool, each frame's score in that pool, and
+how much of the foreground to take from what the composite leaves."""
+
+
+def solve_composition(
+    drawn: Mapping[str, Tensor], copy: Tensor, sequence: Tensor, timestep: Tensor, layout: Layout
+) -> dict[str, Tensor]:
+    """Clean clips from what the network drew and from what is given.
+
+    Args:
+        drawn: the network's own clips (B, F, C, H, W) by name, alpha with one channel; `blended` is a correction
+            of the composite of the others. All of `CLIPS`.
+        copy: (B, F, 4, H, W) the planes of `COPY_PLANES`; zero copies nothing.
+        sequence: (B, K*F, C, H, W) what the network was shown.
+        timestep: (B, K) noise level of each clip; one at level 0 is given and comes back as it was shown.
+        layout: where the clips stand in the sequence.
+    """
+    shown = layout.unpack(sequence)
+    shown["alpha"] = shown["alpha"][:, :, :1]
+    given = {name: (timestep[:, layout.clips.index(name)] == 0)[:, None, None, None, None] for name in CLIPS}
+    clips = {name: torch.where(given[name], shown[name], drawn[name]).float() for name in CLIPS}
+    here, anywhere, score, rest = copy.float().split(1, dim=2)
+
+    # Only a clean blended video is copied from: in a noised one the noise would be copied too.
+    seen = shown["blended"].float()
+    visible = visibility(clips["alpha"])
+    pooled = ((score + SHARPNESS * visible.log()).softmax(dim=1) * seen).sum(dim=1, keepdim=True)
+    anywhere = anywhere * visible.amax(dim=1, keepdim=True)
+    own = clips["background"]
+    found = own + here * (seen - own) + anywhere * (pooled - own)
+    clips["background"] = torch.where(given["blended"] & ~given["background"], found, own)
+
+    behind = (0.5 - 0.5 * clips["alpha"]) * clips["background"]
+    own = clips["foreground"]
+    left = own + rest * (seen - behind - own)
+    clips["foreground"] = torch.where(given["blended"] & ~given["foreground"], left, own)
+    over = clips["foreground"] + behind
+    clips["blended"] = torch.where(given["blended"], seen, drawn["blended"].float() + over)
+    return clips
+
+
+def visibility(alpha: Tensor) -> Tensor:
+    """How far the background shows at each pixel and its neighbours, above 0 to 1, for alpha (B, F, 1, H, W) in
+    [-1, 1]: rims of the matte count as hidden, for there it is least sure."""
+    covered = F.max_pool2d(((alpha + 1) / 2).clamp(0, 1).flatten(0, 1), 3, 1, 1).view_as(alpha)
+    return (1 - covered).clamp(min=1e-3)
