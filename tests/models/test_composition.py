@@ -69,6 +69,17 @@ def test_a_background_that_another_frame_shows_is_copied_from_there() -> None:
     assert torch.allclose(torch.where(seen, found, 0), torch.where(seen, clips["background"], 0), atol=1e-5)
 
 
+def test_a_still_background_is_found_without_any_gate_and_a_moving_one_is_not() -> None:
+    clips = scene()
+    drawn = {name: torch.zeros_like(clip) for name, clip in clips.items()} | {"alpha": clips["alpha"]}
+    found = solve(clips, {"blended"}, drawn)["background"]
+    seen = (visibility(clips["alpha"]).amax(dim=1, keepdim=True) == 1).expand_as(found)
+    assert torch.allclose(found[seen], clips["background"][seen], atol=1e-3)
+    clips["blended"] = torch.stack([clips["blended"][:, frame].roll(2 * frame, -1) for frame in range(FRAMES)], dim=1)
+    found = solve(clips, {"blended"}, drawn)["background"]
+    assert float(found.abs().max()) < 1e-3  # as it was drawn
+
+
 def test_a_background_that_no_frame_shows_is_as_it_was_drawn() -> None:
     clips = scene(moving=False)
     drawn = {name: torch.full_like(clip, 0.25) for name, clip in clips.items()} | {"alpha": clips["alpha"]}
@@ -87,6 +98,7 @@ def test_the_foreground_is_what_the_composite_leaves() -> None:
 def test_frames_of_a_higher_score_count_more_in_the_pool() -> None:
     clips = scene(moving=False)
     clips["alpha"] = torch.full_like(clips["alpha"], -1)
+    # Frames that differ, so that the background does not count as still.
     clips["blended"] = torch.stack([torch.full((1, 3, SIZE, SIZE), value) for value in (-1.0, 0.0, 1.0)], dim=1)
     layout, copy = Layout(FRAMES), torch.zeros(1, FRAMES, COPY_PLANES, SIZE, SIZE)
     copy[:, :, ANYWHERE] = 1

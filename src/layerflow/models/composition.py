@@ -18,6 +18,8 @@ from .layout import CLIPS, Layout
 
 SHARPNESS = 4.0
 """How much more a frame counts in the pool the more the background shows in it."""
+STILLNESS = 0.003
+"""Variance between frames, in model space, at which a background counts as moving."""
 COPY_PLANES = 4
 """How much of the background to copy from this frame and from the frames' pool, each frame's score in that pool, and
 how much of the foreground to take from what the composite leaves."""
@@ -49,6 +51,8 @@ def solve_composition(
     anywhere = anywhere * visible.amax(dim=1, keepdim=True)
     own = clips["background"]
     found = own + here * (seen - own) + anywhere * (pooled - own)
+    still, sure = still_background(seen, visible)
+    found = found + sure * (still - found)
     clips["background"] = torch.where(given["blended"] & ~given["background"], found, own)
 
     behind = (0.5 - 0.5 * clips["alpha"]) * clips["background"]
@@ -58,6 +62,26 @@ def solve_composition(
     over = clips["foreground"] + behind
     clips["blended"] = torch.where(given["blended"], seen, drawn["blended"].float() + over)
     return clips
+
+
+def still_background(seen: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """What the frames that show the background agree on, and how sure that is.
+
+    Args:
+        seen: (B, F, C, H, W) blended video.
+        visible: (B, F, 1, H, W) from `visibility`.
+
+    Returns:
+        The background (B, 1, C, H, W), and (B, 1, 1, H, W) from 0, where no frame shows it or where frames around the
+        pixel differ because it moves, to 1.
+    """
+    weight = (SHARPNESS * visible.log()).softmax(dim=1)
+    still = (weight * seen).sum(dim=1, keepdim=True)
+    shown = visible.amax(dim=1, keepdim=True)
+    spread = shown * (weight * (seen - still).square()).sum(dim=1, keepdim=True).mean(dim=2, keepdim=True)
+    # A pixel that one frame alone shows cannot disagree with itself, so its neighbours are asked.
+    around = F.avg_pool2d(spread[:, 0], 15, 1, 7, count_include_pad=False)[:, None]
+    return still, shown * torch.exp(-around / STILLNESS)
 
 
 def visibility(alpha: Tensor) -> Tensor:
