@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
 from accelerate import init_empty_weights
-from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan, DiffusionPipeline
-from diffusers.models.modeling_utils import ModelMixin
-
-from .models.cogvideox import CogVideoXLayerTransformer3DModel
-from .models.compact import CompactTransformer3DModel
-from .models.sampler import LayerFlowDPMScheduler
-from .models.wan import WanLayerTransformer3DModel
+from diffusers import DiffusionPipeline
 
 BUNDLED = ("mini",)
 """Models that come with the package."""
 INDEX = "model_index.json"
-BACKBONES: dict[str, type[ModelMixin]] = {
-    "CompactTransformer3DModel": CompactTransformer3DModel,
-    "CogVideoXLayerTransformer3DModel": CogVideoXLayerTransformer3DModel,
-    "WanLayerTransformer3DModel": WanLayerTransformer3DModel,
+# Named and not imported: to import a family's classes takes a second, which the others have no use for.
+BACKBONES = {
+    "CompactTransformer3DModel": "layerflow.models.compact",
+    "CogVideoXLayerTransformer3DModel": "layerflow.models.cogvideox",
+    "WanLayerTransformer3DModel": "layerflow.models.wan",
 }
 PLAIN = {
-    "CogVideoXPipeline": CogVideoXLayerTransformer3DModel,
-    "WanPipeline": WanLayerTransformer3DModel,
+    "CogVideoXPipeline": "CogVideoXLayerTransformer3DModel",
+    "WanPipeline": "WanLayerTransformer3DModel",
 }
 """Text-to-video pipelines of diffusers, and what puts layers on them."""
-AUTOENCODERS = {"AutoencoderKLCogVideoX": AutoencoderKLCogVideoX, "AutoencoderKLWan": AutoencoderKLWan}
+AUTOENCODERS = ("AutoencoderKLCogVideoX", "AutoencoderKLWan")
 NEEDED = ("tokenizer", "text_encoder", "transformer", "scheduler")
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.md")
 """What is downloaded of a hub model: never a pickle."""
@@ -138,19 +133,21 @@ def skeleton(folder: Path) -> tuple[Any, Any | None]:
     """
     index = read_index(folder)
     with init_empty_weights():
-        transformer_class = PLAIN.get(index["_class_name"]) or BACKBONES.get(index["transformer"][1])
-        if transformer_class is None:
-            raise UnknownModelError(f"{folder}: its transformer {index['transformer'][1]} is not known here")
+        name = PLAIN.get(index["_class_name"]) or index["transformer"][1]
+        if name not in BACKBONES:
+            raise UnknownModelError(f"{folder}: its transformer {name} is not known here")
+        transformer_class = _backbone(name)
         config = _read_config(folder / "transformer")
         try:
             if index["_class_name"] in PLAIN:
                 _check_plain(folder, index)
-                transformer = transformer_class.from_config(transformer_class.config_from_plain(config))  # type: ignore[attr-defined]
+                transformer = transformer_class.from_config(transformer_class.config_from_plain(config))
             else:
                 transformer = transformer_class.from_config(config)
             vae = None
             if index.get("vae", [None])[0] is not None:
-                vae = AUTOENCODERS[index["vae"][1]].from_config(_read_config(folder / "vae"))
+                kind = AUTOENCODERS[AUTOENCODERS.index(index["vae"][1])]
+                vae = getattr(import_module("diffusers"), kind).from_config(_read_config(folder / "vae"))
         except UnknownModelError:
             raise
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -164,8 +161,11 @@ def plain_components(folder: Path, **kwargs: Any) -> dict[str, Any]:
     _check_plain(folder, index)
     parts = dict(DiffusionPipeline.from_pretrained(folder, **kwargs).components)
     parts = {name: parts[name] for name in (*NEEDED, "vae")}
-    parts["transformer"] = PLAIN[index["_class_name"]].from_plain(parts["transformer"])  # type: ignore[attr-defined]
-    if isinstance(parts["transformer"], CogVideoXLayerTransformer3DModel):
+    name = PLAIN[index["_class_name"]]
+    parts["transformer"] = _backbone(name).from_plain(parts["transformer"])
+    if name == PLAIN["CogVideoXPipeline"]:
+        from .models.sampler import LayerFlowDPMScheduler
+
         theirs = parts["scheduler"].config
         parts["scheduler"] = LayerFlowDPMScheduler(
             **{key: theirs[key] for key in ("beta_start", "beta_end", "snr_shift_scale") if key in theirs}
@@ -185,6 +185,10 @@ def fuse_content(transformer: Any, folder: Path) -> None:
             ) from error
         transformer.fuse_lora(adapter_names=["content"])
         transformer.unload_lora()
+
+
+def _backbone(name: str) -> Any:
+    return getattr(import_module(BACKBONES[name]), name)
 
 
 def _check_plain(folder: Path, index: dict[str, Any]) -> None:

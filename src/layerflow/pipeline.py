@@ -9,11 +9,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.distributed as dist
-from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan, DiffusionPipeline, SchedulerMixin
+from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.guiders import BaseGuidance, ClassifierFreeGuidance
 from diffusers.utils import BaseOutput
 from torch import Tensor
@@ -23,17 +23,22 @@ from .layered_video import LayeredVideo
 from .loading import HUB_OPTIONS, PLAIN, find_model, fuse_content, model_folder, plain_components, read_index
 from .models.backbone import prompt_prefixes
 from .models.clips import from_model_space, to_model_space
-from .models.cogvideox import CogVideoXLayerTransformer3DModel
 from .models.compact import CompactTransformer3DModel
 from .models.layout import LAYERS, TASKS, Layout
 from .models.sampler import DynamicGuidance
 from .models.sequence import SequenceCodec
 from .models.text import MAX_TOKENS, encode_prompts
-from .models.wan import WanLayerTransformer3DModel
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
+
+    from .models.cogvideox import CogVideoXLayerTransformer3DModel
+    from .models.wan import WanLayerTransformer3DModel
+
+    Backbone = CompactTransformer3DModel | CogVideoXLayerTransformer3DModel | WanLayerTransformer3DModel
 
 DEFAULT_FPS = 8.0
 Prompt = str | Sequence[str] | None
-Backbone = CompactTransformer3DModel | CogVideoXLayerTransformer3DModel | WanLayerTransformer3DModel
 
 
 @dataclass

@@ -10,10 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
+
+FAMILIES = ("AutoencoderKLWan", "AutoencoderKLCogVideoX")
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,17 @@ class ClipAutoencoder:
     Tiling, where norms see a tile of the clip, goes with it."""
 
     def __post_init__(self) -> None:
-        if self.vae is not None and not isinstance(self.vae, AutoencoderKLWan | AutoencoderKLCogVideoX):
+        # By name: to import these classes takes a second, which the mini has no use for.
+        names = [kind.__name__ for kind in type(self.vae).__mro__]
+        if self.vae is not None and not set(FAMILIES) & set(names):
             raise TypeError(
                 f"{type(self.vae).__name__} is not known; give an AutoencoderKLWan, an AutoencoderKLCogVideoX or None"
             )
+
+    @property
+    def is_wan(self) -> bool:
+        """Whether the autoencoder is Wan's."""
+        return any(kind.__name__ == FAMILIES[0] for kind in type(self.vae).__mro__)
 
     @property
     def latent_channels(self) -> int:
@@ -46,14 +58,14 @@ class ClipAutoencoder:
         if self.vae is None:
             return 3
         config = self.vae.config
-        return config.z_dim if isinstance(self.vae, AutoencoderKLWan) else config.latent_channels
+        return config.z_dim if self.is_wan else config.latent_channels
 
     @property
     def spatial_compression(self) -> int:
         """Pixels to a latent along height and width, which must divide by it."""
         if self.vae is None:
             return 1
-        if isinstance(self.vae, AutoencoderKLWan):
+        if self.is_wan:
             return self.vae.config.scale_factor_spatial
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
@@ -62,7 +74,7 @@ class ClipAutoencoder:
         """Frames to a latent frame; a lone first frame has one of its own."""
         if self.vae is None:
             return 1
-        if isinstance(self.vae, AutoencoderKLWan):
+        if self.is_wan:
             return self.vae.config.scale_factor_temporal
         return int(self.vae.config.temporal_compression_ratio)
 
@@ -83,7 +95,7 @@ class ClipAutoencoder:
 
     def pixel_frames(self, latent_frames: int) -> int:
         """Frames that latent frames decode to."""
-        lone_first = isinstance(self.vae, AutoencoderKLWan) or latent_frames % 2 == 1
+        lone_first = self.is_wan or latent_frames % 2 == 1
         return latent_frames * self.temporal_compression - (self.temporal_compression - 1) * lone_first
 
     def latent_size(self, height: int, width: int) -> tuple[int, int]:
@@ -140,7 +152,7 @@ class ClipAutoencoder:
         """Mean and standard deviation of the autoencoder's latents, (C, 1, 1) for Wan, one number for CogVideoX."""
         assert self.vae is not None
         config = self.vae.config
-        if isinstance(self.vae, AutoencoderKLWan):
+        if self.is_wan:
             mean, std = (torch.tensor(values, device=device) for values in (config.latents_mean, config.latents_std))
             return mean[:, None, None], std[:, None, None]
         return torch.zeros((), device=device), torch.tensor(1 / config.scaling_factor, device=device)
@@ -149,7 +161,7 @@ class ClipAutoencoder:
         ratio = self.temporal_compression
         if frames < 1 or self.vae is None:
             return frames >= 1
-        if isinstance(self.vae, AutoencoderKLWan):
+        if self.is_wan:
             return frames % ratio == 1
         # An odd number of frames has a lone first one, at every halving; so only these come back as many.
         return frames % (2 * ratio) in (0, 1)
@@ -158,12 +170,12 @@ class ClipAutoencoder:
         ratio = self.temporal_compression
         if self.vae is None:
             return "1 or more"
-        return f"{ratio}n + 1" if isinstance(self.vae, AutoencoderKLWan) else f"{2 * ratio}n or {2 * ratio}n + 1"
+        return f"{ratio}n + 1" if self.is_wan else f"{2 * ratio}n or {2 * ratio}n + 1"
 
     @contextmanager
     def _whole_clips(self) -> Iterator[None]:
         """Within, CogVideoX's autoencoder does not cut clips in time, unless it was asked to."""
-        if not isinstance(self.vae, AutoencoderKLCogVideoX) or self.frame_groups or self.vae.use_tiling:
+        if self.vae is None or self.is_wan or self.frame_groups or self.vae.use_tiling:
             yield
             return
         groups = self.vae.num_sample_frames_batch_size, self.vae.num_latent_frames_batch_size
