@@ -185,7 +185,7 @@ def test_a_job_done_by_a_worker_that_died_is_left_as_it_is(
     options = ModelOptions(str(tiny_model), "cpu")
     [job] = read_jobs(write_jobs(*jobs_named("a")), tmp_path / "out", options)
     sha256 = batch.models.model_hash(tiny_model)
-    model = generation.load_model(options, tiny_model, sha256, "cpu")
+    model = generation.load_model(options, tiny_model, batch.models.model_facts(tiny_model), sha256, "cpu")
     assert batch.attempt(job, model).error == ""
     assert manifests(tmp_path / "out") == before
     assert made == ["a"]

@@ -10,6 +10,8 @@ from typing import Any
 from accelerate import init_empty_weights
 from diffusers import DiffusionPipeline
 
+from .models.autoencoder import FAMILIES as AUTOENCODERS
+
 BUNDLED = ("mini",)
 """Models that come with the package."""
 INDEX = "model_index.json"
@@ -24,7 +26,6 @@ PLAIN = {
     "WanPipeline": "WanLayerTransformer3DModel",
 }
 """Text-to-video pipelines of diffusers, and what puts layers on them."""
-AUTOENCODERS = ("AutoencoderKLCogVideoX", "AutoencoderKLWan")
 NEEDED = ("tokenizer", "text_encoder", "transformer", "scheduler")
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.md")
 """What is downloaded of a hub model: never a pickle."""
@@ -86,7 +87,7 @@ def model_folder(name: str | Path, weights: bool = True, **hub: Any) -> Path:
     try:
         folder = Path(snapshot_download(found, allow_patterns=["*.json"], **hub))
         if (folder / INDEX).is_file():
-            _check_plain(folder, read_index(folder))
+            read_index(folder)
             if weights:
                 folder = Path(snapshot_download(found, allow_patterns=list(HUB_FILES), **hub))
     except GatedRepoError as error:
@@ -101,7 +102,7 @@ def model_folder(name: str | Path, weights: bool = True, **hub: Any) -> Path:
             "with a connection, or name a folder"
         ) from error
     except broken as error:
-        raise UnknownModelError(f"model {name} could not be had from the hub: {_first_line(error)}") from error
+        raise UnknownModelError(f"model {name} could not be had from the hub: {first_line(error)}") from error
     if not (folder / INDEX).is_file():
         raise UnknownModelError(f"{name} on the hub is not a model in diffusers layout: it has no {INDEX}")
     return folder
@@ -113,10 +114,15 @@ def read_index(folder: Path) -> dict[str, Any]:
         index = json.loads((folder / INDEX).read_text("utf-8"))
         kind = index["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UnknownModelError(f"{folder / INDEX} is damaged ({_first_line(error)}); get the model again") from error
+        raise UnknownModelError(f"{folder / INDEX} is damaged ({first_line(error)}); get the model again") from error
     if kind != "LayerFlowPipeline" and kind not in PLAIN:
         known = ", ".join(sorted(PLAIN))
         raise UnknownModelError(f"{folder} is a {kind}; layers go on text-to-video models: {known}")
+    if index.get("transformer_2", [None])[0] is not None:
+        raise UnknownModelError(
+            f"{folder} has two transformers, one for high and one for low noise (Wan 2.2 A14B does); layers go on "
+            "models with one, such as Wan 2.1 or Wan 2.2 TI2V-5B"
+        )
     missing = [part for part in NEEDED if part not in index or index[part] == [None, None]]
     if missing:
         raise UnknownModelError(
@@ -140,25 +146,25 @@ def skeleton(folder: Path) -> tuple[Any, Any | None]:
         config = _read_config(folder / "transformer")
         try:
             if index["_class_name"] in PLAIN:
-                _check_plain(folder, index)
                 transformer = transformer_class.from_config(transformer_class.config_from_plain(config))
             else:
                 transformer = transformer_class.from_config(config)
             vae = None
             if index.get("vae", [None])[0] is not None:
-                kind = AUTOENCODERS[AUTOENCODERS.index(index["vae"][1])]
+                kind = index["vae"][1]
+                if kind not in AUTOENCODERS:
+                    raise UnknownModelError(f"{folder}: its autoencoder {kind} is not known here")
                 vae = getattr(import_module("diffusers"), kind).from_config(_read_config(folder / "vae"))
         except UnknownModelError:
             raise
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise UnknownModelError(f"{folder} is no model of layerflow: {_first_line(error)}") from error
+            raise UnknownModelError(f"{folder} is no model of layerflow: {first_line(error)}") from error
     return transformer, vae
 
 
 def plain_components(folder: Path, **kwargs: Any) -> dict[str, Any]:
     """The parts of a plain text-to-video model, with fresh layer embeddings on its transformer."""
     index = read_index(folder)
-    _check_plain(folder, index)
     parts = dict(DiffusionPipeline.from_pretrained(folder, **kwargs).components)
     parts = {name: parts[name] for name in (*NEEDED, "vae")}
     name = PLAIN[index["_class_name"]]
@@ -181,7 +187,7 @@ def fuse_content(transformer: Any, folder: Path) -> None:
             transformer.load_lora_adapter(content, adapter_name="content", use_safetensors=True)
         except (RuntimeError, ValueError, KeyError, OSError) as error:  # of another width, for other layers, damaged
             raise UnknownModelError(
-                f"{content} is no adapter of this transformer; convert or train it again ({_first_line(error)})"
+                f"{content} is no adapter of this transformer; convert or train it again ({first_line(error)})"
             ) from error
         transformer.fuse_lora(adapter_names=["content"])
         transformer.unload_lora()
@@ -191,27 +197,16 @@ def _backbone(name: str) -> Any:
     return getattr(import_module(BACKBONES[name]), name)
 
 
-def _check_plain(folder: Path, index: dict[str, Any]) -> None:
-    if index.get("transformer_2", [None])[0] is not None:
-        raise UnknownModelError(
-            f"{folder} has two transformers, one for high and one for low noise (Wan 2.2 A14B does); layers go on "
-            "models with one, such as Wan 2.1 or Wan 2.2 TI2V-5B"
-        )
-
-
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     try:
         return dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError) as error:
         raise UnknownModelError(
-            f"{path}: it is missing or damaged ({_first_line(error)}), so {folder.parent} is no model of layerflow"
+            f"{path}: it is missing or damaged ({first_line(error)}), so {folder.parent} is no model of layerflow"
         ) from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, else its type's name."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-__all__ = ["BUNDLED", "UnknownModelError", "find_model", "model_folder", "plain_components", "skeleton"]
-

@@ -392,13 +392,13 @@ class LayerFlowPipeline(DiffusionPipeline):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Clean latents (B, N, C, h, w), zero where generated; which clips (K,) and latent frames (B, N, 1, 1, 1) are
         given."""
-        config, pixels = self.transformer.config, self.codec.autoencoder.spatial_compression
+        config, codec = self.transformer.config, self.codec
         names = [name for name in (videos[0].clips() if videos else ()) if name in layout.clips]
         spaces = [to_model_space(video.clips()) for video in videos]
         spaces = spaces * batch if len(spaces) == 1 else spaces
         clips = {name: torch.stack([space[name] for space in spaces]).to(device) for name in names}
-        size = batch, config.in_channels, height // pixels, width // pixels
-        sequence = self.codec.encode(clips, layout, size).to(device)
+        size = batch, config.in_channels, *codec.autoencoder.latent_size(height, width)
+        sequence = codec.encode(clips, layout, size).to(device)
         given = layout.given_mask(names, device)
         frames = layout.per_frame(given.expand(batch, -1))
         if names and config.get("given_frames") is not None:  # one official model is given the end of a clip only

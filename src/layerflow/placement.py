@@ -13,12 +13,13 @@ import torch
 import torch.distributed as dist
 from diffusers import ContextParallelConfig, FirstBlockCacheConfig
 
+from .loading import first_line
 from .models.backbone import prompt_prefixes
 from .pipeline import LayerFlowPipeline
 from .plan import MEMORY, Plan
 
 SPEED = {
-    "compile": "the transformer's repeated blocks are compiled; the first step takes a minute or more",
+    "compile": "the transformer's repeated blocks are compiled; the first step takes long",
     "cache": "steps that change little in the first block reuse the others' result (first block cache)",
     "int8": "weights of linear layers in 8-bit integers (wants torchao)",
     "fp8": "linear layers in 8-bit floating point (wants torchao and a card that has it)",
@@ -92,7 +93,7 @@ def place(pipeline: LayerFlowPipeline, device: str, memory: str = "full", speed:
             try:
                 transformer.set_attention_backend(name.removeprefix("attention="))
             except (ValueError, RuntimeError, ImportError) as error:
-                raise PlacementError(f"--speed {name}: {_first_line(error)}") from error
+                raise PlacementError(f"--speed {name}: {first_line(error)}") from error
         elif name == "cache":
             transformer.enable_cache(FirstBlockCacheConfig(threshold=CACHE_THRESHOLD))
         elif name == "compile":
@@ -125,7 +126,7 @@ def parallelise(pipeline: LayerFlowPipeline, split_guidance: bool = True) -> Non
         try:
             transformer.enable_parallelism(config=config)
         except ValueError as error:  # an attention backend that cannot
-            raise PlacementError(f"{size} processes: {_first_line(error)}") from error
+            raise PlacementError(f"{size} processes: {first_line(error)}") from error
     if split:
         pipeline.guidance_group = mesh["guidance"].get_group()
 
@@ -151,7 +152,3 @@ def _quantize(transformer: Any, name: str) -> None:
     if name == "fp8" and (not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9)):
         raise PlacementError("--speed fp8 wants a card that computes in it (Ada, Hopper or later); choose int8")
     quantize_(transformer, Int8WeightOnlyConfig() if name == "int8" else Float8DynamicActivationFloat8WeightConfig())
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

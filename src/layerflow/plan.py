@@ -6,7 +6,6 @@ which cost neither memory nor time; what they would allocate and compute is coun
 
 from __future__ import annotations
 
-import json
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from .loading import skeleton
+from .loading import read_index, skeleton
 from .models.backbone import prompt_prefixes
 from .models.layout import Layout
 from .models.sequence import SequenceCodec
@@ -54,8 +53,8 @@ class Plan:
     height: int
     width: int
     steps: int
-    conditions: int
-    """Predictions of a step: 2 with guidance, else 1."""
+    calls: int
+    """Calls of the transformer in a step: one for each prediction that guidance wants, unless they are batched."""
     layout: Layout
     video_tokens: int
     text_tokens: int
@@ -67,7 +66,7 @@ class Plan:
     @property
     def step_flops(self) -> int:
         """Floating-point operations of a denoising step."""
-        return self.parts["transformer"].flops * (1 if self._batched else self.conditions)
+        return self.parts["transformer"].flops * self.calls
 
     @property
     def flops(self) -> int:
@@ -93,8 +92,6 @@ class Plan:
     def seconds(self, tflops: float) -> float:
         """Seconds of a run at a rate in TFLOP/s."""
         return self.flops / (tflops * 1e12)
-
-    _batched: bool = False
 
 
 class LiveBytes(TorchDispatchMode):
@@ -194,8 +191,7 @@ def plan_run(
     trained = codec.trained_size
     frames, height, width = frames or trained[0], height or trained[1], width or trained[2]
     layout = codec.check(frames, height, width)
-    config, pixels = transformer.config, codec.autoencoder.spatial_compression
-    latent = height // pixels, width // pixels
+    config, latent = transformer.config, codec.autoencoder.latent_size(height, width)
     conditions = 2 if guided else 1
     batched = conventions.batched_guidance
     encoder, text_dim = _text_encoder(folder, dtype)
@@ -230,9 +226,9 @@ def plan_run(
             vae.enable_tiling()
             tiled = cost_of(vae, decode).activations
     return Plan(
-        frames, height, width, steps or conventions.steps, conditions, layout,
+        frames, height, width, steps or conventions.steps, 1 if batched else conditions, layout,
         video_tokens=layout.length // (config.get("patch_size_t") or 1) * (latent[0] // patch) * (latent[1] // patch),
-        text_tokens=prompts * words, parts=parts, tiled_activations=tiled, _batched=batched,
+        text_tokens=prompts * words, parts=parts, tiled_activations=tiled,
     )  # fmt: skip
 
 
@@ -246,8 +242,7 @@ def _text_encoder(folder: Path, dtype: torch.dtype) -> tuple[nn.Module, int]:
     """The text encoder without weights, and the width of its states."""
     from .models.text import LayerTextEncoder, LayerTextEncoderConfig
 
-    index = json.loads((folder / "model_index.json").read_text("utf-8"))
-    _library, name = index["text_encoder"]
+    _library, name = read_index(folder)["text_encoder"]
     with init_empty_weights(include_buffers=True):
         if name == LayerTextEncoder.__name__:
             own = LayerTextEncoderConfig.from_pretrained(folder / "text_encoder")

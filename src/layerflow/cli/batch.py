@@ -59,7 +59,7 @@ def run_batch(file: Path, output: Path, options: ModelOptions, ray: str | None, 
     check_folders(jobs)
     device = models.pick_device(options.device) if ray is None else options.device
     folder = models.model_folder(options.model)
-    models.model_facts(folder)
+    facts = models.model_facts(folder)
 
     # 2. What is left to do
     sha256 = models.model_hash(folder)
@@ -74,7 +74,7 @@ def run_batch(file: Path, output: Path, options: ModelOptions, ray: str | None, 
     try:
         with progress_bar() as bar:
             row = bar.add_task("jobs", total=len(waiting), note="")
-            for outcome in _outcomes(waiting, options, device, folder, sha256, ray, workers, bar):
+            for outcome in _outcomes(waiting, options, device, folder, facts, sha256, ray, workers, bar):
                 if outcome.error:
                     failed.append(outcome)
                     write_failures(failed, output)
@@ -95,26 +95,27 @@ def run_batch(file: Path, output: Path, options: ModelOptions, ray: str | None, 
 
 
 def _outcomes(
-    jobs: list[Job], options: ModelOptions, device: str, folder: Path, sha256: str,
+    jobs: list[Job], options: ModelOptions, device: str, folder: Path, facts: models.ModelFacts, sha256: str,
     ray: str | None, workers: int | None, bar: Progress,
 ) -> Iterable[Outcome]:  # fmt: skip
     if not jobs:
         return []
     if ray is None:
-        return run_here(jobs, options, device, folder, sha256, bar)
+        return run_here(jobs, options, device, folder, facts, sha256, bar)
     from .ray_batch import run_on_ray
 
     return run_on_ray(jobs, options, sha256, ray, workers)
 
 
 def run_here(
-    jobs: list[Job], options: ModelOptions, device: str, folder: Path, sha256: str, bar: Progress
+    jobs: list[Job], options: ModelOptions, device: str, folder: Path, facts: models.ModelFacts, sha256: str,
+    bar: Progress,
 ) -> Iterator[Outcome]:
     """Run jobs one after another in this process."""
     row = bar.add_task(f"loading {options.model}", total=None, note="")
-    model = load_model(options, folder, sha256, device)
+    model = load_model(options, folder, facts, sha256, device)
     for job in jobs:
-        total = job.request.options.steps or model.pipeline.transformer.conventions.steps
+        total = job.request.options.steps or facts.conventions.steps
         bar.reset(row, description=job.id, total=total)
         yield attempt(job, model, lambda done: bar.update(row, completed=done))
     bar.remove_task(row)
@@ -141,7 +142,7 @@ def run_job(job: Job, model: LoadedModel, step_done: Callable[[int], None]) -> N
         return
     with workplace(job) as place:
         sha256 = fingerprint(request, model.sha256)
-        plan = make_plan(request, models.model_facts(model.folder))
+        plan = make_plan(request, model.facts)
         video, seconds = denoise(model, request, plan, step_done)
         record = {"id": job.id, "sha256": sha256}
         metadata = describe(model, request, plan, seconds) | {"job": record}

@@ -72,7 +72,7 @@ class LoadedModel:
     """A model on its device."""
 
     name: str
-    folder: Path
+    facts: models.ModelFacts
     sha256: str
     device: str
     dtype: str
@@ -98,7 +98,8 @@ def run_model(
     folder = models.model_folder(options.model)
 
     # 2. Given clips, at the model's size and frame count
-    plan = make_plan(request, models.model_facts(folder))
+    facts = models.model_facts(folder)
+    plan = make_plan(request, facts)
 
     # 3. Generate
     with join_processes(device) as (device, reports):
@@ -109,7 +110,7 @@ def run_model(
             say(f'--blended was not given; written from the other two: "{request.prompts()["blended"]}"')
         with console.status(f"loading {options.model}"):
             size = plan.frames, plan.height, plan.width
-            model = load_model(options, folder, models.model_hash(folder), device, size)
+            model = load_model(options, folder, facts, models.model_hash(folder), device, size)
             if dist.is_initialized():
                 parallelise(model.pipeline)
         with progress_bar() as bar:
@@ -162,6 +163,7 @@ def make_plan(request: Request, facts: models.ModelFacts) -> Plan:
 def load_model(
     options: RunOptions | ModelOptions,
     folder: Path,
+    facts: models.ModelFacts,
     sha256: str,
     device: str,
     size: tuple[int, int, int] | None = None,
@@ -172,12 +174,11 @@ def load_model(
     """
     started = time.perf_counter()
     models.quiet_libraries()
-    facts = models.model_facts(folder)
     dtype = models.pick_dtype(options.dtype, device, facts)
     memory = models.pick_memory(options.memory, device, dtype, folder, size or facts.codec.trained_size)
     pipeline = models.load_pipeline(folder, device, dtype, memory, options.speed)
     seconds = time.perf_counter() - started
-    return LoadedModel(options.model, folder, sha256, device, dtype, memory, pipeline, seconds)
+    return LoadedModel(options.model, facts, sha256, device, dtype, memory, pipeline, seconds)
 
 
 def prepare(

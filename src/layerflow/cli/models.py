@@ -120,8 +120,7 @@ def load_pipeline(
     try:
         pipeline = LayerFlowPipeline.from_pretrained(folder, dtype=getattr(torch, dtype))
     except (OSError, KeyError, AttributeError) as error:
-        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"model {folder} cannot be loaded: {why}") from error
+        raise UserError(f"model {folder} cannot be loaded: {loading.first_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
     place(pipeline, device, memory, speed)
     return pipeline

@@ -83,7 +83,7 @@ class Worker:
         if models.model_hash(folder) != sha256:
             raise UserError(f"model {options.model} on this worker is another than where the batch was started")
         self.jobs = jobs
-        self.model = load_model(options, folder, sha256, device)
+        self.model = load_model(options, folder, models.model_facts(folder), sha256, device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Errors of the jobs, empty where there is none."""

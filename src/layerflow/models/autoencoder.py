@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from .layout import nearest_size
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
 
@@ -106,7 +108,7 @@ class ClipAutoencoder:
         """
         factor = self.spatial_compression
         if height % factor or width % factor:
-            nearest = "x".join(str(max(round(side / factor), 1) * factor) for side in (width, height))
+            nearest = nearest_size((height, width), (factor, factor))
             raise ValueError(
                 f"{width}x{height} pixels do not fit this model: width and height must divide by {factor}; "
                 f"the nearest is {nearest}"

@@ -37,7 +37,7 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_regi
 from torch import Tensor, nn
 
 from .backbone import Conventions
-from .layout import CLIPS, Layout
+from .layout import CLIPS, Layout, nearest_size
 
 TRAIN_TIMESTEPS = 1000
 """CogVideoX counts noise levels from 0 to this."""
@@ -524,7 +524,7 @@ class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin
         height, width = latents.shape[-2:]
         p = self.config.patch_size
         if height % p or width % p:
-            nearest = "x".join(str(max(round(side / p), 1) * p) for side in (width, height))
+            nearest = nearest_size((height, width), (p, p))
             raise ValueError(f"latents of {width}x{height} do not divide into patches of {p}; the nearest is {nearest}")
         p_t = self.config.patch_size_t or 1
         if layout.frames % p_t or layout.lead % p_t:

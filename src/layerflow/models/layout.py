@@ -5,7 +5,7 @@ Letters in shape comments: B batch, K clips, F frames of one clip, C channels, H
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,12 @@ TASKS: dict[str, frozenset[str]] = {
     "add-foreground": frozenset({"background"}),
 }
 """Given clips of each named task; any other proper subset of the clips works too."""
+
+
+def nearest_size(sides: Sequence[int], steps: Sequence[int]) -> str:
+    """The nearest WIDTHxHEIGHT whose sides divide by `steps`, for sides and steps (height, width)."""
+    height, width = (max(round(side / step), 1) * step for side, step in zip(sides, steps, strict=True))
+    return f"{width}x{height}"
 
 
 @dataclass(frozen=True)

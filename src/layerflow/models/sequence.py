@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .autoencoder import ClipAutoencoder
-from .layout import Layout
+from .layout import Layout, nearest_size
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class SequenceCodec:
                 f"{trained_width}x{trained_height}, and it takes no other size"
             )
         if height % multiple or width % multiple:
-            nearest = "x".join(str(max(round(side / multiple), 1) * multiple) for side in (width, height))
+            nearest = nearest_size((height, width), (multiple, multiple))
             raise ValueError(
                 f"{width}x{height} pixels do not fit this model: width and height must divide by {multiple}; "
                 f"the nearest is {nearest}"

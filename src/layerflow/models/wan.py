@@ -27,7 +27,7 @@ from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, Wan
 from torch import Tensor, nn
 
 from .backbone import Conventions
-from .layout import CLIPS, LAYERS, Layout
+from .layout import CLIPS, LAYERS, Layout, nearest_size
 
 __all__ = ["ModelMixin", "WanLayerTransformer3DModel"]  # diffusers looks here for the base of what it loads from here
 
@@ -285,8 +285,7 @@ class WanLayerTransformer3DModel(WanTransformer3DModel):
             raise ValueError(f"the sequence has {latents.shape[1]} latent frames, the layout {layout.length}")
         sides, patch = latents.shape[-2:], self.config.patch_size[1:]
         if any(side % step for side, step in zip(sides, patch, strict=True)):
-            nearest = [max(round(side / step), 1) * step for side, step in zip(sides, patch, strict=True)]
             raise ValueError(
                 f"latents of {sides[1]}x{sides[0]} do not divide into patches of {patch[1]}x{patch[0]}; "
-                f"the nearest is {nearest[1]}x{nearest[0]}"
+                f"the nearest is {nearest_size(sides, patch)}"
             )
