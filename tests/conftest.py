@@ -50,6 +50,7 @@ def build_tiny_pipeline() -> LayerFlowPipeline:
         )  # fmt: skip
         transformer = CompactTransformer3DModel(
             widths=(8, 8, 8), blocks_up=(1, 1, 1), dim=16, num_layers=1, num_heads=2, cond_dim=16, sketch_width=16,
+            fill_width=8,
             text_dim=24, sample_size=16, sample_frames=2,
         )  # fmt: skip
         for (

@@ -23,8 +23,8 @@ from layerflow.media import FORMATS, load_layers, read_video, write_video
 from layerflow.models.compact import CompactTransformer3DModel
 
 COMMANDS = (
-    "generate", "decompose", "add-background", "add-foreground", "complete", "batch", "compose", "convert", "train",
-    "eval", "info",
+    "generate", "decompose", "add-background", "add-foreground", "complete", "batch", "compose", "export", "convert",
+    "train", "eval", "info",
 )  # fmt: skip
 DEFAULTS = CompactTransformer3DModel.conventions
 PROMPTS = ("--foreground", "a red ball", "--background", "green hills")
@@ -160,6 +160,7 @@ def test_generate_writes_every_layer_and_says_how(
     assert made_of["prompts"]["blended"] == "a red ball, in front of green hills"
     assert made_of["blended_prompt"] == "written from the other two"
     assert (made_of["seed"], made_of["steps"], made_of["guidance"]) == (0, 2, DEFAULTS.guidance)
+    assert (made_of["noise_scale"], made_of["upscale"]) == (DEFAULTS.noise_scale, 1)
     assert re.fullmatch("[0-9a-f]{64}", made_of["model_sha256"])
     assert set(made_of["versions"]) == {"python", "layerflow", *LIBRARIES}
     assert set(made_of["timings"]) == {"load_seconds", "denoise_seconds"}

@@ -7,6 +7,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from .collector import paused_collection
+
 if TYPE_CHECKING:
     from .layered_video import LayeredVideo
     from .pipeline import LayerFlowPipeline
@@ -24,7 +26,8 @@ _HOMES = {"LayerFlowPipeline": ".pipeline", "LayeredVideo": ".layered_video"}
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_HOMES[name], __name__), name)
+    with paused_collection():
+        value = getattr(import_module(_HOMES[name], __name__), name)
     globals()[name] = value
     return value
 

@@ -197,6 +197,16 @@ class LayeredVideo:
             resized["foreground"] = torch.where(weight > 1e-6, seen, resized["foreground"]).clamp(0, 1)
         return self.replace(**{name: clip.float() for name, clip in resized.items()})
 
+    def fit(self, height: int, width: int) -> LayeredVideo:
+        """Every clip at another size and aspect: the largest window of that aspect around the centre, resized."""
+        down, across = self.window(height, width)
+        return self.crop((self.height - down) // 2, (self.width - across) // 2, down, across).resize(height, width)
+
+    def window(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the largest window with the aspect of `height` to `width`."""
+        across = min(self.width, round(self.height * width / height))
+        return max(1, min(self.height, round(self.width * height / width))), max(1, across)
+
     def crop(self, top: int, left: int, height: int, width: int) -> LayeredVideo:
         """The window of `height` x `width` pixels whose upper left corner is (`top`, `left`)."""
         inside = top >= 0 and left >= 0 and top + height <= self.height and left + width <= self.width
@@ -288,12 +298,12 @@ def extend_colour(colour: Tensor, alpha: Tensor, threshold: float = 0.05) -> Ten
         raise ValueError(f"threshold is {threshold}: it must lie above 0 and not above 1, such as 0.05.")
     known = alpha >= threshold
     weight = torch.where(known, alpha, torch.zeros_like(alpha))
-    filled = _pull_push(colour * weight, weight).clamp(0, 1)
+    filled = pull_push(colour * weight, weight).clamp(0, 1)
     anything = known.flatten(1).any(dim=1).view(-1, 1, 1, 1)
     return torch.where(known | ~anything, colour, filled)
 
 
-def _pull_push(weighted: Tensor, weight: Tensor) -> Tensor:
+def pull_push(weighted: Tensor, weight: Tensor) -> Tensor:
     """Weighted average of each pixel, from coarser levels where its own weight is short of 1."""
     own = weighted / weight.clamp_min(1e-12)
     height, width = weight.shape[-2:]
@@ -301,7 +311,7 @@ def _pull_push(weighted: Tensor, weight: Tensor) -> Tensor:
         return own
     padding = (0, width % 2, 0, height % 2)
     coarse_weight = F.avg_pool2d(F.pad(weight, padding), 2)
-    coarse = _pull_push(F.avg_pool2d(F.pad(weighted, padding), 2), coarse_weight)
+    coarse = pull_push(F.avg_pool2d(F.pad(weighted, padding), 2), coarse_weight)
     above = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
     return torch.lerp(above[..., :height, :width], own, weight.clamp(0, 1))
 

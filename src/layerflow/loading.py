@@ -162,6 +162,18 @@ def skeleton(folder: Path) -> tuple[Any, Any | None]:
     return transformer, vae
 
 
+def upscale_factors(folder: Path) -> list[int]:
+    """How many times as large a model's upscaler can make clips; 1 alone without one."""
+    if read_index(folder).get("upscaler", [None])[0] is None:
+        return [1]
+    from .models.upscaler import factors_up_to
+
+    try:
+        return factors_up_to(int(_read_config(folder / "upscaler")["factor"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UnknownModelError(f"{folder / 'upscaler'} is no upscaler: {first_line(error)}") from error
+
+
 def plain_components(folder: Path, **kwargs: Any) -> dict[str, Any]:
     """The parts of a plain text-to-video model, with fresh layer embeddings on its transformer."""
     index = read_index(folder)

@@ -17,8 +17,10 @@ from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.guiders import BaseGuidance, ClassifierFreeGuidance
 from diffusers.utils import BaseOutput
 from torch import Tensor
+from torch.nn.functional import avg_pool3d
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .collector import paused_collection
 from .layered_video import LayeredVideo
 from .loading import HUB_OPTIONS, PLAIN, find_model, fuse_content, model_folder, plain_components, read_index
 from .models.backbone import prompt_prefixes
@@ -28,6 +30,7 @@ from .models.layout import LAYERS, TASKS, Layout
 from .models.sampler import DynamicGuidance
 from .models.sequence import SequenceCodec
 from .models.text import MAX_TOKENS, encode_prompts
+from .models.upscaler import LayeredUpscaler
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
@@ -84,15 +87,16 @@ def check_task(config: Mapping[str, Any], given: frozenset[str]) -> None:
 class LayerFlowPipeline(DiffusionPipeline):
     """Generates every layer that is not given, together, with one transformer (LayerFlow, arXiv 2506.04228)."""
 
-    model_cpu_offload_seq = "text_encoder->transformer->vae"
+    model_cpu_offload_seq = "text_encoder->transformer->vae->upscaler"
     _callback_tensor_inputs = ("latents", "clean")
-    _optional_components: ClassVar = ["vae"]
+    _optional_components: ClassVar = ["vae", "upscaler"]
 
     tokenizer: PreTrainedTokenizerBase
     text_encoder: PreTrainedModel
     transformer: Backbone
     scheduler: SchedulerMixin
     vae: AutoencoderKLCogVideoX | AutoencoderKLWan | None
+    upscaler: LayeredUpscaler | None
 
     def __init__(
         self,
@@ -101,11 +105,13 @@ class LayerFlowPipeline(DiffusionPipeline):
         transformer: Backbone,
         scheduler: SchedulerMixin,
         vae: AutoencoderKLCogVideoX | AutoencoderKLWan | None = None,
+        upscaler: LayeredUpscaler | None = None,
     ) -> None:
         super().__init__()
         self.register_modules(
-            tokenizer=tokenizer, text_encoder=text_encoder, transformer=transformer, scheduler=scheduler, vae=vae
-        )
+            tokenizer=tokenizer, text_encoder=text_encoder, transformer=transformer, scheduler=scheduler, vae=vae,
+            upscaler=upscaler,
+        )  # fmt: skip
         self._interrupt = False
         self.guidance_group: dist.ProcessGroup | None = None
         """Two processes, of which each makes one of a guided step's predictions; see `placement.parallelise`."""
@@ -131,10 +137,13 @@ class LayerFlowPipeline(DiffusionPipeline):
         folder = model_folder(pretrained_model_name_or_path, **hub)
         if read_index(folder)["_class_name"] in PLAIN:
             return cls(**plain_components(folder, **kwargs))
-        pipeline = super().from_pretrained(folder, **kwargs)
+        with paused_collection():
+            pipeline = super().from_pretrained(folder, **kwargs)
         fuse_content(pipeline.transformer, folder)
         if isinstance(pipeline.transformer, CompactTransformer3DModel):
             pipeline.transformer.to(memory_format=torch.channels_last)
+        if pipeline.upscaler is not None:
+            pipeline.upscaler.to(memory_format=torch.channels_last)
         return pipeline
 
     @staticmethod
@@ -185,9 +194,11 @@ class LayerFlowPipeline(DiffusionPipeline):
         num_frames: int | None = None,
         height: int | None = None,
         width: int | None = None,
+        upscale: int = 1,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         guider: BaseGuidance | None = None,
+        noise_scale: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         fps: float | None = None,
         output_type: str = "video",
@@ -201,11 +212,16 @@ class LayerFlowPipeline(DiffusionPipeline):
                 `blended` is written from the other two.
             given: clips to keep, for one sample or one per sample; they come back bit for bit.
             negative_prompt: what guidance leads away from, for all layers.
-            num_frames, height, width: of the clips, in pixels; those of `given`, else those the model was trained at.
+            num_frames, height, width: of the result, in pixels; those of `given`, else those the model was trained at,
+                `upscale` times as high and wide.
+            upscale: how many times as high and wide as the transformer draws them clips become. Given ones are shown
+                to it made smaller.
             num_inference_steps: denoising steps; the model's default if None.
             guidance_scale: strength of classifier-free guidance; 1 turns it off and halves the time. The model's
                 default for the task if None.
             guider: a diffusers guider with conditional and unconditional prediction, instead of `guidance_scale`.
+            noise_scale: standard deviation of the noise to start from. Under 1, with which models are trained, shapes
+                get smoother and steadier, and seeds less different. The model's default if None.
             generator: source of all randomness.
             fps: frame rate noted in the result.
             output_type: "video", "pt" or "latent"; see LayerFlowPipelineOutput.
@@ -221,7 +237,7 @@ class LayerFlowPipeline(DiffusionPipeline):
         steps = conventions.steps if num_inference_steps is None else num_inference_steps
         videos = [given] if isinstance(given, LayeredVideo) else list(given) if given is not None else []
         prompts = self.check_inputs(foreground, background, blended, videos, steps, output_type)
-        layout, height, width = self.check_size(videos, num_frames, height, width)
+        layout, height, width = self.check_size(videos, num_frames, height, width, upscale)
         fps = fps or (videos[0].fps if videos else DEFAULT_FPS)
         device, batch = self._execution_device, len(prompts)
         if guidance_scale is None:
@@ -235,8 +251,10 @@ class LayerFlowPipeline(DiffusionPipeline):
             text, nothing = self.prepare_text(prompts, negative_prompt, device)
 
             # 3. Latents: noise where clips are generated, the clean clip where it is given
-            sequence, given_mask, clean_frames = self.prepare_given(videos, layout, batch, height, width, device)
-            latents = torch.where(clean_frames, sequence, layout.noise(sequence, generator))
+            size = batch, height, width
+            sequence, given_mask, clean_frames = self.prepare_given(videos, layout, size, device, upscale)
+            scale = conventions.noise_scale if noise_scale is None else noise_scale
+            latents = torch.where(clean_frames, sequence, scale * layout.noise(sequence, generator))
 
             # 4. Denoise what is generated, leave what is given
             self.scheduler.set_timesteps(steps, device=device)
@@ -257,7 +275,7 @@ class LayerFlowPipeline(DiffusionPipeline):
                     latents = callback_on_step_end(self, step, timestep, tensors).get("latents", latents)
 
             # 5. Unpack
-            result = self._output(latents, layout, videos, fps, output_type)
+            result = self._output(latents, layout, videos, fps, output_type, upscale)
         finally:  # caches are emptied and offloaded parts put back, also after an error
             self.maybe_free_model_hooks()
         return LayerFlowPipelineOutput(videos=result) if return_dict else (result,)
@@ -372,11 +390,20 @@ class LayerFlowPipeline(DiffusionPipeline):
         return [[columns[name][i] for name in LAYERS] for i in range(batch)]
 
     def check_size(
-        self, videos: list[LayeredVideo], frames: int | None, height: int | None, width: int | None
+        self,
+        videos: list[LayeredVideo],
+        frames: int | None,
+        height: int | None,
+        width: int | None,
+        upscale: int = 1,
     ) -> tuple[Layout, int, int]:
-        """The layout, and the clips' height and width in pixels; raises ValueError before any heavy work."""
+        """The layout, and the height and width in pixels that the transformer draws; raises ValueError before any
+        heavy work."""
+        factors = [1] if self.upscaler is None else self.upscaler.factors
+        if upscale not in factors:
+            raise ValueError(f"upscale is {upscale}, but this model can do {', '.join(map(str, factors))}")
         trained = self.codec.trained_size
-        sizes = frames or trained[0], height or trained[1], width or trained[2]
+        sizes = frames or trained[0], height or upscale * trained[1], width or upscale * trained[2]
         if videos:
             own = {(v.frames, v.height, v.width) for v in videos}
             asked = tuple(a or o for a, o in zip((frames, height, width), next(iter(own)), strict=True))
@@ -385,20 +412,26 @@ class LayerFlowPipeline(DiffusionPipeline):
                     f"given clips are {sorted(own)} (frames, height, width), asked for is {asked}; resize them first"
                 )
             sizes = asked  # type: ignore[assignment]
-        return self.codec.check(*sizes), *sizes[1:]
+        return check_drawn_size(self.codec, *sizes, upscale)
 
     def prepare_given(
-        self, videos: list[LayeredVideo], layout: Layout, batch: int, height: int, width: int, device: torch.device
+        self,
+        videos: list[LayeredVideo],
+        layout: Layout,
+        size: tuple[int, int, int],
+        device: torch.device,
+        upscale: int = 1,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Clean latents (B, N, C, h, w), zero where generated; which clips (K,) and latent frames (B, N, 1, 1, 1) are
-        given."""
+        given. `size` is B and the height and width in pixels that the transformer draws."""
         config, codec = self.transformer.config, self.codec
-        names = [name for name in (videos[0].clips() if videos else ()) if name in layout.clips]
-        spaces = [to_model_space(video.clips()) for video in videos]
-        spaces = spaces * batch if len(spaces) == 1 else spaces
-        clips = {name: torch.stack([space[name] for space in spaces]).to(device) for name in names}
-        size = batch, config.in_channels, *codec.autoencoder.latent_size(height, width)
-        sequence = codec.encode(clips, layout, size).to(device)
+        batch, height, width = size
+        clips = {name: clip for name, clip in given_clips(videos, batch, device).items() if name in layout.clips}
+        names = list(clips)
+        if upscale > 1:
+            clips = {name: avg_pool3d(clip, (1, upscale, upscale)) for name, clip in clips.items()}
+        latent_size = batch, config.in_channels, *codec.autoencoder.latent_size(height, width)
+        sequence = codec.encode(clips, layout, latent_size).to(device)
         given = layout.given_mask(names, device)
         frames = layout.per_frame(given.expand(batch, -1))
         if names and config.get("given_frames") is not None:  # one official model is given the end of a clip only
@@ -407,12 +440,22 @@ class LayerFlowPipeline(DiffusionPipeline):
         return sequence, given, frames
 
     def _output(
-        self, latents: Tensor, layout: Layout, given: list[LayeredVideo], fps: float, output_type: str
+        self,
+        latents: Tensor,
+        layout: Layout,
+        given: list[LayeredVideo],
+        fps: float,
+        output_type: str,
+        upscale: int,
     ) -> list[LayeredVideo] | dict[str, Tensor] | Tensor:
         if output_type == "latent":
             return latents
-        known = set(given[0].clips()) if given and output_type == "video" else set()
+        known = set(given[0].clips()) if given and output_type == "video" and upscale == 1 else set()
         clips = self.codec.decode(latents, layout, [name for name in layout.clips if name not in known])
+        if upscale > 1:
+            assert self.upscaler is not None  # check_size has seen to it
+            large = self.upscaler.upscale(clips, upscale, given_clips(given, len(latents), latents.device))
+            clips = {name: large[name].expand(-1, -1, 3, -1, -1) for name in layout.clips}
         if output_type == "pt":
             return clips
         results = []
@@ -422,3 +465,29 @@ class LayerFlowPipeline(DiffusionPipeline):
             spaces = {name: clip[i].cpu() for name, clip in clips.items()} | to_model_space(own)
             results.append(from_model_space(spaces, fps).replace(**own))
         return results
+
+
+def given_clips(videos: list[LayeredVideo], batch: int, device: torch.device) -> dict[str, Tensor]:
+    """Given clips of one sample, or one for each of a batch, as (B, F, 3, H, W) in model space by name."""
+    spaces = [to_model_space(video.clips()) for video in videos]
+    spaces = spaces * batch if len(spaces) == 1 else spaces
+    names = spaces[0] if spaces else ()
+    return {name: torch.stack([space[name] for space in spaces]).to(device) for name in names}
+
+
+def check_drawn_size(
+    codec: SequenceCodec, frames: int, height: int, width: int, upscale: int
+) -> tuple[Layout, int, int]:
+    """The layout, height and width that a transformer draws for a result of a size in pixels.
+
+    Raises:
+        ValueError: it cannot; names the nearest size that it can.
+    """
+    if upscale > 1 and (height % upscale or width % upscale):
+        raise ValueError(f"{width}x{height} pixels cannot be made by upscaling {upscale} times: both must divide by it")
+    try:
+        return codec.check(frames, height // upscale, width // upscale), height // upscale, width // upscale
+    except ValueError as error:
+        if upscale == 1:
+            raise
+        raise ValueError(f"{error}; that is before upscaling {upscale} times") from error

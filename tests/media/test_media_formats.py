@@ -212,7 +212,7 @@ def test_a_failed_write_leaves_the_old_file(scene, tmp_path, monkeypatch, name):
     write_video(path, scene.foreground, scene.alpha, format=name)
     before = content(path)
 
-    real = {"tensors_to_frame": writing.tensors_to_frame, "_bytes_of": writing._bytes_of}
+    real = {"tensors_to_frame": writing.tensors_to_frame, "images_of": writing.images_of}
     calls = []
 
     def failing_frame(*arguments):
@@ -222,13 +222,13 @@ def test_a_failed_write_leaves_the_old_file(scene, tmp_path, monkeypatch, name):
         return real["tensors_to_frame"](*arguments)
 
     def failing_bytes(*arguments):
-        for index, image in enumerate(real["_bytes_of"](*arguments)):
+        for index, image in enumerate(real["images_of"](*arguments)):
             if index == 2:
                 raise OSError(28, "No space left on device")
             yield image
 
     monkeypatch.setattr(writing, "tensors_to_frame", failing_frame)
-    monkeypatch.setattr(writing, "_bytes_of", failing_bytes)
+    monkeypatch.setattr(writing, "images_of", failing_bytes)
     with pytest.raises(MediaError, match=r"cannot be written.*No space left"):
         write_video(path, 1 - scene.foreground, scene.alpha, format=name)
     assert content(path) == before

@@ -19,7 +19,7 @@ def model() -> CompactTransformer3DModel:
     torch.manual_seed(0)
     model = CompactTransformer3DModel(
         widths=(8, 8, 8), blocks_up=(1, 1, 1), dim=16, num_layers=2, num_heads=2, cond_dim=16, sketch_width=16,
-        text_dim=12, sample_size=32, sample_frames=FRAMES,
+        fill_width=8, text_dim=12, sample_size=32, sample_frames=FRAMES,
     )  # fmt: skip
     for parameter in model.parameters():
         if not parameter.any():

@@ -169,7 +169,7 @@ def workplace(job: Job) -> Iterator[Path]:
 def fingerprint(request: Request, model_sha256: str) -> str:
     """sha256 of all that decides what a job makes: prompts, contents of given files, options, model."""
     options = request.options
-    names = ("seed", "steps", "guidance", "frames", "fps", "dtype", "memory", "speed")
+    names = ("seed", "steps", "guidance", "noise_scale", "frames", "upscale", "fps", "dtype", "memory", "speed")
     content = {
         "model": model_sha256,
         "prompts": request.prompts(),

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from ..collector import paused_collection
+from . import footage
 from .options import (
     Alpha,
     Background,
@@ -31,6 +33,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(footage.app, name="data")
 
 
 def _version(asked: bool) -> None:
@@ -136,7 +140,8 @@ def complete(
 
 
 def _run(sources: dict[str, Path], prompts: tuple[str, str, str | None], options: RunOptions) -> None:
-    from .generation import run_model
+    with paused_collection():
+        from .generation import run_model
 
     run_model(sources, *prompts, options)
 
@@ -202,6 +207,42 @@ def compose(
     from .composing import compose_files
 
     compose_files(foreground, alpha, background, output, format, fit, frames, fps, overwrite)
+
+
+@app.command()
+def export(
+    layers: Annotated[Path, typer.Argument(metavar="LAYERS", help="Folder of layers, as the other commands write it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write.")],
+    place: Annotated[
+        str,
+        typer.Option(
+            "--for", metavar="PLACE", help="editors (ProRes, timeline), web, game (sprites) or compositing (OpenEXR)."
+        ),
+    ],
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="WIDTHxHEIGHT", help="Pixels, or one number for a square.", show_default="as they are"),
+    ] = None,
+    edges: Annotated[
+        float,
+        typer.Option(
+            metavar="STRENGTH",
+            help="From 0 to 1: take the colour of the foreground's edge from inside of it, where an old background "
+            "shines through.",
+        ),
+    ] = 0.0,
+    timecode: Annotated[
+        str, typer.Option(metavar="HH:MM:SS:FF", help="Of the first frame, for editors.")
+    ] = "00:00:00:00",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
+) -> None:
+    """Write layers as an editor, a page, a game or a compositor wants them.
+
+    [bold]Example[/]: layerflow export out/balloon -o out/for-resolve --for editors
+    """
+    from .exporting import export_layers
+
+    export_layers(layers, output, place, size, edges, timecode, overwrite)
 
 
 @app.command()

@@ -20,7 +20,7 @@ import torch.distributed as dist
 
 from ..layered_video import CLIPS, LayeredVideo
 from ..media import find_format, save_layers
-from ..pipeline import DEFAULT_FPS, LayerFlowPipeline, blended_prompt, check_task, task_of
+from ..pipeline import DEFAULT_FPS, LayerFlowPipeline, blended_prompt, check_drawn_size, check_task, task_of
 from ..placement import check_speed, parallelise
 from . import models
 from .errors import UserError
@@ -61,10 +61,12 @@ class Plan:
     frames: int
     width: int
     height: int
+    upscale: int
     fps: float
     task: str
     steps: int
     guidance: float
+    noise_scale: float
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def run_model(
         if blended is None and (foreground or background):
             say(f'--blended was not given; written from the other two: "{request.prompts()["blended"]}"')
         with console.status(f"loading {options.model}"):
-            size = plan.frames, plan.height, plan.width
+            size = plan.frames, plan.height // plan.upscale, plan.width // plan.upscale
             model = load_model(options, folder, facts, models.model_hash(folder), device, size)
             if dist.is_initialized():
                 parallelise(model.pipeline)
@@ -123,7 +125,8 @@ def run_model(
     with console.status("writing"):
         index = write(video, options.output, options.formats, describe(model, request, plan, seconds))
     took = f"{plan.steps} steps in {seconds:.1f} s"
-    say(f"{plan.task}: {plan.frames} frames of {plan.width}x{plan.height}, {took}, seed {options.seed}")
+    upscaled = f", upscaled {plan.upscale} times" if plan.upscale > 1 else ""
+    say(f"{plan.task}: {plan.frames} frames of {plan.width}x{plan.height}{upscaled}, {took}, seed {options.seed}")
     for file in index["files"]:
         print(options.output / file["name"])
     print(options.output / index["preview"])
@@ -144,20 +147,36 @@ def make_plan(request: Request, facts: models.ModelFacts) -> Plan:
     """Read the given clips and settle what the request leaves open; raises ValueError for what the model won't take."""
     options, trained = request.options, facts.codec.trained_size
     sources = read_sources(request.clips, options.frames or trained[0], options.fps)
+    upscale = pick_upscale(options, sources, facts)
+    trained = trained[0], upscale * trained[1], upscale * trained[2]
     given, frames, (width, height) = prepare(sources, options, trained)
-    facts.codec.check(frames, height, width)
+    check_drawn_size(facts.codec, frames, height, width, upscale)
     check_task(facts.config, frozenset(given.clips() if given is not None else ()))
     fewest = facts.conventions.fewest_steps
     if options.steps is not None and options.steps < fewest:
         raise UserError(f"--steps {options.steps} is too few; this model wants {fewest} or more")
     task = task_of(given)
     return Plan(
-        sources, given, frames, width, height,
+        sources, given, frames, width, height, upscale,
         fps=options.fps or common_rate(sources, None) or DEFAULT_FPS,
         task=task,
         steps=options.steps or facts.conventions.steps,
         guidance=facts.conventions.guidance_of(task) if options.guidance is None else options.guidance,
+        noise_scale=facts.conventions.noise_scale if options.noise_scale is None else options.noise_scale,
     )  # fmt: skip
+
+
+def pick_upscale(options: RunOptions, sources: list[Source], facts: models.ModelFacts) -> int:
+    """How many times as large as they are drawn the layers become; raises UserError for what the model cannot do."""
+    if options.upscale is not None:
+        if options.upscale not in facts.upscale:
+            can = " or ".join(map(str, facts.upscale))
+            raise UserError(f"--upscale {options.upscale} is not what {options.model} can do; choose {can}")
+        return options.upscale
+    if (size := parse_size(options.size)) is not None:
+        return facts.upscale_to(*size, exactly=True)
+    sizes = [(source.video.width, source.video.height) for source in sources]
+    return min((facts.upscale_to(*size, exactly=False) for size in sizes), default=facts.upscale[-1])
 
 
 def load_model(
@@ -186,7 +205,7 @@ def prepare(
 ) -> tuple[LayeredVideo | None, int, tuple[int, int]]:
     """The given clips as one layered video, the frame count, and (width, height).
 
-    What the options leave open is as the model was trained: `trained` is its frames, height and width.
+    What the options leave open is as the model was trained: `trained` is its frames, and height and width upscaled.
     """
     size = parse_size(options.size) or (trained[2], trained[1])
     if not sources:
@@ -209,8 +228,9 @@ def denoise(
     started = time.perf_counter()
     result = model.pipeline(
         request.foreground, request.background, request.blended,
-        given=plan.given, num_frames=plan.frames, height=plan.height, width=plan.width,
+        given=plan.given, num_frames=plan.frames, height=plan.height, width=plan.width, upscale=plan.upscale,
         num_inference_steps=plan.steps, guidance_scale=plan.guidance,
+        noise_scale=plan.noise_scale,
         generator=torch.Generator().manual_seed(request.options.seed),
         fps=plan.fps, callback_on_step_end=on_step_end,
     )  # fmt: skip
@@ -230,6 +250,8 @@ def describe(model: LoadedModel, request: Request, plan: Plan, seconds: float) -
         "seed": request.options.seed,
         "steps": plan.steps,
         "guidance": plan.guidance,
+        "noise_scale": plan.noise_scale,
+        "upscale": plan.upscale,
         "device": model.device,
         "dtype": model.dtype,
         "memory": model.memory,
@@ -285,7 +307,9 @@ def command_again(request: Request, plan: Plan, model: LoadedModel) -> str:
         words += [f"--{layer}", prompt]
     size = f"{plan.width}x{plan.height}"
     words += ["--model", options.model, "--seed", str(options.seed), "--steps", str(plan.steps)]
-    words += ["--guidance", f"{plan.guidance:g}", "--frames", str(plan.frames), "--size", size]
+    words += ["--guidance", f"{plan.guidance:g}", "--noise-scale", f"{plan.noise_scale:g}"]
+    words += ["--frames", str(plan.frames)]
+    words += ["--size", size, "--upscale", str(plan.upscale)]
     words += ["--fps", f"{plan.fps:g}"] if options.fps or not given else []
     words += ["--device", options.device, "--dtype", model.dtype, "--memory", model.memory]
     for name in options.speed:

@@ -155,38 +155,25 @@ def fit(sources: list[Source], width: int, height: int) -> None:
     colour, alpha = by_clip.get("foreground"), by_clip.get("alpha")
     if colour and alpha and colour is not alpha and _size(colour.video) == _size(alpha.video):
         # Resized together, colour is weighed with alpha, and hidden colour does not bleed into the edges.
-        both = _fitted(colour.video.replace(alpha=alpha.video.alpha), width, height)
+        both = colour.video.replace(alpha=alpha.video.alpha).fit(height, width)
         colour_now = both.replace(alpha=None)
     else:
         colour_now = None
     for source in sources:
         video = source.video
         source.video = (
-            colour_now if source is colour and colour_now is not None else _fitted(video, width, height)
+            colour_now if source is colour and colour_now is not None else video.fit(height, width)
         )
         if _size(video) != (width, height):
             said = f"resized {video.width}x{video.height} to {width}x{height}"
-            if (crop := _crop(video, width, height)) != _size(video):
-                said += f" after a crop around the centre to {crop[0]}x{crop[1]}"
+            down, across = video.window(height, width)
+            if (across, down) != _size(video):
+                said += f" after a crop around the centre to {across}x{down}"
             source.treatment.append(said)
 
 
 def _size(video: LayeredVideo) -> tuple[int, int]:
     return video.width, video.height
-
-
-def _crop(video: LayeredVideo, width: int, height: int) -> tuple[int, int]:
-    """Width and height of the largest window of the aspect of `width` x `height`."""
-    across = min(video.width, round(video.height * width / height))
-    return max(1, across), max(1, min(video.height, round(video.width * height / width)))
-
-
-def _fitted(video: LayeredVideo, width: int, height: int) -> LayeredVideo:
-    if _size(video) == (width, height):
-        return video
-    across, down = _crop(video, width, height)
-    window = video.crop((video.height - down) // 2, (video.width - across) // 2, down, across)
-    return window.resize(height, width)
 
 
 def merge(sources: list[Source], fps: float) -> LayeredVideo:

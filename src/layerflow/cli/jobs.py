@@ -89,12 +89,14 @@ KEYS = {
     "seed": Key(_is_whole, "a whole number from 0 to 2^63 - 1"),
     "steps": Key(_is_count, "a whole number from 1 on"),
     "guidance": Key(_is_number, "a number"),
+    "noise_scale": Key(_is_number, "a number"),
     "frames": Key(_is_count, "a whole number from 1 on"),
     "size": Key(_is_text, 'WIDTHxHEIGHT as text, such as "96x64"'),
+    "upscale": Key(_is_count, "a whole number from 1 on"),
     "fps": Key(_is_number, "a number"),
     "formats": Key(_are_formats, f"a list with some of {', '.join(FORMATS)}"),
 }
-OPTIONS = ("seed", "steps", "guidance", "frames", "size", "fps", "formats")
+OPTIONS = ("seed", "steps", "guidance", "noise_scale", "frames", "size", "upscale", "fps", "formats")
 """Keys that are options of the single commands."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from .. import loading
 from ..models.backbone import Conventions
 from ..models.sequence import SequenceCodec
-from ..pipeline import LayerFlowPipeline
+from ..pipeline import LayerFlowPipeline, check_drawn_size
 from .errors import UserError
 from .given import hash_files
 
@@ -53,12 +54,31 @@ class ModelFacts:
     codec: SequenceCodec
     """Sizes that the model was trained at, and those that it takes."""
     conventions: Conventions
+    upscale: list[int]
+    """How many times as large it can make clips."""
+
+    def upscale_to(self, width: int, height: int, exactly: bool) -> int:
+        """The most by which a result can be upscaled that is drawn no smaller than the model was trained at.
+
+        The result has a size in pixels `exactly`, or at most that size.
+        """
+        frames, trained_height, trained_width = self.codec.trained_size
+        fits = [1]
+        for n in self.upscale[1:]:
+            if n * trained_height > height or n * trained_width > width:
+                continue
+            with contextlib.suppress(ValueError):
+                if exactly:
+                    check_drawn_size(self.codec, frames, height, width, n)
+                fits.append(n)
+        return max(fits)
 
 
 def model_facts(folder: Path) -> ModelFacts:
     """Facts from a model's configuration files; raises UnknownModelError."""
     transformer, vae = loading.skeleton(folder)
-    return ModelFacts(dict(transformer.config), SequenceCodec.of(transformer, vae), transformer.conventions)
+    codec = SequenceCodec.of(transformer, vae)
+    return ModelFacts(dict(transformer.config), codec, transformer.conventions, loading.upscale_factors(folder))
 
 
 def pick_device(name: str) -> str:

@@ -113,6 +113,15 @@ class RunOptions:
             rich_help_panel=OUTPUT,
         ),
     ] = None
+    upscale: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Draw at an Nth of the size, and make all layers N times as large together.",
+            show_default="as drawn at the model's size, 4 for mini; given clips are not enlarged",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
     fps: Annotated[
         float | None,
         typer.Option(
@@ -132,7 +141,7 @@ class RunOptions:
             min=1,
             metavar="N",
             help="Denoising steps.",
-            show_default="the model's, 20 for mini",
+            show_default="the model's, 12 for mini",
             rich_help_panel=RUN,
         ),
     ] = None
@@ -142,6 +151,15 @@ class RunOptions:
             metavar="SCALE",
             help="How closely prompts are followed; 1 turns guidance off and halves the time.",
             show_default="the model's; for mini 1.5, decompose 1",
+            rich_help_panel=RUN,
+        ),
+    ] = None
+    noise_scale: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SCALE",
+            help="How much noise to start from; more gives more variety between seeds and less steady shapes.",
+            show_default="the model's; for mini 0.4",
             rich_help_panel=RUN,
         ),
     ] = None
@@ -158,9 +176,13 @@ class RunOptions:
             raise UserError(f"--fps {self.fps:g} must be above 0 and at most 240")
         if self.guidance is not None and not 0 <= self.guidance <= 100:
             raise UserError(f"--guidance {self.guidance:g} must be from 0 to 100; usual is 1 to 7")
+        if self.noise_scale is not None and not 0 <= self.noise_scale <= 2:
+            raise UserError(f"--noise-scale {self.noise_scale:g} must be from 0 to 2; models are trained with 1")
         if not 0 <= self.seed < 2**63:
             raise UserError(f"--seed {self.seed} must be a whole number from 0 to 2^63 - 1")
         parse_size(self.size)
+        if self.upscale is not None and self.upscale < 1:
+            raise UserError(f"--upscale {self.upscale} must be 1 or more; 1 leaves layers as they are drawn")
 
 
 @dataclass(frozen=True)

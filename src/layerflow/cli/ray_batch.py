@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..cluster import joined
 from ..loading import BUNDLED
 from . import models
 from .batch import Outcome, attempt
@@ -26,28 +26,17 @@ def run_on_ray(
     one; Ray may hand out a job twice, and what is done is then left as it is.
 
     Raises:
-        UserError: there is no such cluster, or it has not what is asked for.
+        ClusterError: there is no such cluster.
+        UserError: it has not what is asked for.
     """
     if options.device not in ("auto", "cpu", "cuda"):
         raise UserError(f"--device {options.device}: on a cluster choose auto, cpu or cuda; Ray deals out the cards")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone unasked
-    import ray
-    from ray.data import ActorPoolStrategy, DataContext
+    with joined(address, max(os.cpu_count() or 1, workers or 1)):
+        import ray.data
 
-    local = (
-        {"num_cpus": max(os.cpu_count() or 1, workers or 1), "include_dashboard": False} if address == "local" else {}
-    )
-    try:
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise UserError(f"--ray {address}: no cluster could be reached there ({error}); or use --ray local") from error
-    try:
         gpus = int(ray.cluster_resources().get("GPU", 0)) if options.device != "cpu" else 0
         if options.device == "cuda" and not gpus:
             raise UserError(f"--device cuda: the cluster at {address} has no GPU; choose auto or cpu")
-        context = DataContext.get_current()
-        context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
         # One block a job: that is what Ray hands out, repeats when a worker dies, and reports.
         outcomes = ray.data.from_items(
             [{"index": index} for index in range(len(jobs))], override_num_blocks=len(jobs)
@@ -56,18 +45,13 @@ def run_on_ray(
             fn_constructor_args=(jobs, options, sha256, _place(options.model), "cuda" if gpus else "cpu"),
             batch_size=1,
             # None waits at a busy worker while another is idle.
-            compute=ActorPoolStrategy(size=workers or max(1, gpus), max_tasks_in_flight_per_actor=1),
+            compute=ray.data.ActorPoolStrategy(size=workers or max(1, gpus), max_tasks_in_flight_per_actor=1),
             num_cpus=1,
             num_gpus=1 if gpus else 0,
         )
         for batch in outcomes.iter_batches(batch_size=None, prefetch_batches=0):
             for index, said in zip(batch["index"], batch["error"], strict=True):
                 yield Outcome(jobs[int(index)], str(said))
-    except ray.exceptions.RayError as error:
-        why = str(error).strip().splitlines()[-1]  # above it stands the trace of the worker
-        raise RuntimeError(f"the cluster gave up: {why}; jobs that are done stay done") from error
-    finally:
-        ray.shutdown()
 
 
 def _place(model: str) -> str:

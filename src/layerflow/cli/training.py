@@ -33,7 +33,7 @@ def train_recipe(path: Path, resume: bool, output: Path) -> None:
             speed = values.get("speed/frames_per_second")
             shown = [f"loss {values['loss']:.4f}"] if "loss" in values else []
             shown += [f"{speed:.0f} frames/s"] if speed else []
-            shown += [f"{name} {share:.0%}" for name, share in values.items() if name.startswith("sketch/")]
+            shown += [f"{name} {share:.0%}" for name, share in values.items() if name.startswith(("sketch/", "fill/"))]
             bar.update(row, completed=step, note=", ".join(shown))
 
         trainer = Trainer(recipe, output, resume=resume, report=report)

@@ -120,6 +120,7 @@ def evaluate(
         "seeds": list(seeds),
         "steps": steps,
         "guidance": {t: _guidance(t, guidance, conventions) for t in trials},
+        "noise_scale": conventions.noise_scale,
         "frames": config.sample_frames,
         "size": config.sample_size,
     }
@@ -129,7 +130,10 @@ def evaluate(
     records: list[Record] = []
     pictures: list[Picture] = []
     for trial, seed, n in plan:
-        key = {"version": version, "samples": n, "steps": steps, "guidance": _guidance(trial, guidance, conventions)}
+        key = {
+            "version": version, "samples": n, "steps": steps, "guidance": _guidance(trial, guidance, conventions),
+            "noise_scale": conventions.noise_scale,
+        }  # fmt: skip
         path = parts / f"{trial}-seed{seed}.json" if parts else None
         part = _load_part(path, key)
         if part is None:

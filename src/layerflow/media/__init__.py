@@ -1,9 +1,10 @@
 """Files: videos, images and folders of frames, in and out, with alpha. Knows nothing of models."""
 
 from .formats import BEST_FIRST, FORMATS, Format, find_format
-from .layers import load_layers, save_layers
+from .layers import filled_together, layers_of, load_layers, lossy_layers, save_layers
 from .preview import contact_sheet, write_preview
 from .reading import read_video
+from .stills import natural_order
 from .video import MediaError, ReadLimits, Video
 from .writing import write_video
 
@@ -15,8 +16,12 @@ __all__ = [
     "ReadLimits",
     "Video",
     "contact_sheet",
+    "filled_together",
     "find_format",
+    "layers_of",
     "load_layers",
+    "lossy_layers",
+    "natural_order",
     "read_video",
     "save_layers",
     "write_preview",

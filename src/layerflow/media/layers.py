@@ -73,9 +73,9 @@ def save_layers(
         "files": [],
         "metadata": kept,
     }
-    with _filled_together(folder) as temporary:
+    with filled_together(folder) as temporary:
         for one in chosen:
-            for layer, colour, alpha, meaning in _layers_of(video, one):
+            for layer, colour, alpha, meaning in layers_of(video, one):
                 name = one.name_of(layer)
                 write_video(temporary / name, colour, alpha, video.fps, one.name)
                 index["files"].append(_entry(temporary / name, layer, one, video, alpha, meaning))
@@ -127,7 +127,14 @@ def load_layers(folder: str | Path, limits: ReadLimits | None = None) -> Layered
         raise MediaError(f"{folder}: its layers do not fit together: {error}") from error
 
 
-def _layers_of(video: LayeredVideo, one: Format) -> Iterator[tuple[str, Tensor, Tensor | None, str]]:
+def lossy_layers(folder: str | Path) -> list[str]:
+    """Layers of a folder that `load_layers` reads from a lossy file, for want of another."""
+    folder = Path(folder)
+    best = _best_files(folder, _read_index(folder))
+    return [layer for layer, (_, one) in best.items() if not one.lossless]
+
+
+def layers_of(video: LayeredVideo, one: Format) -> Iterator[tuple[str, Tensor, Tensor | None, str]]:
     """Layer, colour, alpha and what alpha is, for each file of a format."""
     foreground, alpha = video.foreground, video.alpha
     if foreground is not None and alpha is not None and one.alpha:
@@ -172,8 +179,8 @@ def _entry(
 
 
 @contextmanager
-def _filled_together(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder; move what is in it into `folder` when the block ends well, the index last.
+def filled_together(folder: Path, last: str = INDEX) -> Iterator[Path]:
+    """Give a temporary folder; move what is in it into `folder` when the block ends well, the file named `last` last.
 
     When a move fails, those done are undone.
     """
@@ -186,7 +193,7 @@ def _filled_together(folder: Path) -> Iterator[Path]:
         old.mkdir(parents=True)
         yield temporary
         folder.mkdir(parents=True, exist_ok=True)
-        made = sorted((path for path in temporary.iterdir() if path != old), key=lambda p: p.name == INDEX)
+        made = sorted((path for path in temporary.iterdir() if path != old), key=lambda p: p.name == last)
         try:
             for path in made:
                 target = folder / path.name

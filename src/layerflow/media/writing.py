@@ -37,6 +37,7 @@ def write_video(
     alpha: Tensor | None = None,
     fps: float = 8.0,
     format: str | None = None,
+    timecode: str | None = None,
 ) -> Path:
     """Write a clip and return its path.
 
@@ -46,6 +47,7 @@ def write_video(
         alpha: (F, 1, H, W) float32 in [0, 1], or None.
         fps: frames a second.
         format: a name of `FORMATS`; by the suffix of `path` when None (without a suffix: `png`).
+        timecode: HH:MM:SS:FF of the first frame, for `prores`; other formats leave it out.
 
     Lossy formats with alpha get the colour that cannot be seen (alpha below 1/512) filled in from its
     surroundings, so that edges do not darken. An existing file, or folder of PNG frames, is replaced.
@@ -73,7 +75,7 @@ def write_video(
     elif chosen.folder:
         write = partial(_write_frames, colour=colour, alpha=alpha, chosen=chosen)
     else:
-        write = partial(_encode, colour=colour, alpha=alpha, fps=fps, chosen=chosen)
+        write = partial(_encode, colour=colour, alpha=alpha, fps=fps, chosen=chosen, timecode=timecode)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_or_not_at_all(path, _only_frames) as temporary:
@@ -128,7 +130,9 @@ def padded_size(chosen: Format, height: int, width: int) -> tuple[int, int]:
     return (height + height % 2, width + width % 2) if chosen.codec == "libx264" else (height, width)
 
 
-def _encode(path: Path, colour: Tensor, alpha: Tensor | None, fps: float, chosen: Format) -> None:
+def _encode(
+    path: Path, colour: Tensor, alpha: Tensor | None, fps: float, chosen: Format, timecode: str | None = None
+) -> None:
     if chosen.codec not in av.codecs_available:
         raise MediaError(
             f"{path}: this PyAV has no {chosen.codec} encoder; install a PyAV wheel, or choose "
@@ -148,6 +152,8 @@ def _encode(path: Path, colour: Tensor, alpha: Tensor | None, fps: float, chosen
     # bitexact leaves out the date, random identifiers and the versions of libraries.
     options = {"fflags": "+bitexact", **chosen.container_options}
     with av.open(f"file:{path}", "w", format=chosen.container, options=options) as container:
+        if timecode is not None and chosen.container == "mov":
+            container.metadata["timecode"] = timecode
         stream: Any = container.add_stream(chosen.codec, rate=Fraction(fps).limit_denominator(1001))
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.options = dict(chosen.options)
@@ -166,7 +172,7 @@ def _encode(path: Path, colour: Tensor, alpha: Tensor | None, fps: float, chosen
         container.mux(stream.encode())
 
 
-def _bytes_of(colour: Tensor, alpha: Tensor | None) -> Iterator[Image.Image]:
+def images_of(colour: Tensor, alpha: Tensor | None) -> Iterator[Image.Image]:
     """8-bit images, RGBA with alpha and RGB without."""
     together = colour if alpha is None else torch.cat([colour, alpha], dim=1)
     for frame in together:
@@ -178,7 +184,7 @@ def _write_frames(folder: Path, colour: Tensor, alpha: Tensor | None, chosen: Fo
     folder.mkdir()
     names = [folder / f"{index:04d}.png" for index in range(colour.shape[0])]
     if chosen.codec == "pillow":
-        for name, image in zip(names, _bytes_of(colour, alpha), strict=True):
+        for name, image in zip(names, images_of(colour, alpha), strict=True):
             image.save(name, "PNG", compress_level=6)
         return
     for index, name in enumerate(names):
@@ -194,21 +200,25 @@ def _write_frames(folder: Path, colour: Tensor, alpha: Tensor | None, chosen: Fo
 
 
 def _write_webp(path: Path, colour: Tensor, alpha: Tensor | None, fps: float) -> None:
-    images = list(_bytes_of(colour, alpha))
+    images = list(images_of(colour, alpha))
     save_webp(path, images, fps, lossless=True, method=4)
 
 
 def save_webp(path: Path, images: list[Image.Image], fps: float, **options: object) -> None:
-    """An endless animated WebP; frame times are rounded to whole ms without drifting."""
+    """An endless animated WebP; see `save_animation`."""
+    save_animation(path, "WEBP", images, fps, loop=0, **options)
+
+
+def save_animation(path: Path, kind: str, images: list[Image.Image], fps: float, **options: object) -> None:
+    """An animated picture by Pillow; frame times are rounded to whole ms without drifting."""
     ticks = [math.floor(1000 * index / fps + 0.5) for index in range(len(images) + 1)]
     durations = [max(1, after - before) for before, after in pairwise(ticks)]
     first, *rest = images
     first.save(
         path,
-        "WEBP",
+        kind,
         save_all=True,
         append_images=rest,
         duration=durations if rest else durations[0],
-        loop=0,
         **options,  # type: ignore[arg-type]
     )

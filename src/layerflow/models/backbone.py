@@ -24,6 +24,8 @@ class Conventions:
     """Strength of guidance that does."""
     task_guidance: Mapping[str, float] = field(default_factory=dict)
     """Another strength for single tasks."""
+    noise_scale: float = 1.0
+    """Standard deviation of the noise that sampling starts from."""
     dynamic_guidance: bool = False
     """Guidance varies by timestep, see `DynamicGuidance`."""
     joint_autoencoding: bool = False

@@ -8,13 +8,16 @@ Letters in shape comments: B batch, F frames of one clip, C channels, H height, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .layout import CLIPS, Layout
+
+Fill = Callable[[Tensor, Tensor], Tensor]
+"""A background (N, C, H, W) and how certain it is (N, 1, H, W) to the whole of it (N, C, H, W)."""
 
 SHARPNESS = 4.0
 """How much more a frame counts in the pool the more the background shows in it."""
@@ -26,7 +29,12 @@ how much of the foreground to take from what the composite leaves."""
 
 
 def solve_composition(
-    drawn: Mapping[str, Tensor], copy: Tensor, sequence: Tensor, timestep: Tensor, layout: Layout
+    drawn: Mapping[str, Tensor],
+    copy: Tensor,
+    sequence: Tensor,
+    timestep: Tensor,
+    layout: Layout,
+    fill: Fill | None = None,
 ) -> dict[str, Tensor]:
     """Clean clips from what the network drew and from what is given.
 
@@ -37,6 +45,7 @@ def solve_composition(
         sequence: (B, K*F, C, H, W) what the network was shown.
         timestep: (B, K) noise level of each clip; one at level 0 is given and comes back as it was shown.
         layout: where the clips stand in the sequence.
+        fill: draws what no frame shows of a background; None leaves it as it was drawn.
     """
     shown = layout.unpack(sequence)
     shown["alpha"] = shown["alpha"][:, :, :1]
@@ -45,6 +54,7 @@ def solve_composition(
     here, anywhere, score, rest = copy.float().split(1, dim=2)
 
     # Only a clean blended video is copied from: in a noised one the noise would be copied too.
+    uncover = given["blended"] & ~given["background"]
     seen = shown["blended"].float()
     visible = visibility(clips["alpha"])
     pooled = ((score + SHARPNESS * visible.log()).softmax(dim=1) * seen).sum(dim=1, keepdim=True)
@@ -53,7 +63,11 @@ def solve_composition(
     found = own + here * (seen - own) + anywhere * (pooled - own)
     still, sure = still_background(seen, visible)
     found = found + sure * (still - found)
-    clips["background"] = torch.where(given["blended"] & ~given["background"], found, own)
+    if fill is not None and (uncover.is_meta or bool(uncover.any())):
+        known, certainty = known_background(seen, visible, still, sure)
+        filled = fill(known.flatten(0, 1), certainty.flatten(0, 1)).view_as(found).float()
+        found = found + (1 - certainty) * (filled - found)
+    clips["background"] = torch.where(uncover, found, own)
 
     behind = (0.5 - 0.5 * clips["alpha"]) * clips["background"]
     own = clips["foreground"]
@@ -81,11 +95,25 @@ def still_background(seen: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
     spread = shown * (weight * (seen - still).square()).sum(dim=1, keepdim=True).mean(dim=2, keepdim=True)
     # A pixel that one frame alone shows cannot disagree with itself, so its neighbours are asked.
     around = F.avg_pool2d(spread[:, 0], 15, 1, 7, count_include_pad=False)[:, None]
-    return still, shown * torch.exp(-around / STILLNESS)
+    return still, shown**SHARPNESS * torch.exp(-around / STILLNESS)
 
 
-def visibility(alpha: Tensor) -> Tensor:
+def known_background(seen: Tensor, visible: Tensor, still: Tensor, sure: Tensor) -> tuple[Tensor, Tensor]:
+    """What the video shows of the background, and how certain that is.
+
+    Args:
+        seen: (B, F, C, H, W) blended video.
+        visible: (B, F, 1, H, W) from `visibility`.
+        still, sure: from `still_background`.
+
+    Returns:
+        The background (B, F, C, H, W), and (B, F, 1, H, W) from 0, where it holds the foreground, to 1.
+    """
+    return seen + sure * (still - seen), sure + (1 - sure) * visible**SHARPNESS
+
+
+def visibility(alpha: Tensor, rim: int = 1) -> Tensor:
     """How far the background shows at each pixel and its neighbours, above 0 to 1, for alpha (B, F, 1, H, W) in
-    [-1, 1]: rims of the matte count as hidden, for there it is least sure."""
-    covered = F.max_pool2d(((alpha + 1) / 2).clamp(0, 1).flatten(0, 1), 3, 1, 1).view_as(alpha)
+    [-1, 1]: the matte's rim, so many pixels wide, counts as hidden, for there it is least sure."""
+    covered = F.max_pool2d(((alpha + 1) / 2).clamp(0, 1).flatten(0, 1), 2 * rim + 1, 1, rim).view_as(alpha)
     return (1 - covered).clamp(min=1e-3)

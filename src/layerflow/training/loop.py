@@ -32,6 +32,7 @@ from ..models.text import LayerTextEncoder, encode_prompts, load_text_encoder, p
 from ..pipeline import LayerFlowPipeline
 from .batches import Batch, SceneBatches, draw_noise_levels
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from .fill import fit_fill
 from .optimizer import MuonAdamW, parameter_groups
 from .recipe import Recipe, RecipeError
 from .sketch import fit_sketch
@@ -244,8 +245,8 @@ class Trainer:
 def build_pipeline(recipe: Recipe, fit: bool = True, report: Report | None = None) -> LayerFlowPipeline:
     """The pipeline to train: a bundled or loaded text encoder and a fresh or loaded transformer.
 
-    A fresh one is fitted to captions and small stills, which takes minutes; a checkpoint that is loaded over it holds
-    that already, so `fit` leaves it out.
+    A fresh one is fitted to captions, small stills and holes in backgrounds, which takes minutes; a checkpoint that is
+    loaded over it holds that already, so `fit` leaves it out.
     """
     tokenizer, text_encoder = load_text_encoder(find_model(recipe.text))
     if recipe.start_from is not None:
@@ -255,9 +256,11 @@ def build_pipeline(recipe: Recipe, fit: bool = True, report: Report | None = Non
         model = CompactTransformer3DModel(**{**sizes, **recipe.model})
         if fit:
             fit_text_whitening(model, tokenizer, text_encoder, recipe)
+        done = None if report is None else lambda what, share: report(0, {what: share})
         if fit and recipe.sketch_scenes:
-            done = None if report is None else lambda what, share: report(0, {what: share})
             fit_sketch(model, tokenizer, text_encoder, recipe, done)
+        if fit and recipe.fill_steps:
+            fit_fill(model, recipe, done)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
+
+T = TypeVar("T")
 
 
 class RecipeError(ValueError):
@@ -83,6 +85,8 @@ class Recipe:
     """Times that it sees each of them."""
     sketch_weight: float = 0.5
     """Weight of the sketch's own error in the loss."""
+    fill_steps: int = 4000
+    """Steps in which a fresh network learns to continue backgrounds behind a foreground; 0 leaves it as it is."""
     learning_rate: float = 1e-3
     warmup: int = 200
     """Steps of linear warm-up."""
@@ -138,7 +142,12 @@ class Recipe:
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe; unknown keys, wrong types and values out of range raise RecipeError."""
+    """Read a recipe of the backbone; unknown keys, wrong types and values out of range raise RecipeError."""
+    return load_dataclass(Recipe, path, overrides)
+
+
+def load_dataclass(kind: type[T], path: str | Path, overrides: Mapping[str, Any] | None = None) -> T:
+    """Read a recipe of any kind; its name, where it gives none, is the file's."""
     path = Path(path)
     try:
         values = yaml.safe_load(path.read_text())
@@ -148,7 +157,7 @@ def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) ->
         raise RecipeError(f"recipe {path} is not readable as YAML: {error}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"recipe {path} must hold keys and values, see recipes/mini.yaml")
-    return read_dataclass(Recipe, {"name": path.stem, **values, **(overrides or {})}, str(path))
+    return read_dataclass(kind, {"name": path.stem, **values, **(overrides or {})}, str(path))  # type: ignore[no-any-return]
 
 
 def read_dataclass(kind: type, values: Mapping[str, Any], where: str) -> Any:
@@ -168,10 +177,15 @@ def read_dataclass(kind: type, values: Mapping[str, Any], where: str) -> Any:
 def _read_value(hint: Any, value: Any, where: str) -> Any:
     if is_dataclass(hint):
         return read_dataclass(hint, value, where)  # type: ignore[arg-type]
-    if hint == tuple[PhaseRecipe, ...]:
-        if not isinstance(value, list):
-            raise RecipeError(f"{where}: expected a list, got {value!r}")
-        return tuple(read_dataclass(PhaseRecipe, item, f"{where}[{i}]") for i, item in enumerate(value))
+    if get_origin(hint) is tuple:
+        kinds = get_args(hint)
+        if not isinstance(value, list) or (kinds[-1] is not ... and len(value) != len(kinds)):
+            size = "" if kinds[-1] is ... else f" of {len(kinds)}"
+            raise RecipeError(f"{where}: expected a list{size}, got {value!r}")
+        return tuple(
+            _read_value(kinds[0] if kinds[-1] is ... else kinds[i], item, f"{where}[{i}]")
+            for i, item in enumerate(value)
+        )
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     plain = hint in (int, str, bool)

@@ -1,0 +1,81 @@
+"""Draws what no frame shows of a background, from what lies around it.
+
+A network that sees the foreground leaves some of it in the background it draws behind it. This one is shown the
+background alone, with a hole, so that there is nothing to leave.
+
+Letters in shape comments: N frames, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .sketch import zeroed
+
+
+class FillBlock(nn.Module):
+    """Residual block of two 3x3 convolutions; scale and shift belong to the level that it works at."""
+
+    def __init__(self, width: int, levels: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(4, width)
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.norm2 = nn.GroupNorm(4, width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.modulation = nn.Parameter(torch.zeros(levels, 2, width))
+
+    def forward(self, x: Tensor, level: int) -> Tensor:
+        scale, shift = self.modulation[level][:, None, :, None, None]
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = torch.addcmul(shift, self.norm2(h), 1 + scale)
+        return x + self.conv2(F.silu(h))
+
+
+class BackgroundFill(nn.Module):
+    """A U-Net whose weights are the same at every level: what continues a pattern does so at any scale.
+
+    Args:
+        channels: of a frame.
+        width: features at every level.
+        levels: each at half the size of the one before.
+        patch_size: pixels folded into channels first.
+    """
+
+    def __init__(self, channels: int = 3, width: int = 48, levels: int = 5, patch_size: int = 2) -> None:
+        super().__init__()
+        self.levels, self.patch_size = levels, patch_size
+        self.stem = nn.Conv2d((channels + 1) * patch_size**2, width, 3, padding=1)
+        self.down = FillBlock(width, levels)
+        self.shrink = nn.Conv2d(width, width, 2, stride=2)
+        self.grow = nn.Conv2d(width, 4 * width, 1)
+        self.merge = nn.Conv2d(2 * width, width, 1)
+        self.up = FillBlock(width, levels)
+        self.head = zeroed(nn.Conv2d(width, channels * patch_size**2, 1))
+
+    def forward(self, known: Tensor, certainty: Tensor) -> Tensor:
+        """
+        Args:
+            known: (N, C, H, W) the background in model space; what it holds where it is not certain is not seen.
+            certainty: (N, 1, H, W) from 0, a hole, to 1.
+
+        Returns:
+            The whole background (N, C, H, W).
+        """
+        height, width = known.shape[-2:]
+        seen = torch.cat([known * certainty, 2 * certainty - 1], dim=1).to(self.stem.weight.dtype)
+        multiple = self.patch_size * 2 ** (self.levels - 1)
+        seen = F.pad(seen, (0, -width % multiple, 0, -height % multiple))
+        x = F.pixel_unshuffle(seen, self.patch_size).contiguous(memory_format=torch.channels_last)
+        x, skips = self.stem(x), []
+        for level in range(self.levels):
+            x = self.down(x, level)
+            if level < self.levels - 1:
+                skips.append(x)
+                x = self.shrink(x)
+        for level in reversed(range(self.levels)):
+            if level < self.levels - 1:
+                x = self.merge(torch.cat([F.pixel_shuffle(self.grow(x), 2), skips[level]], dim=1))
+            x = self.up(x, level)
+        return F.pixel_shuffle(self.head(x), self.patch_size)[..., :height, :width]
