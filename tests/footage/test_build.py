@@ -1,8 +1,10 @@
 """From folders of footage to shards: every kind, restarts, failures, damage, Ray."""
 
 import json
-import multiprocessing
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -211,15 +213,19 @@ def test_an_object_that_is_hardly_there_is_left_out(footage: Path, tmp_path: Pat
 
 
 def test_a_killed_build_leaves_only_whole_shards(footage: Path, tmp_path: Path) -> None:
-    recipe, out = recipe_of(footage, per_shard=1), tmp_path / "out"
+    (footage / "set.yaml").write_text("per_shard: 1\n" + RECIPE.replace("photos,", "photos, count: 40,"))
+    recipe, out = load_footage_recipe(footage / "set.yaml"), tmp_path / "out"
     build_shards(recipe, tmp_path / "whole", workers=1)
-    process = multiprocessing.get_context("fork").Process(target=build_shards, args=(recipe, out, 1))
-    process.start()
-    while process.is_alive() and len(list(out.glob("shard-*.json"))) < 2:
-        process.join(0.01)
-    process.kill()
-    process.join()
     whole = shards_in(tmp_path / "whole")
+    words = ["data", "build", str(footage / "set.yaml"), "-o", str(out), "--workers", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "layerflow.cli", *words], stderr=subprocess.DEVNULL)
+    try:
+        while process.poll() is None and len(list(out.glob("shard-*.json"))) < 2:
+            time.sleep(0.01)
+    finally:
+        process.kill()
+        process.wait()
+    assert 2 <= len(shards_in(out)) < len(whole)
     assert all(whole[name] == content for name, content in shards_in(out).items())
     build_shards(recipe, out, workers=1)
     assert shards_in(out) == whole
