@@ -96,5 +96,5 @@ def test_recipes_that_cannot_be_followed_are_refused(tmp_path: Path, text: str, 
 
 
 def test_the_recipe_that_comes_along_can_be_followed() -> None:
-    recipe = load_dataclass(UpscalerRecipe, Path(__file__).parents[2] / "recipes" / "mini-upscaler.yaml")
+    recipe = load_dataclass(UpscalerRecipe, Path(__file__).parents[2] / "recipes" / "upscaler.yaml")
     assert recipe.name == "mini-upscaler"
