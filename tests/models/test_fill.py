@@ -54,12 +54,31 @@ def test_no_foreground_is_left_behind_its_matte(still: bool) -> None:
     assert torch.allclose(found[0][..., :4, :], behind[..., :4, :], atol=1e-3)
 
 
-def test_a_background_that_is_given_or_without_a_video_is_not_filled() -> None:
+def test_a_background_that_is_given_is_not_filled() -> None:
     layout = Layout(1)
     clips = {name: torch.zeros(1, 1, 3, 16, 16) for name in CLIPS}
     drawn = clips | {"alpha": torch.zeros(1, 1, 1, 16, 16)}
-    for names in ({"blended", "background"}, {"foreground", "alpha"}, set()):
+    for names in ({"blended", "background"}, {"background"}, {"background", "alpha"}):
         timestep = layout.timesteps(torch.ones(1), layout.given_mask(names))
         solve_composition(
             drawn, torch.zeros(1, 1, 4, 16, 16), layout.pack(clips), timestep, layout, lambda *_: pytest.fail("filled")
         )
+
+
+@torch.no_grad()
+def test_a_drawn_background_loses_the_outline_of_the_foreground() -> None:
+    layout, fill = Layout(2), drawing_fill()
+    alpha = -torch.ones(1, 2, 1, 32, 32)
+    alpha[..., 12:20, 12:20] = 1
+    noise = {name: torch.randn(1, 2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) for name in CLIPS}
+    timestep = layout.timesteps(torch.ones(1), layout.given_mask(()))
+    found = []
+    for outline in (-1.0, 1.0):
+        background = torch.zeros(1, 2, 3, 32, 32)
+        background[..., 10:22, 10:22] = outline  # the matte and two pixels around it
+        drawn = {"foreground": torch.zeros(1, 2, 3, 32, 32), "alpha": alpha, "background": background}
+        drawn["blended"] = torch.zeros_like(background)
+        copy = torch.zeros(1, 2, 4, 32, 32)
+        found.append(solve_composition(drawn, copy, layout.pack(noise), timestep, layout, fill)["background"])
+    assert torch.allclose(found[0], found[1], atol=1e-5)
+    assert torch.allclose(found[0][..., :8, :], torch.zeros(8, 32), atol=1e-3)

@@ -23,6 +23,8 @@ SHARPNESS = 4.0
 """How much more a frame counts in the pool the more the background shows in it."""
 STILLNESS = 0.003
 """Variance between frames, in model space, at which a background counts as moving."""
+DRAWN_RIM = 3
+"""Pixels around the matte in which a background that is not copied is not trusted."""
 COPY_PLANES = 4
 """How much of the background to copy from this frame and from the frames' pool, each frame's score in that pool, and
 how much of the foreground to take from what the composite leaves."""
@@ -56,18 +58,20 @@ def solve_composition(
     # Only a clean blended video is copied from: in a noised one the noise would be copied too.
     uncover = given["blended"] & ~given["background"]
     seen = shown["blended"].float()
-    visible = visibility(clips["alpha"])
-    pooled = ((score + SHARPNESS * visible.log()).softmax(dim=1) * seen).sum(dim=1, keepdim=True)
-    anywhere = anywhere * visible.amax(dim=1, keepdim=True)
     own = clips["background"]
-    found = own + here * (seen - own) + anywhere * (pooled - own)
-    still, sure = still_background(seen, visible)
+    near, far = visibility(clips["alpha"]), visibility(clips["alpha"], DRAWN_RIM)
+    pooled = ((score + SHARPNESS * near.log()).softmax(dim=1) * seen).sum(dim=1, keepdim=True)
+    copied = own + here * (seen - own) + anywhere * near.amax(dim=1, keepdim=True) * (pooled - own)
+    found = torch.where(uncover, copied, own)
+    # What is drawn without a video to copy from keeps an outline of the foreground as well: a wider rim is left out.
+    behind, visible = torch.where(uncover, seen, own), torch.where(uncover, near, far)
+    still, sure = still_background(behind, visible)
     found = found + sure * (still - found)
-    if fill is not None and (uncover.is_meta or bool(uncover.any())):
-        known, certainty = known_background(seen, visible, still, sure)
+    if fill is not None and (given["background"].is_meta or not bool(given["background"].all())):
+        known, certainty = known_background(behind, visible, still, sure)
         filled = fill(known.flatten(0, 1), certainty.flatten(0, 1)).view_as(found).float()
         found = found + (1 - certainty) * (filled - found)
-    clips["background"] = torch.where(uncover, found, own)
+    clips["background"] = torch.where(given["background"], own, found)
 
     behind = (0.5 - 0.5 * clips["alpha"]) * clips["background"]
     own = clips["foreground"]
