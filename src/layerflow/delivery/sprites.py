@@ -7,11 +7,11 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from ..media import MediaError
+from ..media.writing import images_of
 
 LARGEST = 8192
 """Longest side of a sheet in pixels: what graphics cards in common use take as one texture."""
@@ -48,14 +48,11 @@ def write_sheet(path: Path, colour: Tensor, alpha: Tensor | None, fps: float) ->
     """
     frames, _, height, width = colour.shape
     rows, columns = grid(frames, height, width)
-    clip = colour if alpha is None else torch.cat([colour, alpha], dim=1)
-    pixels = (clip * 255 + 0.5).floor().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    mode = "RGB" if alpha is None else "RGBA"
-    sheet = Image.new(mode, (columns * width, rows * height))
+    sheet = Image.new("RGB" if alpha is None else "RGBA", (columns * width, rows * height))
     entries: list[dict[str, Any]] = []
-    for index in range(frames):
+    for index, image in enumerate(images_of(colour, alpha)):
         x, y = index % columns * width, index // columns * height
-        sheet.paste(Image.fromarray(pixels[index]), (x, y))
+        sheet.paste(image, (x, y))
         entries.append(
             {
                 "filename": f"{path.stem}_{index:04d}",

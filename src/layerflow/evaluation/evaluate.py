@@ -18,12 +18,13 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..data import Scene, SceneSource
+from ..files import write_atomically
 from ..layered_video import CLIPS, LayeredVideo
 from ..models.backbone import Conventions
 from ..models.layout import LAYERS
 from ..pipeline import LayerFlowPipeline
 from .figures import Row, ceilings, rows_of
-from .judge import Judge, Progress, data_version, load_judge, write_atomically
+from .judge import Judge, Progress, data_version, load_judge
 from .trials import TRIALS, Record, noise_of, record_of, scene_of
 
 QUICK_SAMPLES = 12

@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..data import BACKGROUND_COLOURS, FAMILIES, FOREGROUND_COLOURS, OBJECTS, SceneSource
+from ..files import write_atomically
 from ..layered_video import blend
 
 Progress = Callable[[int, int, str], None]
@@ -328,17 +328,3 @@ def load_judge(
     tensors = {name: tensor.contiguous() for name, tensor in judge.state_dict().items()}
     write_atomically(path, save(tensors))
     return judge
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that others see either nothing of it or all of it; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)  # mkstemp's files are for nobody else
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -9,10 +9,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files import write_atomically
 from ..layered_video import LayeredVideo
 from .evaluate import Picture, Report
 from .figures import Row, ceilings
-from .judge import NATURAL, write_atomically
+from .judge import NATURAL
 
 if TYPE_CHECKING:
     from rich.table import Table

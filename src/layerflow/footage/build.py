@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from ..cluster import joined
+from ..files import write_atomically
 from .items import Item, find_items
 from .making import captioning, inpainting, make_clip, matting
 from .recipe import FootageRecipe
@@ -242,9 +243,4 @@ def write_index(recipe: FootageRecipe, shards: list[Shard]) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())

@@ -85,7 +85,7 @@ def travel(frames: Tensor, known: Tensor, flow: Tensor, order: range, step: int)
     colour, seen, age = frames.clone(), known.clone(), torch.ones_like(known, dtype=torch.float32)
     for index in order:
         source = index + step
-        moved = flow[index + step if step < 0 else index][None]
+        moved = flow[min(index, source)][None]
         parts = torch.cat([colour[source], seen[source].float(), age[source]])[None]
         warped = warp(parts, moved)[0]
         new = ~seen[index] & (warped[3:4] > KNOWN)

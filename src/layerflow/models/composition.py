@@ -64,11 +64,11 @@ def solve_composition(
     copied = own + here * (seen - own) + anywhere * near.amax(dim=1, keepdim=True) * (pooled - own)
     found = torch.where(uncover, copied, own)
     # What is drawn without a video to copy from keeps an outline of the foreground as well: a wider rim is left out.
-    behind, visible = torch.where(uncover, seen, own), torch.where(uncover, near, far)
-    still, sure = still_background(behind, visible)
+    shows, visible = torch.where(uncover, seen, own), torch.where(uncover, near, far)
+    still, sure = still_background(shows, visible)
     found = found + sure * (still - found)
     if fill is not None and (given["background"].is_meta or not bool(given["background"].all())):
-        known, certainty = known_background(behind, visible, still, sure)
+        known, certainty = known_background(shows, visible, still, sure)
         filled = fill(known.flatten(0, 1), certainty.flatten(0, 1)).view_as(found).float()
         found = found + (1 - certainty) * (filled - found)
     clips["background"] = torch.where(given["background"], own, found)
