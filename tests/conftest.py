@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 from layerflow import LayerFlowPipeline
 from layerflow.data import MissingFontError
 from layerflow.models.compact import CompactTransformer3DModel
-from layerflow.models.text import LayerTextEncoder, LayerTextEncoderConfig
+from layerflow.models.text import LayerTextEncoder
 
 TOKENIZER = Path(str(files("layerflow") / "weights" / "mini" / "tokenizer"))
 
@@ -43,10 +43,8 @@ def build_tiny_pipeline() -> LayerFlowPipeline:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         text_encoder = LayerTextEncoder(
-            LayerTextEncoderConfig(
-                projection_dim=24, vocab_size=30522, embedding_size=8, hidden_size=16, num_hidden_layers=1,
-                num_attention_heads=2, intermediate_size=32, max_position_embeddings=64,
-            )
+            projection_dim=24, embedding_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+            intermediate_size=32,
         )  # fmt: skip
         transformer = CompactTransformer3DModel(
             widths=(8, 8, 8), blocks_up=(1, 1, 1), dim=16, num_layers=1, num_heads=2, cond_dim=16, sketch_width=16,

@@ -240,13 +240,13 @@ def _with_inputs(cost: Cost, inputs: tuple[Any, ...]) -> Cost:
 
 def _text_encoder(folder: Path, dtype: torch.dtype) -> tuple[nn.Module, int]:
     """The text encoder without weights, and the width of its states."""
-    from .models.text import LayerTextEncoder, LayerTextEncoderConfig
+    from .models.text import LayerTextEncoder
 
     _library, name = read_index(folder)["text_encoder"]
     with init_empty_weights(include_buffers=True):
         if name == LayerTextEncoder.__name__:
-            own = LayerTextEncoderConfig.from_pretrained(folder / "text_encoder")
-            return LayerTextEncoder(own).to("meta", dtype), own.projection_dim
+            own = LayerTextEncoder.from_config(LayerTextEncoder.load_config(folder / "text_encoder"))
+            return own.to("meta", dtype), own.config.projection_dim
         import transformers
 
         config = transformers.AutoConfig.from_pretrained(folder / "text_encoder")

@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from layerflow.models.text import (
     LayerTextEncoder,
-    LayerTextEncoderConfig,
     encode_prompts,
     load_text_encoder,
     pool,
@@ -38,7 +37,7 @@ def tokenizer() -> Tokenizer:
 @pytest.fixture
 def tiny() -> LayerTextEncoder:
     torch.manual_seed(0)
-    config = LayerTextEncoderConfig(
+    return LayerTextEncoder(
         projection_dim=24,
         vocab_size=30522,
         embedding_size=8,
@@ -48,8 +47,7 @@ def tiny() -> LayerTextEncoder:
         intermediate_size=32,
         max_position_embeddings=64,
         initializer_range=0.2,
-    )
-    return LayerTextEncoder(config).eval()
+    ).eval()
 
 
 # --- the wrapper ------------------------------------------------------------------------------------------

