@@ -16,7 +16,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from layerflow import LayerFlowPipeline, placement
 from layerflow.cli import run
-from layerflow.loading import skeleton
+from layerflow.cli.models import model_facts, pick_dtype
+from layerflow.loading import find_model, skeleton
 from layerflow.models.sequence import SequenceCodec
 from layerflow.placement import PlacementError, choose_memory, place
 from layerflow.plan import MEMORY, LiveBytes, Plan, plan_run
@@ -296,3 +297,22 @@ def test_out_of_memory_names_the_switches() -> None:
     error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
     assert exit_code(error) == 1
     assert "try --memory low or --memory lowest, fewer --frames or a smaller --size" in sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "dtype"),
+    [
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True}, "bfloat16"),
+        ({"avx512_f": True}, "float32"),
+        ({}, "float32"),
+    ],
+)
+def test_a_processor_that_computes_in_bfloat16_does(
+    capabilities: dict[str, bool], dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = model_facts(Path(find_model("mini")))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert pick_dtype("auto", "cpu", facts) == dtype
+    assert pick_dtype("float32", "cpu", facts) == "float32"  # what is asked for
+    assert pick_dtype("auto", "cuda", facts) == "float32"  # the mini gains nothing there

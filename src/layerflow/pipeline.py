@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.distributed as dist
-from diffusers import DiffusionPipeline, SchedulerMixin
+from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 from diffusers.guiders import BaseGuidance, ClassifierFreeGuidance
 from diffusers.utils import BaseOutput
 from torch import Tensor
@@ -101,12 +101,13 @@ class LayerFlowPipeline(DiffusionPipeline):
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        text_encoder: PreTrainedModel,
-        transformer: Backbone,
+        text_encoder: PreTrainedModel | ModelMixin,
+        transformer: ModelMixin,
         scheduler: SchedulerMixin,
-        vae: AutoencoderKLCogVideoX | AutoencoderKLWan | None = None,
+        vae: ModelMixin | None = None,
         upscaler: LayeredUpscaler | None = None,
     ) -> None:
+        # Types that are there at run time: diffusers reads them when it loads a pipeline.
         super().__init__()
         self.register_modules(
             tokenizer=tokenizer, text_encoder=text_encoder, transformer=transformer, scheduler=scheduler, vae=vae,

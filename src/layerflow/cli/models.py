@@ -105,11 +105,22 @@ def pick_device(name: str) -> str:
 
 
 def pick_dtype(name: str, device: str, facts: ModelFacts) -> str:
-    """A number format; `auto` takes bfloat16 for the full-size models on a GPU, else float32."""
+    """A number format; `auto` takes bfloat16 for the full-size models on a GPU and on a CPU that computes in it, else
+    float32."""
     if name != "auto":
         return name
+    if device == "cpu":
+        return "bfloat16" if cpu_has_bfloat16() else "float32"
     small = facts.conventions.batched_guidance
     return "bfloat16" if device.startswith("cuda") and not small else "float32"
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16, and thus faster than in float32."""
+    import torch
+
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch does not tell
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def pick_memory(name: str, device: str, dtype: str, folder: Path, size: tuple[int, int, int]) -> str:

@@ -47,7 +47,7 @@ Dtype = Annotated[
     typer.Option(
         "--dtype",
         metavar="NAME",
-        help=f"Number format: {', '.join(DTYPES)}; auto takes bfloat16 for large models on a GPU.",
+        help=f"Number format: {', '.join(DTYPES)}; auto takes bfloat16 where it is the faster one.",
         rich_help_panel=RUN,
     ),
 ]
