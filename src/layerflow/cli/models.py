@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import loading
+from ..files import hash_path
 from ..models.backbone import Conventions
 from ..models.sequence import SequenceCodec
 from ..pipeline import LayerFlowPipeline, check_drawn_size
 from .errors import UserError
-from .given import hash_files
 
 DECIDES = (".json", ".safetensors", ".txt", ".model")
 """Ends of the files in a model folder that decide what it makes; a model card does not."""
@@ -42,7 +43,10 @@ def model_folder(name: str, weights: bool = True) -> Path:
 
 def model_hash(folder: Path) -> str:
     """sha256 of a model: over the paths and contents of all files that decide what it makes."""
-    return hash_files((path for path in folder.rglob("*") if path.suffix in DECIDES), root=folder)
+    digest = hashlib.sha256()
+    for file in sorted(path for path in folder.rglob("*") if path.suffix in DECIDES and path.is_file()):
+        digest.update(f"{file.relative_to(folder).as_posix()} {hash_path(file)}\n".encode())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
