@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from diffusers import DiffusionPipeline, SchedulerMixin
 from diffusers.guiders import BaseGuidance, ClassifierFreeGuidance
+from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
@@ -84,12 +85,13 @@ def check_task(config: Mapping[str, Any], given: frozenset[str]) -> None:
         raise ValueError(f"this model is for {task} alone, where {wanted} is given; {asked} is: load another model")
 
 
-class LayerFlowPipeline(DiffusionPipeline):
+class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
     """Generates every layer that is not given, together, with one transformer (LayerFlow, arXiv 2506.04228)."""
 
     model_cpu_offload_seq = "text_encoder->transformer->vae->upscaler"
     _callback_tensor_inputs = ("latents", "clean")
     _optional_components: ClassVar = ["vae", "upscaler"]
+    _lora_loadable_modules: ClassVar = ["transformer"]
 
     tokenizer: PreTrainedTokenizerBase
     text_encoder: PreTrainedModel
@@ -152,6 +154,22 @@ class LayerFlowPipeline(DiffusionPipeline):
         return CompactTransformer3DModel.from_pretrained(
             find_model(name), subfolder="transformer", dtype=torch.float32
         )
+
+    def load_lora_weights(
+        self, pretrained_model_name_or_path_or_dict: str | Path | dict[str, Tensor], **kwargs: Any
+    ) -> None:
+        """Load a LoRA for the transformer: a file, folder, hub id or dict, in the forms that diffusers knows.
+
+        `set_adapters`, `fuse_lora`, `unload_lora_weights` and the others are diffusers' own.
+
+        Args:
+            pretrained_model_name_or_path_or_dict: the LoRA.
+            kwargs: as in diffusers: `adapter_name`, `weight_name`, `revision` and so on.
+
+        Raises:
+            AdapterError: it is for a transformer of another width, which it names, or of another kind.
+        """
+        self.transformer.load_lora_adapter(pretrained_model_name_or_path_or_dict, _pipeline=self, **kwargs)
 
     @property
     def interrupt(self) -> bool:

@@ -140,7 +140,7 @@ def load_pipeline(
 
     from ..placement import check_speed, place
 
-    check_speed(speed)
+    check_speed(speed, device)
     try:
         pipeline = LayerFlowPipeline.from_pretrained(folder, dtype=getattr(torch, dtype))
     except (OSError, KeyError, AttributeError) as error:

@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
-from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from .adapters import CheckedAdapterMixin
 from .backbone import Conventions
 from .composition import COPY_PLANES, solve_composition
 from .fill import BackgroundFill
@@ -189,7 +189,7 @@ TransformerBlockRegistry.register(
 )
 
 
-class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
+class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
     """Layered-video diffusion transformer small enough to train and run on a laptop CPU.
 
     Implements the backbone interface: packed latents, a timestep per clip, text states per layer and the
