@@ -161,7 +161,7 @@ def test_a_plain_model_gets_layers(plain, frames: int, tmp_path: Path) -> None:
     before = {name: part.state_dict() for name, part in plain().components.items() if hasattr(part, "state_dict")}
     after = pipeline.transformer.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before["transformer"].items() if name in after)
-    transformer, vae = skeleton(tmp_path)
+    transformer, vae, *_ = skeleton(tmp_path)
     assert transformer.config == pipeline.transformer.config
     assert vae is not None
 

@@ -49,6 +49,12 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise
 
 
+def cache_folder() -> Path:
+    """Where is kept what can be made again: `layerflow` in the user's cache folder (XDG base directories)."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "layerflow"
+
+
 def hash_path(path: Path) -> str:
     """sha256 of a file, or of the contents of all files in a folder one after another, in the order of their names.
 

@@ -267,10 +267,14 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         try:
             # 2. Text: the prompts of each layer, and of nothing
             text, nothing = self.prepare_text(prompts, negative_prompt, device)
+            if videos:
+                self.rest()
 
             # 3. Latents: noise where clips are generated, the clean clip where it is given
             size = batch, height, width
             sequence, given_mask, clean_frames = self.prepare_given(videos, layout, size, device, upscale)
+            if videos:
+                self.rest()
             scale = conventions.noise_scale if noise_scale is None else noise_scale
             latents = torch.where(clean_frames, sequence, scale * layout.noise(sequence, generator))
 
@@ -297,6 +301,12 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         finally:  # caches are emptied and offloaded parts put back, also after an error
             self.maybe_free_model_hooks()
         return LayerFlowPipelineOutput(videos=result) if return_dict else (result,)
+
+    def rest(self) -> None:
+        """Where one part at a time is on the device, take it off: diffusers only takes off the part that comes before
+        in a run where nothing is given, which here would leave the text encoder beside the autoencoder."""
+        for hook in getattr(self, "_all_hooks", ()):
+            hook.offload()
 
     def noise_level(self, step: int, timestep: Tensor) -> Tensor:
         """Noise level in [0, 1] of a step, float32, as the transformer is told it."""
