@@ -78,29 +78,23 @@ class Parked:
 def park(pipeline: LayerFlowPipeline, folder: Path) -> None:
     """Stand in for model offload: one part at a time has its weights."""
     parts = {name: Parked(part, folder / name) for name, part in modules(pipeline).items()}
+    at_work: list[str] = []
 
     def comes(name: str) -> Callable[..., None]:
         def hook(*_: object) -> None:
-            for part in parts.values():
-                part.leave()
-            parts[name].come()
+            if at_work != [name]:
+                at_work[:] = [name]
+                for part in parts.values():
+                    part.leave()
+                parts[name].come()
 
         return hook
 
-    pipeline.text_encoder.register_forward_pre_hook(comes("text_encoder"))
-    working: list[object] = []
-
-    def first_step(*_: object) -> None:
-        if not working:
-            comes("transformer")()
-        working.append(None)
-
-    pipeline.transformer.register_forward_pre_hook(first_step)
+    for name, part in modules(pipeline).items():
+        part.register_forward_pre_hook(comes(name))
     if pipeline.vae is not None:
         decode, arrives = pipeline.vae.decode, comes("vae")
         pipeline.vae.decode = lambda *args, **kwargs: (arrives(), decode(*args, **kwargs))[1]
-    if pipeline.upscaler is not None:
-        pipeline.upscaler.register_forward_pre_hook(comes("upscaler"))
     for part in parts.values():
         part.leave()
 
@@ -114,6 +108,7 @@ def settle(pipeline: LayerFlowPipeline, memory: str, folder: Path) -> None:
 
     def to_disk(device: torch.device, **kwargs: object) -> None:
         for name, part in modules(pipeline).items():
+            part.to(memory_format=torch.contiguous_format)  # files of tensors want it
             apply_group_offloading(part, device, offload_to_disk_path=str(folder / name), **kwargs)
 
     pipeline.enable_group_offload = to_disk

@@ -137,7 +137,7 @@ class Skeleton(NamedTuple):
     transformer: Any
     vae: Any | None
     upscaler: Any | None
-    index: dict[str, Any]
+    listing: dict[str, Any]
 
 
 def skeleton(folder: Path) -> Skeleton:

@@ -100,7 +100,7 @@ def plan_run(
         UnknownModelError: the folder is no model.
         ValueError: a size that the model does not take; names the nearest.
     """
-    transformer, vae, upscaler, index = skeleton(folder)
+    transformer, vae, upscaler, listing = skeleton(folder)
     codec, conventions = SequenceCodec.of(transformer, vae), transformer.conventions
     trained = codec.trained_size
     frames, height, width = frames or trained[0], height or trained[1], width or trained[2]
@@ -108,7 +108,7 @@ def plan_run(
     config, latent = transformer.config, codec.autoencoder.latent_size(height, width)
     conditions = 2 if guided else 1
     batched = conventions.batched_guidance
-    encoder, text_dim = _text_encoder(folder, index, dtype)
+    encoder, text_dim = _text_encoder(folder, listing, dtype)
     prompts, words = len(prompt_prefixes(config)), config.get("text_length", MAX_TOKENS)
     patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[-1]
     if batched:  # its tokens lie below its convolutions
@@ -158,11 +158,11 @@ def _kept(inputs: tuple[Any, ...]) -> int:
     return sum(x.nbytes for x in inputs if isinstance(x, Tensor)) + 2 * inputs[0].numel() * 4
 
 
-def _text_encoder(folder: Path, index: dict[str, Any], dtype: torch.dtype) -> tuple[nn.Module, int]:
+def _text_encoder(folder: Path, listing: dict[str, Any], dtype: torch.dtype) -> tuple[nn.Module, int]:
     """The text encoder without weights, and the width of its states."""
     from .models.text import LayerTextEncoder, LayerTextEncoderConfig
 
-    _library, name = index["text_encoder"]
+    _library, name = listing["text_encoder"]
     with init_empty_weights(include_buffers=True):
         if name == LayerTextEncoder.__name__:
             own = LayerTextEncoderConfig.from_pretrained(folder / "text_encoder")
