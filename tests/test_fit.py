@@ -145,6 +145,13 @@ def test_int8_is_really_taken_and_keeps_the_result(family: str, memory: str) -> 
     assert is_close(pipeline, expected, 0.02)
 
 
+@pytest.mark.parametrize("memory", ["low", "lowest"])
+def test_the_mini_takes_every_memory_setting(tiny_pipeline: LayerFlowPipeline, memory: str) -> None:
+    expected = latents(tiny_pipeline)
+    place(tiny_pipeline, "cpu", memory)
+    assert is_close(tiny_pipeline, expected, 0.5 if memory == "lowest" else 1e-6)
+
+
 def test_int8_makes_the_mini_lighter(tiny_pipeline: LayerFlowPipeline) -> None:
     quantization = pytest.importorskip("torchao.quantization")
     expected = latents(tiny_pipeline)

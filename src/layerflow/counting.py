@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+
+from .models.backbone import is_delicate
 
 
 @dataclass
@@ -166,7 +167,6 @@ def _bytes(module: nn.Module, recurse: bool = True) -> int:
 
 def _waiting_bytes(model: Any, path: str, layer: nn.Module) -> int:
     """Bytes of a layer's weights as layerwise casting stores them."""
-    delicate = model._skip_layerwise_casting_patterns or ()
-    if not isinstance(layer, CAST_LAYERS) or any(re.search(pattern, path) for pattern in delicate):
+    if not isinstance(layer, CAST_LAYERS) or is_delicate(model, path):
         return _bytes(layer, recurse=False)
     return sum(weight.numel() for weight in layer.parameters(recurse=False))

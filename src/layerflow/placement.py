@@ -5,7 +5,6 @@ Every setting is a switch of diffusers or torch; here they only have one place a
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -16,7 +15,7 @@ from diffusers import ContextParallelConfig, FirstBlockCacheConfig
 from torch import nn
 
 from .loading import first_line
-from .models.backbone import prompt_prefixes
+from .models.backbone import is_delicate, prompt_prefixes
 from .pipeline import LayerFlowPipeline
 from .plan import MEMORY, Plan
 
@@ -170,11 +169,9 @@ def _quantize(transformer: Any, name: str) -> None:
     """Weights of linear layers in 8 bits, but for those that the model names as delicate, and odd shapes."""
     from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, Int8WeightOnlyConfig, quantize_
 
-    delicate = transformer._skip_layerwise_casting_patterns or ()
-
     def takes(module: nn.Module, path: str) -> bool:
         fits = isinstance(module, nn.Linear) and not any(side % QUANTISED_SIDE for side in module.weight.shape)
-        return fits and not any(re.search(pattern, path) for pattern in delicate)
+        return fits and not is_delicate(transformer, path)
 
     config = Int8WeightOnlyConfig() if name == "int8" else Float8DynamicActivationFloat8WeightConfig()
     quantize_(transformer, config, takes)

@@ -199,6 +199,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
     _supports_gradient_checkpointing = True
     _repeated_blocks: ClassVar = ["CompactBlock"]
     _no_split_modules: ClassVar = ["CompactBlock", "ConvBlock"]
+    _skip_layerwise_casting_patterns: ClassVar = ["text_proj", "widen", "fill"]  # whose number format others take over
     prediction_type = "sample"
     conventions: ClassVar = Conventions(
         # Less noise than it was trained with: from frame to frame a small network makes something else of all of it.
