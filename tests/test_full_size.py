@@ -7,12 +7,14 @@ import pytest
 import torch
 from full_size import FRAMES, build, plain_cogvideox, plain_wan, random_video
 from peft import LoraConfig
+from safetensors.torch import save_file
 
 from layerflow import LayerFlowPipeline
 from layerflow.cli import run
 from layerflow.layered_video import CLIPS, LayeredVideo
 from layerflow.loading import UnknownModelError, skeleton
 from layerflow.media import load_layers
+from layerflow.models.adapters import AdapterError
 from layerflow.models.conversion import save_adapter
 from layerflow.models.layout import TASKS
 from layerflow.models.official import CONFIGURATIONS, OfficialConfiguration
@@ -159,7 +161,7 @@ def test_a_plain_model_gets_layers(plain, frames: int, tmp_path: Path) -> None:
     before = {name: part.state_dict() for name, part in plain().components.items() if hasattr(part, "state_dict")}
     after = pipeline.transformer.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in before["transformer"].items() if name in after)
-    transformer, vae = skeleton(tmp_path)
+    transformer, vae, *_ = skeleton(tmp_path)
     assert transformer.config == pipeline.transformer.config
     assert vae is not None
 
@@ -207,8 +209,65 @@ def test_an_adapter_of_another_width_is_named(tmp_path: Path) -> None:
         for side in "AB"
     }
     save_adapter(tmp_path / "adapters" / "content", weights)
-    with pytest.raises(UnknownModelError, match="content is no adapter of this transformer"):
+    with pytest.raises(UnknownModelError, match=r"content is no adapter .* has 48 channels in, the transformer 32"):
         LayerFlowPipeline.from_pretrained(tmp_path)
+
+
+def lora_of_width(family: str, width: int) -> dict[str, torch.Tensor]:
+    """A LoRA for the first block of a model of that width."""
+    block = "blocks.0" if family == "wan" else "transformer_blocks.0"
+    return {
+        f"transformer.{block}.attn1.to_q.lora_{side}.weight": torch.ones((2, width) if side == "A" else (width, 2))
+        for side in "AB"
+    }
+
+
+@families
+def test_a_lora_is_loaded_by_the_pipeline_and_one_of_another_width_is_named(family: str, tmp_path: Path) -> None:
+    pipeline = build(family)
+
+    def latents():
+        return pipeline(**PROMPTS, generator=seeded(), output_type="latent").videos
+
+    plain = latents()
+    for width, said in ((48, "it has 48 channels in, the transformer 32"), (16, "it has 16 channels in")):
+        with pytest.raises(AdapterError, match=f"another width: at .*attn1.to_q {said}"):
+            pipeline.load_lora_weights(lora_of_width(family, width))
+    other = lora_of_width("wan" if family == "cogvideox" else "cogvideox", 32)
+    with pytest.raises(AdapterError, match="has nothing for this transformer"):
+        pipeline.load_lora_weights(other)
+    assert not hasattr(pipeline.transformer, "peft_config")
+    assert torch.equal(latents(), plain)
+
+    save_file(lora_of_width(family, 32), tmp_path / "pytorch_lora_weights.safetensors")
+    pipeline.load_lora_weights(tmp_path, adapter_name="ones")
+    loaded = latents()
+    assert not torch.equal(loaded, plain)
+    pipeline.set_adapters(["ones"], [0.0])
+    assert torch.allclose(latents(), plain, atol=1e-5)
+    pipeline.set_adapters(["ones"])
+    pipeline.fuse_lora(components=["transformer"])
+    assert torch.allclose(latents(), loaded, atol=1e-3)
+    pipeline.unfuse_lora(components=["transformer"])
+    pipeline.unload_lora_weights()
+    assert torch.allclose(latents(), plain, atol=1e-4)
+
+
+def test_wan_loras_of_other_programs_are_read(tmp_path: Path) -> None:
+    pipeline = build("wan")
+    weights = {
+        f"diffusion_model.blocks.{block}.self_attn.q.lora_{side}.weight": tensor
+        for block in range(2)
+        for side, tensor in (("A", torch.ones(2, 48)), ("B", torch.ones(48, 2)))
+    }
+    with pytest.raises(AdapterError, match=r"at blocks\.0\.attn1\.to_q it has 48 channels in, the transformer 32"):
+        pipeline.load_lora_weights(weights)
+
+
+def test_an_adapter_in_a_pickle_is_not_opened(tmp_path: Path) -> None:
+    torch.save(lora_of_width("wan", 32), tmp_path / "pytorch_lora_weights.bin")
+    with pytest.raises(OSError, match="pytorch_lora_weights"):
+        build("wan").load_lora_weights(tmp_path)
 
 
 @families

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 
 
 class ClusterError(ValueError):
@@ -15,6 +16,8 @@ class ClusterError(ValueError):
 @contextmanager
 def joined(address: str, cpus: int) -> Iterator[None]:
     """Join the cluster at an address, or with `local` one of this machine's own with so many CPUs, quietly.
+
+    While it lasts, standard output is standard error: Ray prints there when a worker dies.
 
     Raises:
         ClusterError: it cannot be reached.
@@ -34,7 +37,8 @@ def joined(address: str, cpus: int) -> Iterator[None]:
     try:
         DataContext.get_current().enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
     except ray.exceptions.RayError as error:
         why = str(error).strip().splitlines()[-1]  # above it stands the trace of the worker
         raise RuntimeError(f"the cluster gave up: {why}; what is done stays done") from error

@@ -1,7 +1,8 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and their checksums."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -46,6 +47,26 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def cache_folder() -> Path:
+    """Where is kept what can be made again: `layerflow` in the user's cache folder (XDG base directories)."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "layerflow"
+
+
+def hash_path(path: Path) -> str:
+    """sha256 of a file, or of the contents of all files in a folder one after another, in the order of their names.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(inner for inner in path.rglob("*") if inner.is_file()) if path.is_dir() else [path]:
+        with file.open("rb") as content:  # weights and videos are larger than what one would hold in memory
+            while block := content.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from importlib import import_module, resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from accelerate import init_empty_weights
 from diffusers import DiffusionPipeline
@@ -131,8 +131,17 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
-def skeleton(folder: Path) -> tuple[Any, Any | None]:
-    """Transformer with layers, and autoencoder if there is one, without weights: for their sizes alone.
+class Skeleton(NamedTuple):
+    """The parts of a model without weights, for their sizes alone, and what its model_index.json says."""
+
+    transformer: Any
+    vae: Any | None
+    upscaler: Any | None
+    listing: dict[str, Any]
+
+
+def skeleton(folder: Path) -> Skeleton:
+    """Transformer with layers, and autoencoder and upscaler if there are any.
 
     Raises:
         UnknownModelError: a configuration is missing, damaged or of a kind that is not known.
@@ -149,29 +158,21 @@ def skeleton(folder: Path) -> tuple[Any, Any | None]:
                 transformer = transformer_class.from_config(transformer_class.config_from_plain(config))
             else:
                 transformer = transformer_class.from_config(config)
-            vae = None
+            vae = upscaler = None
             if index.get("vae", [None])[0] is not None:
                 kind = index["vae"][1]
                 if kind not in AUTOENCODERS:
                     raise UnknownModelError(f"{folder}: its autoencoder {kind} is not known here")
                 vae = getattr(import_module("diffusers"), kind).from_config(_read_config(folder / "vae"))
+            if index.get("upscaler", [None])[0] is not None:
+                from .models.upscaler import LayeredUpscaler
+
+                upscaler = LayeredUpscaler.from_config(_read_config(folder / "upscaler"))
         except UnknownModelError:
             raise
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise UnknownModelError(f"{folder} is no model of layerflow: {first_line(error)}") from error
-    return transformer, vae
-
-
-def upscale_factors(folder: Path) -> list[int]:
-    """How many times as large a model's upscaler can make clips; 1 alone without one."""
-    if read_index(folder).get("upscaler", [None])[0] is None:
-        return [1]
-    from .models.upscaler import factors_up_to
-
-    try:
-        return factors_up_to(int(_read_config(folder / "upscaler")["factor"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UnknownModelError(f"{folder / 'upscaler'} is no upscaler: {first_line(error)}") from error
+    return Skeleton(transformer, vae, upscaler, index)
 
 
 def plain_components(folder: Path, **kwargs: Any) -> dict[str, Any]:

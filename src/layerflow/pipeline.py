@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from diffusers import DiffusionPipeline, ModelMixin, SchedulerMixin
 from diffusers.guiders import BaseGuidance, ClassifierFreeGuidance
+from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor
 from torch.nn.functional import avg_pool3d
@@ -84,12 +85,13 @@ def check_task(config: Mapping[str, Any], given: frozenset[str]) -> None:
         raise ValueError(f"this model is for {task} alone, where {wanted} is given; {asked} is: load another model")
 
 
-class LayerFlowPipeline(DiffusionPipeline):
+class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
     """Generates every layer that is not given, together, with one transformer (LayerFlow, arXiv 2506.04228)."""
 
     model_cpu_offload_seq = "text_encoder->transformer->vae->upscaler"
     _callback_tensor_inputs = ("latents", "clean")
     _optional_components: ClassVar = ["vae", "upscaler"]
+    _lora_loadable_modules: ClassVar = ["transformer"]
 
     tokenizer: PreTrainedTokenizerBase
     text_encoder: PreTrainedModel
@@ -153,6 +155,22 @@ class LayerFlowPipeline(DiffusionPipeline):
         return CompactTransformer3DModel.from_pretrained(
             find_model(name), subfolder="transformer", dtype=torch.float32
         )
+
+    def load_lora_weights(
+        self, pretrained_model_name_or_path_or_dict: str | Path | dict[str, Tensor], **kwargs: Any
+    ) -> None:
+        """Load a LoRA for the transformer: a file, folder, hub id or dict, in the forms that diffusers knows.
+
+        `set_adapters`, `fuse_lora`, `unload_lora_weights` and the others are diffusers' own.
+
+        Args:
+            pretrained_model_name_or_path_or_dict: the LoRA.
+            kwargs: as in diffusers: `adapter_name`, `weight_name`, `revision` and so on.
+
+        Raises:
+            AdapterError: it is for a transformer of another width, which it names, or of another kind.
+        """
+        self.transformer.load_lora_adapter(pretrained_model_name_or_path_or_dict, _pipeline=self, **kwargs)
 
     @property
     def interrupt(self) -> bool:
@@ -250,10 +268,14 @@ class LayerFlowPipeline(DiffusionPipeline):
         try:
             # 2. Text: the prompts of each layer, and of nothing
             text, nothing = self.prepare_text(prompts, negative_prompt, device)
+            if videos:
+                self.rest()
 
             # 3. Latents: noise where clips are generated, the clean clip where it is given
             size = batch, height, width
             sequence, given_mask, clean_frames = self.prepare_given(videos, layout, size, device, upscale)
+            if videos:
+                self.rest()
             scale = conventions.noise_scale if noise_scale is None else noise_scale
             latents = torch.where(clean_frames, sequence, scale * layout.noise(sequence, generator))
 
@@ -280,6 +302,12 @@ class LayerFlowPipeline(DiffusionPipeline):
         finally:  # caches are emptied and offloaded parts put back, also after an error
             self.maybe_free_model_hooks()
         return LayerFlowPipelineOutput(videos=result) if return_dict else (result,)
+
+    def rest(self) -> None:
+        """Where one part at a time is on the device, take it off: diffusers only takes off the part that comes before
+        in a run where nothing is given, which here would leave the text encoder beside the autoencoder."""
+        for hook in getattr(self, "_all_hooks", ()):
+            hook.offload()
 
     def noise_level(self, step: int, timestep: Tensor) -> Tensor:
         """Noise level in [0, 1] of a step, float32, as the transformer is told it."""

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from diffusers import ContextParallelConfig, FirstBlockCacheConfig
+from torch import nn
 
 from .loading import first_line
-from .models.backbone import prompt_prefixes
+from .models.backbone import is_delicate, prompt_prefixes
 from .pipeline import LayerFlowPipeline
 from .plan import MEMORY, Plan
 
@@ -26,6 +27,10 @@ SPEED = {
     "attention=NAME": "another attention backend of diffusers, such as attention=flash or attention=sage",
 }
 QUANTISED = ("int8", "fp8")
+QUANTISED_SIDE = 16
+"""Sides of a matrix must divide by this: matrix products in 8 bits want it."""
+FP8_CAPABILITY = (8, 9)
+"""Compute capability of the first NVIDIA cards that multiply matrices in 8-bit floating point."""
 CACHE_THRESHOLD = 0.05
 """Relative change of the first block's output under which the other blocks are left out."""
 HEADROOM = 0.9
@@ -36,13 +41,27 @@ class PlacementError(ValueError):
     """A setting that is not known, or that this machine or model does not have."""
 
 
-def check_speed(speed: Sequence[str]) -> None:
-    """Raise PlacementError for a name that is not in `SPEED`, or that wants a package which is not here."""
+def check_speed(speed: Sequence[str], device: str | None = None) -> None:
+    """Raise PlacementError for a name that is not in `SPEED`, or that wants what is not here.
+
+    What only some devices have is checked where a device is named.
+    """
     for name in speed:
         if name not in SPEED and not (name.startswith("attention=") and name != "attention="):
             raise PlacementError(f"--speed {name} is not known; choose {', '.join(SPEED)}")
         if name in QUANTISED and find_spec("torchao") is None:
-            raise PlacementError(f"--speed {name} wants torchao: pip install layerflow[quantize]")
+            raise PlacementError(f"--speed {name} wants torchao: pip install 'layerflow[quantize]'")
+    if set(QUANTISED) <= set(speed):
+        raise PlacementError("--speed int8 and --speed fp8 are two forms for the same weights; choose one")
+    if "fp8" in speed and device is not None and not _has_fp8(torch.device(device)):
+        raise PlacementError(
+            f"--speed fp8 computes in 8-bit floating point, which {device} here does not; it wants an NVIDIA card "
+            "from Ada or Hopper on; choose --speed int8, which all can"
+        )
+
+
+def _has_fp8(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= FP8_CAPABILITY
 
 
 def choose_memory(plan: Plan, device: str) -> str:
@@ -67,7 +86,7 @@ def place(pipeline: LayerFlowPipeline, device: str, memory: str = "full", speed:
     Raises:
         PlacementError: a name is not known, or the setting is not to be had here; says why.
     """
-    check_speed(speed)
+    check_speed(speed, device)
     if memory not in MEMORY:
         raise PlacementError(f"memory must be one of {', '.join(MEMORY)}, got {memory!r}")
     transformer, target = pipeline.transformer, torch.device(device)
@@ -147,8 +166,12 @@ def _check_share(transformer: Any, size: int, share: int) -> None:
 
 
 def _quantize(transformer: Any, name: str) -> None:
+    """Weights of linear layers in 8 bits, but for those that the model names as delicate, and odd shapes."""
     from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, Int8WeightOnlyConfig, quantize_
 
-    if name == "fp8" and (not torch.cuda.is_available() or torch.cuda.get_device_capability() < (8, 9)):
-        raise PlacementError("--speed fp8 wants a card that computes in it (Ada, Hopper or later); choose int8")
-    quantize_(transformer, Int8WeightOnlyConfig() if name == "int8" else Float8DynamicActivationFloat8WeightConfig())
+    def takes(module: nn.Module, path: str) -> bool:
+        fits = isinstance(module, nn.Linear) and not any(side % QUANTISED_SIDE for side in module.weight.shape)
+        return fits and not is_delicate(transformer, path)
+
+    config = Int8WeightOnlyConfig() if name == "int8" else Float8DynamicActivationFloat8WeightConfig()
+    quantize_(transformer, config, takes)

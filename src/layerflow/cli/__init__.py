@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -37,6 +38,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 def main() -> None:
     """The `layerflow` command."""
+    # Where torchao is installed, diffusers imports it at once, and all three log what is of no use to anyone here.
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     sys.exit(run())
 
 

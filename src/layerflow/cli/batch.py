@@ -17,11 +17,11 @@ from pathlib import Path
 
 from rich.progress import Progress
 
+from ..files import hash_path
 from ..media import save_layers
 from . import models
 from .errors import UserError, sentence
 from .generation import LoadedModel, Request, check_output, denoise, describe, load_model, make_plan
-from .given import hash_given
 from .jobs import FAILURES, Job, read_jobs
 from .options import ModelOptions, parse_size
 from .progress import progress_bar, say
@@ -173,7 +173,7 @@ def fingerprint(request: Request, model_sha256: str) -> str:
     content = {
         "model": model_sha256,
         "prompts": request.prompts(),
-        "given": {name: hash_given(path) for name, path in request.clips.items()},
+        "given": {name: hash_path(path) for name, path in request.clips.items()},
         "formats": list(options.formats),
         "size": parse_size(options.size),
         **{name: getattr(options, name) for name in names},

@@ -5,6 +5,8 @@ from __future__ import annotations
 import traceback
 from pathlib import Path
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+"""What torch and its libraries say then, under several types of error."""
 PACKAGE = Path(__file__).parents[1]
 
 
@@ -35,6 +37,6 @@ def sentence(error: Exception) -> str:
     said = " ".join(str(error).split()) or "no message"
     if is_mistake(error):
         return said
-    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "can't allocate memory" in said:
+    if isinstance(error, MemoryError) or any(sign in said for sign in OUT_OF_MEMORY):
         return f"out of memory; try --memory low or --memory lowest, fewer --frames or a smaller --size ({said[:200]})"
     return f"{type(error).__name__}: {said} (LAYERFLOW_DEBUG=1 shows where)"

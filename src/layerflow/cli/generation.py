@@ -112,7 +112,7 @@ def run_model(
             say(f'--blended was not given; written from the other two: "{request.prompts()["blended"]}"')
         with console.status(f"loading {options.model}"):
             size = plan.frames, plan.height // plan.upscale, plan.width // plan.upscale
-            model = load_model(options, folder, facts, models.model_hash(folder), device, size)
+            model = load_model(options, folder, facts, models.model_hash(folder), device, size, plan.upscale)
             if dist.is_initialized():
                 parallelise(model.pipeline)
         with progress_bar() as bar:
@@ -186,15 +186,18 @@ def load_model(
     sha256: str,
     device: str,
     size: tuple[int, int, int] | None = None,
+    upscale: int | None = None,
 ) -> LoadedModel:
     """A model from its folder, ready to run on a device; raises UserError when it doesn't load.
 
-    `size`, frames, height and width, is what `--memory auto` makes room for; as the model was trained by default.
+    `size`, frames, height and width as drawn, and `upscale` are what `--memory auto` makes room for; as the model was
+    trained and the most by default.
     """
     started = time.perf_counter()
     models.quiet_libraries()
     dtype = models.pick_dtype(options.dtype, device, facts)
-    memory = models.pick_memory(options.memory, device, dtype, folder, size or facts.codec.trained_size)
+    size, upscale = size or facts.codec.trained_size, upscale or facts.upscale[-1]
+    memory = models.pick_memory(options.memory, device, dtype, folder, size, upscale)
     pipeline = models.load_pipeline(folder, device, dtype, memory, options.speed)
     seconds = time.perf_counter() - started
     return LoadedModel(options.model, facts, sha256, device, dtype, memory, pipeline, seconds)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor
 
+from ..files import hash_path
 from ..layered_video import CLIPS, LayeredVideo
 from ..media import MediaError, load_layers, read_video
 from .errors import UserError
@@ -28,7 +28,7 @@ class Source:
         """What layers.json keeps of it."""
         return {
             "file": str(self.path),
-            "sha256": hash_given(self.path),
+            "sha256": hash_path(self.path),
             "clips": list(self.video.clips()),
             "treatment": self.treatment,
         }
@@ -182,34 +182,12 @@ def merge(sources: list[Source], fps: float) -> LayeredVideo:
     return LayeredVideo(**{name: clips[name] for name in CLIPS if name in clips}, fps=fps)
 
 
-def hash_given(path: Path) -> str:
-    """sha256 of a given file, or of all files in a given folder."""
-    return hash_files([path] if path.is_file() else path.rglob("*"))
-
-
-def hash_files(files: Iterable[Path], root: Path | None = None) -> str:
-    """sha256 over the contents of files, sorted by path; with `root`, over their paths within it too."""
-    digest = hashlib.sha256()
-    for file in sorted(path for path in files if path.is_file()):
-        if root is not None:
-            digest.update(f"{file.relative_to(root).as_posix()}\n".encode())
-        with file.open("rb") as content:  # shards of weights are larger than what one would hold in memory
-            if root is not None:
-                digest.update(hashlib.file_digest(content, "sha256").digest())
-                continue
-            while block := content.read(2**20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
 __all__ = [
     "Source",
     "check_exists",
     "common_rate",
     "cut",
     "fit",
-    "hash_files",
-    "hash_given",
     "merge",
     "parse_given",
     "read_sources",

@@ -13,6 +13,8 @@ from typing import Any
 from .errors import UserError
 from .options import DTYPES, parse_size
 
+RATES = (20.0, 100.0, 400.0)
+"""TFLOP/s for which a plan tells the time, where none is given: what is reached on small, middle and large cards."""
 FILE_END = re.compile(r"\.[A-Za-z]\w{1,4}")
 """How names of files end; those of models end in such as .1-T2V-1.3B-Diffusers."""
 
@@ -62,6 +64,7 @@ def _installation() -> Iterator[str]:
 
 
 def _model(name: str) -> Iterator[str]:
+    from ..loading import read_index
     from .models import model_facts, model_folder, model_hash
 
     folder = model_folder(name)
@@ -70,9 +73,8 @@ def _model(name: str) -> Iterator[str]:
     yield _row("model", name)
     yield _row("folder", folder)
     yield _row("trained at", f"{frames} frames of {width}x{height}")
-    yield _row("sha256", model_hash(folder))
-    index = json.loads((folder / "model_index.json").read_text("utf-8"))
-    for part in (key for key in index if (folder / key).is_dir()):
+    yield _row("sha256", model_hash(folder, anew=True))
+    for part in (key for key in read_index(folder) if (folder / key).is_dir()):
         files = sorted((folder / part).rglob("*.safetensors"))
         if files:
             parameters, dtypes = _weights(files)
@@ -92,16 +94,23 @@ def describe_plan(
     import torch
 
     from ..plan import MEMORY, plan_run
-    from .models import model_folder, quiet_libraries
+    from .models import model_facts, model_folder, quiet_libraries
 
     if dtype not in DTYPES[1:]:
         raise UserError(f"--dtype {dtype} is not known; choose {', '.join(DTYPES[1:])}")
     quiet_libraries()
-    width, height = parse_size(size) or (None, None)
     folder = model_folder(what or "mini", weights=False)
-    plan = plan_run(folder, frames=frames, height=height, width=width, steps=steps, dtype=getattr(torch, dtype))
+    facts = model_facts(folder)
+    wanted = parse_size(size)
+    upscale = facts.upscale_to(*wanted, exactly=True) if wanted else facts.upscale[-1]
+    width, height = [side // upscale for side in wanted] if wanted else (None, None)
+    plan = plan_run(
+        folder, frames=frames, height=height, width=width, upscale=upscale, steps=steps, dtype=getattr(torch, dtype)
+    )
     yield _row("model", what or "mini")
-    yield _row("video", f"{len(plan.layout.clips)} clips of {plan.frames} frames of {plan.width}x{plan.height}")
+    drawn = f"{plan.width}x{plan.height}"
+    made = f"{plan.width * upscale}x{plan.height * upscale}, drawn at {drawn}" if upscale > 1 else drawn
+    yield _row("video", f"{len(plan.layout.clips)} clips of {plan.frames} frames of {made}")
     yield _row("sequence", f"{plan.video_tokens} tokens of video, {plan.text_tokens} of text")
     for name, cost in plan.parts.items():
         yield _row(
@@ -113,9 +122,11 @@ def describe_plan(
     yield _row("a run", f"{plan.flops / 1e12:.4g} TFLOP in {plan.steps} steps")
     for memory in MEMORY:
         yield _row(f"--memory {memory}", f"{_gigabytes(plan.peak(memory))} on the device at the peak, in {dtype}")
-    if tflops:
-        step = plan.step_flops / (tflops * 1e12)
-        yield _row("time", f"{plan.seconds(tflops):.1f} s at {tflops:g} TFLOP/s, {step:.2f} s a step")
+    for rate in [tflops] if tflops else RATES:
+        step = plan.step_flops / (rate * 1e12)
+        yield _row("time", f"{plan.seconds(rate):.3g} s at {rate:g} TFLOP/s, {step:.3g} s a step")
+    if not tflops:
+        yield _row("", "--tflops RATE for the rate of a device; benchmarks/full_size.py measures it")
 
 
 def _gigabytes(size: int) -> str:

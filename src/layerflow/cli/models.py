@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import loading
+from ..checksums import remembered_hashes
+from ..files import hash_path
 from ..models.backbone import Conventions
 from ..models.sequence import SequenceCodec
 from ..pipeline import LayerFlowPipeline, check_drawn_size
 from .errors import UserError
-from .given import hash_files
 
 DECIDES = (".json", ".safetensors", ".txt", ".model")
 """Ends of the files in a model folder that decide what it makes; a model card does not."""
@@ -40,9 +42,15 @@ def model_folder(name: str, weights: bool = True) -> Path:
     return folder
 
 
-def model_hash(folder: Path) -> str:
-    """sha256 of a model: over the paths and contents of all files that decide what it makes."""
-    return hash_files((path for path in folder.rglob("*") if path.suffix in DECIDES), root=folder)
+def model_hash(folder: Path, anew: bool = False) -> str:
+    """sha256 of a model: over the paths and contents of all files that decide what it makes.
+
+    Files that have not changed since an earlier run are not read again, unless `anew` says so.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix in DECIDES and path.is_file())
+    hashes = [hash_path(file) for file in files] if anew else remembered_hashes(files)
+    lines = (f"{file.relative_to(folder).as_posix()} {sha256}\n" for file, sha256 in zip(files, hashes, strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -76,9 +84,10 @@ class ModelFacts:
 
 def model_facts(folder: Path) -> ModelFacts:
     """Facts from a model's configuration files; raises UnknownModelError."""
-    transformer, vae = loading.skeleton(folder)
-    codec = SequenceCodec.of(transformer, vae)
-    return ModelFacts(dict(transformer.config), codec, transformer.conventions, loading.upscale_factors(folder))
+    parts = loading.skeleton(folder)
+    transformer, factors = parts.transformer, [1] if parts.upscaler is None else parts.upscaler.factors
+    codec = SequenceCodec.of(transformer, parts.vae)
+    return ModelFacts(dict(transformer.config), codec, transformer.conventions, factors)
 
 
 def pick_device(name: str) -> str:
@@ -123,8 +132,11 @@ def cpu_has_bfloat16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def pick_memory(name: str, device: str, dtype: str, folder: Path, size: tuple[int, int, int]) -> str:
-    """A memory setting; `auto` takes the fastest under which clips of a size (frames, height, width) fit."""
+def pick_memory(
+    name: str, device: str, dtype: str, folder: Path, size: tuple[int, int, int], upscale: int = 1
+) -> str:
+    """A memory setting; `auto` takes the fastest under which clips fit that are drawn at a size (frames, height, width)
+    and made `upscale` times as large."""
     if name != "auto":
         return name
     if not device.startswith("cuda"):
@@ -135,7 +147,7 @@ def pick_memory(name: str, device: str, dtype: str, folder: Path, size: tuple[in
     from ..plan import plan_run
 
     frames, height, width = size
-    plan = plan_run(folder, frames=frames, height=height, width=width, dtype=getattr(torch, dtype))
+    plan = plan_run(folder, frames=frames, height=height, width=width, upscale=upscale, dtype=getattr(torch, dtype))
     return choose_memory(plan, device)
 
 
@@ -147,7 +159,7 @@ def load_pipeline(
 
     from ..placement import check_speed, place
 
-    check_speed(speed)
+    check_speed(speed, device)
     try:
         pipeline = LayerFlowPipeline.from_pretrained(folder, dtype=getattr(torch, dtype))
     except (OSError, KeyError, AttributeError) as error:

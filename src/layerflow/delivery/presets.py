@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any
 from PIL import features
 from torch import Tensor
 
+from ..files import hash_path
 from ..layered_video import LayeredVideo
 from ..media import FORMATS, MediaError, filled_together, layers_of, write_video
 from ..media.writing import images_of, save_animation
@@ -96,16 +96,9 @@ def deliver(
     }
     with filled_together(Path(folder), last=RECORD) as temporary:
         for name, holds in chosen.write(video, temporary, settings):
-            record["files"].append({"name": name, "holds": holds, "sha256": _hash(temporary / name)})
+            record["files"].append({"name": name, "holds": holds, "sha256": hash_path(temporary / name)})
         (temporary / RECORD).write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     return record
-
-
-def _hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
 
 
 def _editors(video: LayeredVideo, folder: Path, settings: Settings) -> Iterator[tuple[str, str]]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,7 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ..data import BACKGROUND_COLOURS, FAMILIES, FOREGROUND_COLOURS, OBJECTS, SceneSource
-from ..files import write_atomically
+from ..files import cache_folder, write_atomically
 from ..layered_video import blend
 
 Progress = Callable[[int, int, str], None]
@@ -293,12 +292,6 @@ def data_version() -> str:
         scene = source.scene(index, 0, frame_indices=[2])
         digest.update(_bytes(scene.blended).numpy().tobytes())
     return digest.hexdigest()
-
-
-def cache_folder() -> Path:
-    """Where trained judges are kept: `layerflow` in the user's cache folder (XDG base directories)."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "layerflow"
 
 
 def judge_path(config: JudgeConfig | None = None) -> Path:

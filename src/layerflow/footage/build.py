@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from ..cluster import joined
-from ..files import write_atomically
+from ..files import hash_path, write_atomically
 from .items import Item, find_items
 from .making import captioning, inpainting, make_clip, matting
 from .recipe import FootageRecipe
-from .shards import SCHEMA, encode, hash_file, write_shard
+from .shards import SCHEMA, encode, write_shard
 
 INDEX = "index.json"
 CAPTIONS = ("foreground", "background", "blended")
@@ -131,7 +131,7 @@ def make_shard(shard: Shard) -> None:
         "fingerprint": shard.fingerprint,
         "file": shard.path.name,
         "bytes": shard.path.stat().st_size,
-        "sha256": hash_file(shard.path),
+        "sha256": hash_path(shard.path),
         "samples": samples,
         "failed": failed,
     }

@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..files import whole_folder
+from ..files import hash_path, whole_folder
 from ..media import MediaError, write_preview
 from .build import INDEX
-from .shards import SCHEMA, hash_file, read_shards
+from .shards import SCHEMA, read_shards
 
 EACH = 6
 """Samples of each kind on the page."""
@@ -36,7 +36,7 @@ def read_index(folder: str | Path) -> dict[str, Any]:
             raise
         raise MediaError(f"{path} is damaged ({error!r}); build the shards again, which keeps whole ones") from error
     for shard, sha256 in shards:
-        if not shard.is_file() or hash_file(shard) != sha256:
+        if not shard.is_file() or hash_path(shard) != sha256:
             raise MediaError(f"{shard} is missing or not what it was when it was built; remove it and build again")
     return index
 

@@ -5,7 +5,6 @@ A sample is `ID.foreground.webp` with alpha, `ID.background.webp`, `ID.blended.w
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import tempfile
@@ -106,9 +105,3 @@ def read_shards(paths: Iterable[Path], on_error: Callable[[Exception], bool] | N
         except MediaError as error:
             if on_error is None or not on_error(error):
                 raise
-
-
-def hash_file(path: Path) -> str:
-    """sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,7 +3,6 @@ what each file is."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,11 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..files import hash_path
 from ..layered_video import LayeredVideo, extend_colour, uncompose
 from .formats import BEST_FIRST, FORMATS, Format, find_format
 from .preview import write_preview
 from .reading import read_video
-from .stills import natural_order
 from .video import MediaError, ReadLimits
 from .writing import padded_size, write_video
 
@@ -155,10 +154,7 @@ def _entry(
     path: Path, layer: str, one: Format, video: LayeredVideo, alpha: Tensor | None, meaning: str
 ) -> dict[str, Any]:
     height, width = padded_size(one, video.height, video.width)
-    files = sorted(path.iterdir(), key=natural_order) if one.folder else [path]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
+    files = list(path.iterdir()) if one.folder else [path]
     return {
         "name": path.name,
         "layer": layer,
@@ -174,7 +170,7 @@ def _entry(
         "height": height,
         "width": width,
         "bytes": sum(file.stat().st_size for file in files),
-        "sha256": digest.hexdigest(),
+        "sha256": hash_path(path),
     }
 
 

@@ -7,9 +7,12 @@ conventions below.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
 
 from .layout import LAYERS
 
@@ -42,6 +45,12 @@ class Conventions:
     def guidance_of(self, task: str) -> float:
         """Strength of guidance for a task."""
         return self.task_guidance.get(task, self.guidance)
+
+
+def is_delicate(model: Any, path: str) -> bool:
+    """Whether diffusers' layerwise casting leaves the layer at a path of a model in full precision."""
+    own = (*(model._keep_in_fp32_modules or ()), *(model._skip_layerwise_casting_patterns or ()))
+    return any(re.search(pattern, path) for pattern in (*DEFAULT_SKIP_MODULES_PATTERN, *own))
 
 
 def prompt_prefixes(config: Mapping[str, Any]) -> tuple[str, ...]:

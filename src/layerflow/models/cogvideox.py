@@ -17,7 +17,6 @@ import torch
 from accelerate import init_empty_weights
 from diffusers import CogVideoXTransformer3DModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.loaders import PeftAdapterMixin
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.attention_processor import Attention
@@ -36,6 +35,7 @@ from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBloc
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 from torch import Tensor, nn
 
+from .adapters import CheckedAdapterMixin
 from .backbone import Conventions
 from .layout import CLIPS, Layout, nearest_size
 
@@ -266,7 +266,7 @@ class LayerPatchEmbed(CogVideoXPatchEmbed):
         return text, video.flatten(1, 2)
 
 
-class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
+class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
     """Layered-video diffusion transformer on CogVideoX-2B: the backbone interface on CogVideoX's network.
 
     The official LayerFlow models are of this class, see `official.py`. Predicts v, `alpha * noise - sigma * clean`

@@ -18,13 +18,13 @@ import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
-from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from .adapters import CheckedAdapterMixin
 from .backbone import Conventions
 from .composition import COPY_PLANES, solve_composition
 from .fill import BackgroundFill
@@ -189,7 +189,7 @@ TransformerBlockRegistry.register(
 )
 
 
-class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, CacheMixin):
+class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
     """Layered-video diffusion transformer small enough to train and run on a laptop CPU.
 
     Implements the backbone interface: packed latents, a timestep per clip, text states per layer and the
@@ -199,6 +199,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, PeftAdapterMixin, Cache
     _supports_gradient_checkpointing = True
     _repeated_blocks: ClassVar = ["CompactBlock"]
     _no_split_modules: ClassVar = ["CompactBlock", "ConvBlock"]
+    _skip_layerwise_casting_patterns: ClassVar = ["text_proj", "widen", "fill"]  # whose number format others take over
     prediction_type = "sample"
     conventions: ClassVar = Conventions(
         # Less noise than it was trained with: from frame to frame a small network makes something else of all of it.

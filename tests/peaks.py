@@ -1,0 +1,160 @@
+"""Planned and measured peaks of memory at small sizes: `python tests/peaks.py` prints both as JSON, in bytes.
+
+Measured is what the whole process takes while the pipeline runs, over what it takes before without any weights: scratch
+of kernels is in it. Blocks of 64 KiB and more come from the kernel and go back at once, so that no allocator's leftovers
+are. A CPU has no second memory where weights could wait: here they wait in files.
+"""
+
+import ctypes
+import gc
+import json
+import tempfile
+from collections.abc import Callable
+from functools import partialmethod
+from pathlib import Path
+
+import full_size
+import torch
+from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
+from diffusers.hooks import apply_group_offloading
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from layerflow import LayerFlowPipeline
+from layerflow.loading import find_model
+from layerflow.placement import place
+from layerflow.plan import MEMORY, plan_run
+
+PROMPTS = {"foreground": "a red fox", "background": "green hills", "num_inference_steps": 2}
+SIZES: dict[str, dict[str, int]] = {
+    "cogvideox": {},
+    "wan": {"num_frames": 9, "height": 96, "width": 128},
+    "mini": {"num_frames": 4, "height": 256, "width": 256, "upscale": 4},
+}
+TEXT = 192
+LARGER = {
+    "TEXT": TEXT,
+    "LATENT_SIZE": (6, 8),
+    "TINY_TEXT": {"vocab_size": 30522, "d_model": TEXT, "d_kv": 48, "d_ff": 512, "num_layers": 2, "num_heads": 4},
+    "TINY_COGVIDEOX": full_size.TINY_COGVIDEOX | {
+        "num_attention_heads": 4, "attention_head_dim": 64, "time_embed_dim": 128, "text_embed_dim": TEXT,
+        "num_layers": 8,
+    },
+    "TINY_WAN": full_size.TINY_WAN | {
+        "num_attention_heads": 4, "attention_head_dim": 64, "text_dim": TEXT, "ffn_dim": 4096, "num_layers": 4,
+    },
+}  # fmt: skip
+"""What takes the place of tests/full_size.py's, so that a model is more than what a process has at random."""
+
+
+def resident(peak: bool = False) -> int:
+    """Bytes of memory that the process has now, or had at the most since `forget_peak`."""
+    key = "VmHWM" if peak else "VmRSS"
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+
+
+def forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+class Parked:
+    """A part of the model whose weights lie in a file while it does not work."""
+
+    def __init__(self, part: nn.Module, file: Path) -> None:
+        self.weights, self.file = dict([*part.named_parameters(), *part.named_buffers()]), file
+        save_file({name: weight.data.contiguous() for name, weight in self.weights.items()}, file)
+
+    def leave(self) -> None:
+        """Memory that nobody has written to takes none."""
+        for weight in self.weights.values():
+            weight.data = torch.empty_like(weight.data)
+
+    def come(self) -> None:
+        for name, tensor in load_file(self.file).items():
+            self.weights[name].data = tensor
+
+
+def park(pipeline: LayerFlowPipeline, folder: Path) -> None:
+    """Stand in for model offload: one part at a time has its weights."""
+    parts = {name: Parked(part, folder / name) for name, part in modules(pipeline).items()}
+    at_work: list[str] = []
+
+    def comes(name: str) -> Callable[..., None]:
+        def hook(*_: object) -> None:
+            if at_work != [name]:
+                at_work[:] = [name]
+                for part in parts.values():
+                    part.leave()
+                parts[name].come()
+
+        return hook
+
+    for name, part in modules(pipeline).items():
+        part.register_forward_pre_hook(comes(name))
+    if pipeline.vae is not None:
+        decode, arrives = pipeline.vae.decode, comes("vae")
+        pipeline.vae.decode = lambda *args, **kwargs: (arrives(), decode(*args, **kwargs))[1]
+    for part in parts.values():
+        part.leave()
+
+
+def modules(pipeline: LayerFlowPipeline) -> dict[str, nn.Module]:
+    return {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+
+
+def settle(pipeline: LayerFlowPipeline, memory: str, folder: Path) -> None:
+    """`place` on a CPU, with files in place of the host's memory."""
+
+    def to_disk(device: torch.device, **kwargs: object) -> None:
+        for name, part in modules(pipeline).items():
+            part.to(memory_format=torch.contiguous_format)  # files of tensors want it
+            apply_group_offloading(part, device, offload_to_disk_path=str(folder / name), **kwargs)
+
+    pipeline.enable_group_offload = to_disk
+    pipeline.enable_model_cpu_offload = lambda **_: park(pipeline, folder)
+    place(pipeline, "cpu", memory)
+
+
+def measure(family: str, memory: str) -> tuple[int, int]:
+    """Planned and measured bytes at the peak of a run."""
+    size = SIZES[family]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if family == "mini":
+            pipeline, model = LayerFlowPipeline.from_pretrained("mini"), Path(find_model("mini"))
+            pipeline.set_progress_bar_config(disable=True)
+        else:
+            pipeline, model = full_size.build(family), folder / "model"
+            pipeline.save_pretrained(model)
+        factor = size.get("upscale", 1)
+        plan = plan_run(
+            model, frames=size.get("num_frames"), upscale=factor, dtype=torch.float32,
+            **{side: size[side] // factor for side in ("height", "width") if side in size},
+        )  # fmt: skip
+        weights = sum(cost.weights for cost in plan.parts.values()) if memory == "full" else 0
+        settle(pipeline, memory, folder)
+        gc.collect()
+        without = resident() - weights
+        forget_peak()
+        pipeline(**PROMPTS, **size)
+        return plan.peak(memory, prefetch=False), resident(peak=True) - without
+
+
+def main() -> None:
+    ctypes.CDLL(None).mallopt(-3, 2**16)  # M_MMAP_THRESHOLD
+    torch.set_num_threads(1)
+    for kind, tile in ((AutoencoderKLCogVideoX, (24, 32)), (AutoencoderKLWan, (48, 64))):
+        sides = dict(zip(("tile_sample_min_height", "tile_sample_min_width"), tile, strict=True))
+        if kind is AutoencoderKLWan:  # tiles lie 3/4 of their side apart, as by default
+            sides |= {name.replace("min", "stride"): side * 3 // 4 for name, side in sides.items()}
+        kind.enable_tiling = partialmethod(kind.enable_tiling, **sides)
+    for family in SIZES:  # what libraries load and keep when they are first used is not the model's
+        measure(family, "full")
+    for name, value in LARGER.items():
+        setattr(full_size, name, value)
+    print(json.dumps({family: {memory: measure(family, memory) for memory in MEMORY} for family in SIZES}))
+
+
+if __name__ == "__main__":
+    main()
