@@ -251,6 +251,8 @@ def test_a_lora_is_loaded_by_the_pipeline_and_one_of_another_width_is_named(fami
     pipeline.unfuse_lora(components=["transformer"])
     pipeline.unload_lora_weights()
     assert torch.allclose(latents(), plain, atol=1e-4)
+    pipeline.load_lora_weights({name.removeprefix("transformer."): x for name, x in lora_of_width(family, 32).items()})
+    assert torch.allclose(latents(), loaded, atol=1e-3)
 
 
 def test_wan_loras_of_other_programs_are_read(tmp_path: Path) -> None:

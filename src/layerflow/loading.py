@@ -165,14 +165,22 @@ def skeleton(folder: Path) -> Skeleton:
                     raise UnknownModelError(f"{folder}: its autoencoder {kind} is not known here")
                 vae = getattr(import_module("diffusers"), kind).from_config(_read_config(folder / "vae"))
             if index.get("upscaler", [None])[0] is not None:
-                from .models.upscaler import LayeredUpscaler
-
-                upscaler = LayeredUpscaler.from_config(_read_config(folder / "upscaler"))
+                upscaler = _upscaler(folder / "upscaler")
         except UnknownModelError:
             raise
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise UnknownModelError(f"{folder} is no model of layerflow: {first_line(error)}") from error
     return Skeleton(transformer, vae, upscaler, index)
+
+
+def _upscaler(folder: Path) -> Any:
+    from .models.upscaler import LayeredUpscaler
+
+    config = _read_config(folder)
+    try:
+        return LayeredUpscaler.from_config(config)
+    except (ValueError, TypeError) as error:
+        raise UnknownModelError(f"{folder} is no upscaler: {first_line(error)}") from error
 
 
 def plain_components(folder: Path, **kwargs: Any) -> dict[str, Any]:

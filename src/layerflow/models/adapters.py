@@ -60,7 +60,8 @@ class CheckedAdapterMixin(PeftAdapterMixin):
         hotswap: bool = False,
         **kwargs: Any,
     ) -> None:
-        """See `PeftAdapterMixin`, but only safetensors are read unless `use_safetensors` says otherwise.
+        """See `PeftAdapterMixin`, but only safetensors are read unless `use_safetensors` says otherwise, and where no
+        name begins with `prefix`, names are taken as they are.
 
         Raises:
             AdapterError: the LoRA is not for this transformer; names both widths. Nothing was changed then.
@@ -71,6 +72,8 @@ class CheckedAdapterMixin(PeftAdapterMixin):
         )
         own = {name.removeprefix(f"{prefix}."): tensor for name, tensor in weights.items()
                if prefix is None or name.startswith(f"{prefix}.")}  # fmt: skip
-        check_adapter(self, own or weights)
+        if not own:
+            own, prefix = weights, None
+        check_adapter(self, own)
         kwargs.setdefault("metadata", metadata)
         super().load_lora_adapter(weights, prefix=prefix, hotswap=hotswap, **kwargs)
