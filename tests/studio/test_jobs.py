@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import studio_works as works
+from conftest import until
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,17 +17,6 @@ from layerflow.studio import worker
 from layerflow.studio.jobs import JobQueue, QueueFullError, UnknownJobError
 from layerflow.studio.limits import Limits
 from layerflow.studio.store import ENDED, Job, Store, WorkFolderError, read_manifest
-
-PATIENCE = 120.0
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """Wait, for a slow machine long, for what must come to pass."""
-    end = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < end, "it never came to pass"
-        time.sleep(0.02)
-
 
 @contextmanager
 def opened(folder: Path, start: worker.Start = works.start, **limits: float) -> Iterator[JobQueue]:

@@ -25,6 +25,7 @@ from starlette.exceptions import HTTPException
 
 from .. import __version__
 from .children import ChildError, confined
+from .chores import export_layers
 from .door import Door
 from .jobs import JobQueue, QueueFullError, UnknownJobError
 from .limits import Limits
@@ -100,10 +101,6 @@ class Studio:
 
     def export(self, job: Job, asked: ExportRequest) -> str:
         """Write an archive for a place that layers go to; returns its name. Raises ChildError."""
-        from ..cli.options import parse_size
-        from ..delivery import Settings as DeliverySettings
-        from .making import export
-
         if job.state != "done":
             raise HTTPException(409, f"only jobs that are done can be exported; this one is {job.state}")
         folder = self.store.place(job) / "exports"
@@ -112,12 +109,12 @@ class Studio:
             return name
         folder.mkdir(exist_ok=True)
         place = folder / f".{secrets.token_hex(8)}"
-        settings = DeliverySettings(parse_size(asked.size), asked.edges, asked.timecode)
         try:
             with self._exporting:
                 place.mkdir()
                 confined(
-                    export, self.store.place(job) / "layers", place / "export.zip", asked.preset, settings,
+                    export_layers, self.store.place(job) / "layers", place / "export.zip",
+                    asked.preset, asked.size, asked.edges, asked.timecode,
                     seconds=self.limits.child_seconds, memory=self.limits.child_memory,
                 )  # fmt: skip
                 os.replace(place / "export.zip", folder / name)

@@ -20,6 +20,10 @@ from typing import Any
 PRELOAD = ("layerflow.studio.making", "layerflow.studio.decoding", "layerflow.delivery")
 
 
+SLACK = 5.0
+"""Seconds of wall clock that a child gets beside those of its work: to start, and where the machine is busy."""
+
+
 class ChildError(RuntimeError):
     """A child did not do its work; the message is one sentence for the person who asked."""
 
@@ -59,7 +63,7 @@ def confined(work: Callable[..., Any], *values: Any, seconds: float, memory: int
     child.start()
     theirs.close()
     try:
-        if not ours.poll(seconds + 5):
+        if not ours.poll(seconds + SLACK):
             raise ChildError(f"it took longer than {seconds:g} s and was stopped")
         kind, value = ours.recv()
     except EOFError:

@@ -16,11 +16,7 @@ from PIL import Image
 from ..media import MediaError, ReadLimits, read_video, write_video
 from ..media.reading import open_video
 from .limits import Limits
-
-PICTURES = ("png", "jpg", "gif", "webp", "avif")
-KINDS = (*PICTURES, "mp4", "mkv", "avi")
-"""What is taken; mp4 stands for QuickTime too, mkv for WebM."""
-
+from .sniffing import PICTURES
 
 @dataclass(frozen=True)
 class Header:
@@ -30,25 +26,6 @@ class Header:
     height: int
     frames: int
     seconds: float
-
-
-def sniff(head: bytes) -> str | None:
-    """The kind of a file by its first 32 bytes, one of `KINDS`; None for anything else."""
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    if head.startswith(b"\xff\xd8\xff"):
-        return "jpg"
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return "gif"
-    if head[:4] == b"RIFF":
-        return {b"WEBP": "webp", b"AVI ": "avi"}.get(head[8:12])
-    if head[4:8] == b"ftyp":
-        return "avif" if head[8:12] in (b"avif", b"avis") else "mp4"
-    if head[4:8] in (b"moov", b"mdat", b"wide", b"free"):
-        return "mp4"
-    if head.startswith(b"\x1a\x45\xdf\xa3"):
-        return "mkv"
-    return None
 
 
 def read_header(path: Path, kind: str) -> Header:
@@ -98,13 +75,14 @@ def decode(source: Path, target: Path, kind: str, limits: Limits) -> dict[str, A
     Raises:
         MediaError: the file is at fault; says how, without naming a path.
     """
-    header = read_header(source, kind)
-    frames = check_header(header, limits)
-    bounds = ReadLimits(limits.upload_frames, limits.upload_pixels, 2 * max(limits.read_pixels, limits.upload_pixels))
     try:
+        header = read_header(source, kind)
+        frames = check_header(header, limits)
+        most = 2 * max(limits.read_pixels, limits.upload_pixels)  # a file may hold more than its header says
+        bounds = ReadLimits(limits.upload_frames, limits.upload_pixels, most)
         video = read_video(source, frames=frames, limits=bounds)
     except MediaError as error:
-        raise MediaError(str(error).replace(f"{source}: ", "").replace(str(source), "the file")) from error
+        raise MediaError(str(error).replace(f"{source}: ", "").replace(str(source), "the file")) from None
     alpha = video.alpha if video.alpha is not None and float(video.alpha.min()) < 1 else None
     write_video(target, video.colour, alpha, video.fps, "ffv1")
     count, _, height, width = video.colour.shape

@@ -10,15 +10,12 @@ from typing import Any
 
 from torch import Tensor
 
-from ..cli.generation import LoadedModel, Plan, Request, denoise, describe, load_model, make_plan
-from ..cli.models import model_facts, model_folder, model_hash, pick_device
-from ..cli.options import ModelOptions, RunOptions
-from ..delivery import Settings, deliver
+from ..cli.generation import LoadedModel, Plan, Request, denoise, describe, make_plan
+from ..cli.options import RunOptions
 from ..delivery.sprites import write_sheet
 from ..layered_video import CLIPS, LayeredVideo
-from ..media import FORMATS, MediaError, layers_of, load_layers, save_layers, write_preview
+from ..media import FORMATS, MediaError, layers_of, save_layers, write_preview
 from ..models.clips import from_model_space
-from ..models.layout import TASKS
 from ..pipeline import check_drawn_size
 from .limits import Limits
 from .worker import CancelledError
@@ -28,38 +25,6 @@ PREVIEW_SHARE = 0.2
 """Part of the time that may go into previews."""
 OPTIONS = ("seed", "steps", "guidance", "noise_scale", "frames", "size", "upscale", "fps")
 """Keys of a request that are options of a run."""
-
-
-@dataclass(frozen=True)
-class ModelStart:
-    """Loads a model in the process that calls it."""
-
-    options: ModelOptions
-    limits: Limits
-
-    def __call__(self) -> Maker:
-        folder = model_folder(self.options.model)
-        facts = model_facts(folder)
-        device = pick_device(self.options.device)
-        return Maker(load_model(self.options, folder, facts, model_hash(folder), device), self.limits)
-
-
-def describe_model(name: str) -> dict[str, Any]:
-    """What a page needs to know of a model, from its configuration alone."""
-    facts = model_facts(model_folder(name, weights=False))
-    frames, height, width = facts.codec.trained_size
-    conventions = facts.conventions
-    return {
-        "model": name,
-        "frames": frames,
-        "height": height,
-        "width": width,
-        "upscale": facts.upscale,
-        "steps": conventions.steps,
-        "fewest_steps": conventions.fewest_steps,
-        "guidance": {task: conventions.guidance_of(task) for task in TASKS},
-        "task": facts.config.get("task"),
-    }
 
 
 @dataclass
@@ -152,15 +117,3 @@ def write_sheets(video: LayeredVideo, folder: Path) -> None:
         write_sheet(folder / f"{layer}.png", colour, alpha, video.fps)
     if video.alpha is not None and not (folder / "alpha.png").exists():
         write_sheet(folder / "alpha.png", video.alpha.expand(-1, 3, -1, -1), None, video.fps)
-
-
-def export(layers: Path, target: Path, preset: str, settings: Settings) -> dict[str, Any]:
-    """Write a job's layers for a place that they go to, as one archive; returns what is in it."""
-    from zipfile import ZIP_STORED, ZipFile
-
-    folder = target.with_suffix("")
-    record = deliver(load_layers(layers), folder, preset, settings)
-    with ZipFile(target, "w", ZIP_STORED) as archive:  # its files are compressed already
-        for path in sorted(folder.rglob("*")):
-            archive.write(path, f"layerflow-{preset}/{path.relative_to(folder).as_posix()}")
-    return record

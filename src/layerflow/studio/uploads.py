@@ -14,8 +14,9 @@ from typing import Any
 
 from ..files import write_atomically
 from .children import ChildError, confined
-from .decoding import KINDS, decode, sniff
+from .chores import decode_upload
 from .limits import Limits
+from .sniffing import KINDS, sniff
 from .store import IDENTIFIER, new_identifier
 
 CLIP, FACTS = "clip.mkv", "clip.json"
@@ -85,12 +86,13 @@ class Uploads:
         try:
             with self._decoding:
                 facts = confined(
-                    decode, place / f"sent.{kind}", place / CLIP, kind, limits,
+                    decode_upload, place / f"sent.{kind}", place / CLIP, kind, limits,
                     seconds=limits.child_seconds, memory=limits.child_memory,
                 )  # fmt: skip
             (place / f"sent.{kind}").unlink()
             facts = {"id": identifier, **facts}
             write_atomically(place / FACTS, json.dumps(facts).encode())
+            os.utime(place, (self._clock(), self._clock()))
             os.rename(place, self.folder / identifier)
         except ChildError as error:
             raise UploadError(f"the file cannot be taken: {error}") from error
