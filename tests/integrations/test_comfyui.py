@@ -35,7 +35,7 @@ def model(nodes: dict[str, Any], tiny_model: Path) -> Any:
     return run(nodes, "LoadModel", name=str(tiny_model), device="cpu", dtype="auto")[0]
 
 
-def run(nodes: dict[str, Any], name: str, **wanted: Any) -> Any:
+def run(nodes: dict[str, Any], name: str, /, **wanted: Any) -> Any:
     """Call a node with the defaults of its sockets and what is given, by keyword, as ComfyUI does."""
     node = nodes[f"LayerFlow{name}"]
     sockets = node.INPUT_TYPES()

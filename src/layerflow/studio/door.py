@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import json
 import re
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
@@ -60,7 +61,12 @@ class Door:
             refused = self._refuse(scope)
             if refused is not None:
                 return await refused(scope, receive, sent)
-            await self.app(scope, _bounded(scope, receive), sent)
+            receive = _bounded(scope, receive)
+            if scope["path"].startswith(GRADIO) and scope["method"] == "POST":
+                receive = await _checked(receive)
+            await self.app(scope, receive, sent)
+        except _MalformedError:
+            await _error(400, "a call is a JSON object with a list named data")(scope, receive, sent)
         except _TooLargeError:
             if not sent.started:
                 await _error(413, f"more than {SMALL_BODY} bytes are no request for this")(scope, receive, sent)
@@ -105,6 +111,32 @@ class Door:
 
 class _TooLargeError(Exception):
     pass
+
+
+class _MalformedError(Exception):
+    pass
+
+
+async def _checked(receive: Receive) -> Receive:
+    """`receive` of a call to Gradio, which answers what is no call with an error of its own (500) otherwise."""
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            break
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    try:
+        call = json.loads(body)
+        if not isinstance(call, dict) or not isinstance(call.get("data"), list):
+            raise ValueError
+    except (ValueError, RecursionError) as error:
+        raise _MalformedError from error
+    whole: list[Message] = [{"type": "http.request", "body": body}]
+
+    async def again() -> Message:
+        return whole.pop() if whole else await receive()
+
+    return again
 
 
 class _Sent:

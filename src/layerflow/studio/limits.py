@@ -21,7 +21,7 @@ class Limits:
     """Bytes of main memory that a job's process may hold; beyond, it is stopped."""
     keep_seconds: float = 7 * 24 * 3600
     """Ended jobs and uploads are removed after so long."""
-    keep_jobs: int = 200
+    keep_jobs: int = 1000
     """Ended jobs that are kept; beyond, the oldest go."""
     keep_uploads: int = 200
     """Uploads that are kept; beyond, the oldest go."""
