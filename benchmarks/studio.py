@@ -3,8 +3,8 @@
     python benchmarks/studio.py                         # first paint, layer toggle, export, load for 3 minutes
     python benchmarks/studio.py --seconds 30 --clients 20
 
-First paint and toggle want Chromium and `pip install 'layerflow[test]'`; without them they are left out. The export is of 16
-frames of 720x480, all layers, as the page asks for it; it takes as long as its place asks for work, so each is measured.
+First paint and toggle want Chromium and `pip install 'layerflow[test]'`; without them they are left out. What
+is exported, to each place that layers go to, is all layers of 16 frames of 720x480.
 """
 
 from __future__ import annotations
@@ -201,7 +201,8 @@ def measure_load(url: str, pid: int, clients: int, seconds: float) -> None:
     answers = sorted(load.answers)
     part = max(1, len(memory) // 4)
     first, last = statistics.median(memory[part : 2 * part] or memory), statistics.median(memory[-part:])
-    print(f"load: {clients} clients for {seconds:g} s: {len(load.promised)} jobs, {len(lost)} lost, {dict(load.counts)}")
+    jobs = f"{len(load.promised)} jobs, {len(lost)} lost, {dict(load.counts)}"
+    print(f"load: {clients} clients for {seconds:g} s: {jobs}")
     print(f"load: an answer takes {1000 * statistics.median(answers):.0f} ms, of 100 the slowest "
           f"{1000 * answers[int(0.99 * (len(answers) - 1))]:.0f} ms")  # fmt: skip
     print(f"load: server and children hold {first:.0f} MiB in the second quarter, {last:.0f} MiB in the last")

@@ -95,7 +95,8 @@ def test_what_is_given_is_kept_and_the_rest_added(nodes: dict[str, Any], model: 
     assert is_layers(still)
     assert torch.equal(still[2], images(1, 16, 16).expand(2, -1, -1, -1))
     foreground, alpha, *_ = still
-    added = run(nodes, "AddBackground", model=model, foreground=foreground, alpha=alpha, steps=2, background_prompt="sea")
+    given = {"foreground": foreground, "alpha": alpha}
+    added = run(nodes, "AddBackground", model=model, steps=2, background_prompt="sea", **given)
     assert torch.equal(added[0], foreground)
     assert torch.equal(added[1], alpha)
     assert is_layers(run(nodes, "AddBackground", model=model, foreground=images(3), alpha=images(1)[..., 0], steps=2))

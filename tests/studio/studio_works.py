@@ -32,7 +32,9 @@ def succeed(folder: Path, report: Callable[..., None], cancelled: Callable[[], b
     return {"pid": os.getpid()}
 
 
-def wait(folder: Path, report: Callable[..., None], cancelled: Callable[[], bool], deaf: bool = False) -> dict[str, Any]:
+def wait(
+    folder: Path, report: Callable[..., None], cancelled: Callable[[], bool], deaf: bool = False
+) -> dict[str, Any]:
     from layerflow.studio.worker import CancelledError
 
     (folder / "started").touch()

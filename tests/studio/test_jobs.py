@@ -2,8 +2,7 @@
 
 import json
 import re
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from layerflow.studio import worker
 from layerflow.studio.jobs import JobQueue, QueueFullError, UnknownJobError
 from layerflow.studio.limits import Limits
 from layerflow.studio.store import ENDED, Job, Store, WorkFolderError, read_manifest
+
 
 @contextmanager
 def opened(folder: Path, start: worker.Start = works.start, **limits: float) -> Iterator[JobQueue]:

@@ -228,7 +228,7 @@ def test_a_child_that_sleeps_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_child_that_refuses_is_quoted() -> None:
-    with pytest.raises(ChildRefusedError, match="^the clip is green$"):
+    with pytest.raises(ChildRefusedError, match=r"^the clip is green$"):
         confined(_refuse, seconds=10, memory=2**28)
 
 
@@ -272,7 +272,11 @@ def test_damaged_files_are_read_or_refused(damaged: Damaged, data: st.DataObject
     try:
         facts = decode(source, target, kind, SMALL)
     except ValueError as error:
-        assert str(tmp_path) not in str(error)
+        refusal = str(error)
+    else:
+        refusal = ""
+    if refusal:
+        assert str(tmp_path) not in refusal
         assert not target.exists()
         return
     assert facts["frames"] <= SMALL.read_frames

@@ -124,7 +124,7 @@ def _decode(
 
 @contextmanager
 def open_video(path: Path) -> Iterator[Any]:
-    """A PyAV container, for containers of video in local files alone. Inside, too, FFmpeg's errors become `MediaError`."""
+    """A PyAV container, of a local file of video alone. FFmpeg's errors, inside too, become `MediaError`."""
     try:
         # The prefix keeps a name with a colon from being taken for a protocol.
         options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}

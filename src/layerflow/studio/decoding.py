@@ -18,6 +18,7 @@ from ..media.reading import open_video
 from .limits import Limits
 from .sniffing import PICTURES
 
+
 @dataclass(frozen=True)
 class Header:
     """What a file claims of itself."""

@@ -9,6 +9,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,9 +21,10 @@ UPLOADS = "/api/uploads"
 GRADIO = "/gradio"
 GRADIO_ROUTES = re.compile(
     r"GET /config/?|GET /gradio_api/info/?|GET /gradio_api/heartbeat/\w+"
-    r"|POST /gradio_api/call/\w+/?|GET /gradio_api/call/\w+/\w+|POST /gradio_api/queue/join/?|GET /gradio_api/queue/data"
+    r"|POST /gradio_api/call/\w+/?|GET /gradio_api/call/\w+/\w+"
+    r"|POST /gradio_api/queue/join/?|GET /gradio_api/queue/data"
 )
-"""All that calling functions through Gradio takes. Its routes for files, uploads, proxies and pages stay shut."""
+"""All that calling functions through Gradio takes. Its routes for files, uploads, proxies, pages stay shut."""
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; object-src 'none'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -117,6 +119,19 @@ class _MalformedError(Exception):
     pass
 
 
+class Call(BaseModel):
+    """What Gradio's clients send: of what Gradio would take, no more than they need."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    data: list[Any]
+    fn_index: int | None = Field(None, ge=0, lt=1000)
+    session_hash: str | None = Field(None, pattern=r"^\w{1,64}$")
+    trigger_id: int | None = Field(None, ge=0, lt=1000)
+    event_data: None = None
+    simple_format: bool = False
+
+
 async def _checked(receive: Receive) -> Receive:
     """`receive` of a call to Gradio, which answers what is no call with an error of its own (500) otherwise."""
     body, more = b"", True
@@ -126,9 +141,7 @@ async def _checked(receive: Receive) -> Receive:
             break
         body, more = body + message.get("body", b""), message.get("more_body", False)
     try:
-        call = json.loads(body)
-        if not isinstance(call, dict) or not isinstance(call.get("data"), list):
-            raise ValueError
+        Call.model_validate(json.loads(body))
     except (ValueError, RecursionError) as error:
         raise _MalformedError from error
     whole: list[Message] = [{"type": "http.request", "body": body}]

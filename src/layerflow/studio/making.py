@@ -37,15 +37,15 @@ class Maker:
     def __call__(
         self, folder: Path, request: dict[str, Any], report: Callable[..., None], cancelled: Callable[[], bool]
     ) -> dict[str, Any]:
-        """Do a job: `layers/` as the command line writes them, losslessly, and `sheets/` for the viewer."""
+        """Do a job: `layers/` as the command line writes them, `sheets/` for the viewer."""
         report(stage="reading")
         asked = parse(request, folder)
         plan = make_plan(asked, self.model.facts)
         pixels = plan.frames * plan.height * plan.width
         if plan.frames > self.limits.make_frames or pixels > self.limits.make_pixels:
             raise MediaError(
-                f"{plan.frames} frames of {plan.width}x{plan.height} are more than the {self.limits.make_frames} frames "
-                f"and {self.limits.make_pixels} pixels that a job may make; ask for less"
+                f"{plan.frames} frames of {plan.width}x{plan.height} are more than a job may make, which is "
+                f"{self.limits.make_frames} frames and {self.limits.make_pixels} pixels in all; ask for less"
             )
         report(stage="denoising", step=0, steps=plan.steps)
         watcher = Watcher(self.model, plan, folder, report, cancelled)

@@ -62,6 +62,7 @@ export class Viewer {
   pane(run, caption, only) {
     const canvas = element("canvas", { role: "img" });
     canvas.setAttribute("aria-label", `${caption}: ${run.job.result.prompts.blended || run.job.result.task}`);
+    canvas.style.maxWidth = `calc(65vh * ${run.width / run.height})`; // so that the controls are in sight
     this.followPointer(canvas, run);
     return { run, only, canvas, figure: element("figure", {}, canvas, element("figcaption", { textContent: caption })) };
   }
@@ -183,7 +184,7 @@ export class Viewer {
 
   edge() {
     const found = findEdge(this.run, this.frame);
-    if (found) this.set({ zoom: 12, panX: found.dx, panY: found.dy });
+    if (found) this.set({ zoom: Math.min(16, Math.max(2, this.run.width / 24)), panX: found.dx, panY: found.dy });
   }
 
   reset() {
