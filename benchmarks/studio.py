@@ -196,7 +196,7 @@ def measure_load(url: str, pid: int, clients: int, seconds: float) -> None:
     while any(thread.is_alive() for thread in threads):
         memory.append(held(pid))
         time.sleep(1)
-    there = {job["id"]: job["state"] for job in call(f"{url}/api/jobs")}
+    there = {job["id"]: job["state"] for job in call(f"{url}/api/jobs?limit=1000")}
     lost = [id for id, state in load.promised.items() if there.get(id) != state]
     answers = sorted(load.answers)
     part = max(1, len(memory) // 4)

@@ -95,6 +95,10 @@ def test_an_uploaded_clip_is_taken_apart(studio: TestClient, clips: dict[str, by
     assert (job["state"], job["result"]["task"]) == ("done", "decompose"), job["error"]
     assert job["result"]["given"] == ["blended"]
     assert "took the first 2 frames" in " ".join(job["result"]["notes"])
+    described = studio.get(f"/api/jobs/{job['id']}/files/layers.json").text
+    assert str(studio.app.state.studio.store.folder) not in described  # type: ignore[attr-defined]
+    job = make(studio, given={"blended": {"upload": facts["id"]}}, frames=6)
+    assert job["error"] == "given/blended.mkv has 4 frames, fewer than --frames 6"
 
 
 def test_layers_of_a_job_are_given_to_another(studio: TestClient, done: dict[str, Any]) -> None:
@@ -165,6 +169,7 @@ def test_a_job_that_the_model_cannot_do_says_why(studio: TestClient) -> None:
     job = make(studio, size="17x17")
     assert job["state"] == "failed"
     assert "16x16" in job["error"]
+    assert "--" not in job["error"]
     job = make(studio, frames=400)
     assert "go beyond" in job["error"] or "are more than" in job["error"]
 

@@ -1,11 +1,15 @@
 """The queue: order, bounds, faults, and what outlives the server."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import studio_works as works
 from conftest import until
@@ -207,3 +211,32 @@ def test_a_damaged_manifest_is_no_job(tmp_path_factory: pytest.TempPathFactory, 
     (place / "job.json").write_text(json.dumps({"id": place.name, **values}))
     with pytest.raises((ValueError, TypeError, KeyError)):
         read_manifest(place)
+
+
+DIES = """
+import os, sys, time
+from pathlib import Path
+from layerflow.studio.jobs import JobQueue
+from layerflow.studio.limits import Limits
+from layerflow.studio.store import Store
+import studio_works as works
+
+queue = JobQueue(Store(Path(sys.argv[1])), works.start, Limits())
+done, running = queue.submit({"do": "succeed"}), queue.submit({"do": "wait"})
+while not (queue.store.place(running) / "started").exists():
+    time.sleep(0.02)
+print(done.id, running.id, queue.workers[0].pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_server_that_is_killed_loses_no_job_and_leaves_no_process(tmp_path: Path) -> None:
+    killed = subprocess.run(
+        [sys.executable, "-c", DIES, str(tmp_path)], capture_output=True, text=True, timeout=300,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    )  # fmt: skip
+    done, running, pid = killed.stdout.split()
+    with opened(tmp_path) as queue:
+        assert queue.get(done).state == "done"
+        assert queue.get(running).state == "interrupted"
+    until(lambda: not psutil.pid_exists(int(pid)) or psutil.Process(int(pid)).status() == psutil.STATUS_ZOMBIE)

@@ -22,6 +22,7 @@ from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from .. import __version__
 from .children import ChildError, confined
@@ -35,6 +36,8 @@ from .uploads import UploadError, Uploads
 from .worker import Start
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+MOST_EXPORTS = 8
+"""Exports that may be asked for at once; each waits in a thread of the server."""
 UPLOAD_SECONDS = 600
 """Longest that a file may take to arrive."""
 FOREVER = "private, max-age=31536000, immutable"
@@ -52,7 +55,9 @@ class Settings:
     """What the page is told of the model, see `describe_model`."""
     limits: Limits = field(default_factory=Limits)
     token: str = ""
-    """That every request must show; without one the server answers to names of this machine alone."""
+    """That every request must show; without one the server answers to its own names alone."""
+    hosts: frozenset[str] = LOCAL
+    """Those names."""
 
 
 class Studio:
@@ -65,10 +70,11 @@ class Studio:
         self.uploads = Uploads(settings.work, self.limits)
         self.queue = JobQueue(self.store, settings.start, self.limits)
         self._exporting = threading.BoundedSemaphore(2)
+        self._waiting = threading.BoundedSemaphore(MOST_EXPORTS)
 
     def submit(self, asked: JobRequest) -> dict[str, Any]:
         """Queue a job; raises QueueFullError, UploadError or UnknownJobError."""
-        given = {clip: self.given_file(clip, source) for clip, source in asked.given.items()}
+        given: dict[str, Path] = {clip: self.given_file(clip, source) for clip, source in asked.given.items()}
         return self.told(self.queue.submit(asked.kept(), asked.session, given))
 
     def given_file(self, clip: Clip, source: Given) -> Path:
@@ -107,6 +113,15 @@ class Studio:
         name = f"{asked.preset}-{hashlib.sha256(asked.model_dump_json().encode()).hexdigest()[:16]}.zip"
         if (folder / name).is_file():
             return name
+        if not self._waiting.acquire(blocking=False):
+            raise QueueFullError(f"{MOST_EXPORTS} exports are being written already; try again in a moment")
+        try:
+            self._write_export(job, asked, folder, name)
+        finally:
+            self._waiting.release()
+        return name
+
+    def _write_export(self, job: Job, asked: ExportRequest, folder: Path, name: str) -> None:
         folder.mkdir(exist_ok=True)
         place = folder / f".{secrets.token_hex(8)}"
         try:
@@ -115,12 +130,11 @@ class Studio:
                 confined(
                     export_layers, self.store.place(job) / "layers", place / "export.zip",
                     asked.preset, asked.size, asked.edges, asked.timecode,
-                    seconds=self.limits.child_seconds, memory=self.limits.child_memory,
+                    seconds=self.limits.job_seconds, memory=self.limits.job_memory,
                 )  # fmt: skip
                 os.replace(place / "export.zip", folder / name)
         finally:
             shutil.rmtree(place, ignore_errors=True)
-        return name
 
     def close(self) -> None:
         """Stop the workers and let the work folder go."""
@@ -142,7 +156,7 @@ def create_app(settings: Settings, with_gradio: bool = True) -> FastAPI:
         openapi_url="/api/openapi.json", lifespan=lifespan,
     )  # fmt: skip
     app.state.studio = studio
-    app.add_middleware(Door, token=settings.token, hosts=frozenset() if settings.token else LOCAL)
+    app.add_middleware(Door, token=settings.token, hosts=frozenset() if settings.token else settings.hosts)
     for error, status in ERRORS.items():
         app.add_exception_handler(error, _answer_with(status))
     add_pages(app)
@@ -203,8 +217,10 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
         return studio.submit(asked)
 
     @app.get("/api/jobs")
-    def jobs(session: Annotated[str | None, Query(max_length=64)] = None) -> list[dict[str, Any]]:
-        return [studio.told(job) for job in studio.queue.jobs(session)]
+    def jobs(
+        session: Annotated[str | None, Query(max_length=64)] = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    ) -> list[dict[str, Any]]:
+        return [studio.told(job) for job in studio.queue.jobs(session)[:limit]]
 
     @app.get("/api/jobs/{id}")
     def job(id: str) -> dict[str, Any]:
@@ -291,6 +307,7 @@ ERRORS: dict[type[Exception], int] = {
     UnknownJobError: 404,
     UploadError: 422,
     ChildError: 422,
+    ClientDisconnect: 400,
     OSError: 507,
 }
 

@@ -38,9 +38,9 @@ class Limits:
     read_pixels: int = 2**25
     """Pixels over all frames that are taken: 16 frames of 1920x1080, 64 of 960x540."""
     child_seconds: float = 60
-    """Longest that a clip may take to decode, or layers to export."""
+    """Longest that a clip may take to decode; an export may take as long as a job."""
     child_memory: int = 3 * 1024 * MIB
-    """Bytes that the process which decodes or exports may add to what it starts with."""
+    """Bytes that the process which decodes may add to what it starts with; one that exports, as many as a job holds."""
     make_frames: int = 97
     """Most frames of a result."""
     make_pixels: int = 2**26

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ class Maker:
         report(stage="writing", seconds_left=None)
         if video.blended is None and {"foreground", "alpha", "background"} <= set(video.clips()):
             video = video.compose()
-        index = save_layers(video, folder / "layers", ["ffv1"], describe(self.model, asked, plan, seconds))
+        described = json.dumps(describe(self.model, asked, plan, seconds)).replace(f"{folder}/", "")
+        index = save_layers(video, folder / "layers", ["ffv1"], json.loads(described))
         write_sheets(video, folder / "sheets")
         meta = index["metadata"]
         return {name: index[name] for name in ("frames", "height", "width", "fps", "clips")} | {

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .app import Settings, WorkFolderError, create_app
+from .app import LOCAL, Settings, WorkFolderError, create_app
 from .children import ChildError, confined
 from .chores import ModelStart, describe_model
 from .limits import MIB, Limits
@@ -59,7 +59,7 @@ def run_studio(
         except ChildError as error:
             raise StudioError(str(error)) from error
         start = ModelStart(model, limits, device, dtype, memory, tuple(speed))
-        app = create_app(Settings(work, start, facts, limits, shown))
+        app = create_app(Settings(work, start, facts, limits, shown, LOCAL | {host}))
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
         print(f"layerflow studio: {address}{f'?token={shown}' if shown else ''}", file=sys.stderr, flush=True)
         if not is_local(host):

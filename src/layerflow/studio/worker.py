@@ -184,17 +184,17 @@ def _attempt(
         )
     except CancelledError:
         return "cancelled", None
-    except (EOFError, OSError) as error:
-        if connection.closed or isinstance(error, EOFError | BrokenPipeError):
-            raise
-        return "failed", said(error)
+    except (EOFError, BrokenPipeError):  # the studio is gone
+        raise
     except Exception as error:
-        traceback.print_exc()
-        return "failed", said(error)
+        if not isinstance(error, ValueError):
+            traceback.print_exc()
+        return "failed", said(error, folder)
 
 
-def said(error: Exception) -> str:
-    """An error in one sentence for the person who asked."""
+def said(error: Exception, folder: Path | None = None) -> str:
+    """An error in one sentence for the person who asked, who knows neither paths nor options of the command line."""
     from ..cli.errors import sentence
 
-    return sentence(error)
+    whole = sentence(error)
+    return (whole.replace(f"{folder}/", "") if folder is not None else whole).removeprefix("--")
