@@ -35,6 +35,7 @@ from layerflow import LayeredVideo
 from layerflow.delivery import PRESETS
 from layerflow.studio.children import confined
 from layerflow.studio.chores import export_layers
+from layerflow.studio.raw import write_raw
 
 PROMPTS = {"foreground": "a red balloon rising", "background": "green hills", "steps": 2, "upscale": 1}
 ENDED = ("done", "failed", "cancelled", "interrupted")
@@ -82,6 +83,7 @@ def measure_export() -> None:
     with tempfile.TemporaryDirectory() as folder:
         layers = Path(folder) / "layers"
         video.save(layers, ["ffv1"])
+        write_raw(video, layers.parent)
         confined(len, "warm", seconds=600, memory=2**32)
         for preset in PRESETS:
             started = time.perf_counter()

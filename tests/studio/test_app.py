@@ -276,6 +276,14 @@ def test_a_port_that_is_taken_is_named() -> None:
         bind("127.0.0.1", listening.getsockname()[1])
 
 
+def test_without_its_packages_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from layerflow.cli import run, studio
+
+    monkeypatch.setattr(studio, "find_spec", lambda name: None if name == "gradio" else object())
+    assert run(["studio"]) == 2
+    assert "pip install 'layerflow[studio]'" in capsys.readouterr().err
+
+
 OUTBOUND = """
 import sys
 from pathlib import Path

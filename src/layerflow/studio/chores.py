@@ -20,15 +20,19 @@ def decode_upload(source: Path, target: Path, kind: str, limits: Limits) -> dict
 def export_layers(
     layers: Path, archive: Path, preset: str, size: str | None, edges: float, timecode: str
 ) -> dict[str, Any]:
-    """Write a job's layers for a place that they go to, as one archive; returns what is in it."""
+    """Write a job's layers for a place that they go to, as one archive; returns what is in it.
+
+    `layers` is a folder as `save_layers` writes it, with `layers.safetensors` beside it if there is that.
+    """
     from zipfile import ZIP_STORED, ZipFile
 
     from ..cli.options import parse_size
     from ..delivery import Settings, deliver
     from ..media import load_layers
+    from .raw import read_raw
 
     folder = archive.with_suffix("")
-    record = deliver(load_layers(layers), folder, preset, Settings(parse_size(size), edges, timecode))
+    record = deliver(read_raw(layers.parent) or load_layers(layers), folder, preset, Settings(parse_size(size), edges, timecode))
     with ZipFile(archive, "w", ZIP_STORED) as file:  # what goes in is compressed already
         for path in sorted(folder.rglob("*")):
             file.write(path, f"layerflow-{preset}/{path.relative_to(folder).as_posix()}")

@@ -19,6 +19,7 @@ from ..media import FORMATS, MediaError, layers_of, save_layers, write_preview
 from ..models.clips import from_model_space
 from ..pipeline import check_drawn_size
 from .limits import Limits
+from .raw import write_raw
 from .worker import CancelledError
 
 PREVIEW = "preview.webp"
@@ -56,6 +57,7 @@ class Maker:
             video = video.compose()
         described = json.dumps(describe(self.model, asked, plan, seconds)).replace(f"{folder}/", "")
         index = save_layers(video, folder / "layers", ["ffv1"], json.loads(described))
+        write_raw(video, folder)
         write_sheets(video, folder / "sheets")
         meta = index["metadata"]
         return {name: index[name] for name in ("frames", "height", "width", "fps", "clips")} | {
