@@ -32,7 +32,8 @@ def export_layers(
     from .raw import read_raw
 
     folder = archive.with_suffix("")
-    record = deliver(read_raw(layers.parent) or load_layers(layers), folder, preset, Settings(parse_size(size), edges, timecode))
+    video = read_raw(layers.parent) or load_layers(layers)
+    record = deliver(video, folder, preset, Settings(parse_size(size), edges, timecode))
     with ZipFile(archive, "w", ZIP_STORED) as file:  # what goes in is compressed already
         for path in sorted(folder.rglob("*")):
             file.write(path, f"layerflow-{preset}/{path.relative_to(folder).as_posix()}")

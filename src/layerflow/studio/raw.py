@@ -1,7 +1,7 @@
 """A job's layers as bare samples beside its files, so that an export need not decode what was just encoded.
 
-FFV1 of 16 bits takes longer to decode than most exports take to write. The samples are the same ones, rounded in the same
-way: `read_raw` gives what reading the files would.
+FFV1 of 16 bits takes longer to decode than most exports take to write. The samples are the same ones, rounded in the
+same way: `read_raw` gives what reading the files would.
 """
 
 from __future__ import annotations
