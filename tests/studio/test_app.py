@@ -331,7 +331,7 @@ ROUTES = (
     "/api/studio", "/static/{}", "/gradio/{}", "/gradio/gradio_api/call/{}", "/{}",
 )  # fmt: skip
 FUZZ = settings(
-    max_examples=int(os.environ.get("LAYERFLOW_FUZZ", "400")), deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=int(os.environ.get("LAYERFLOW_FUZZ", "200")), deadline=None, suppress_health_check=list(HealthCheck)
 )
 
 
