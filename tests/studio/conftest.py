@@ -20,7 +20,7 @@ from layerflow.studio.app import Settings, create_app
 from layerflow.studio.chores import ModelStart
 from layerflow.studio.limits import Limits
 
-PATIENCE = 180.0
+PATIENCE = 600.0
 
 
 def until(holds: Callable[[], Any]) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-PATIENCE = 180_000
+PATIENCE = 600_000
 """ms that the browser waits for what must come to pass, on a slow machine."""
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = [
@@ -41,7 +41,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server = subprocess.Popen([*command, "--work", work], stdout=out, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
     try:
-        end = time.monotonic() + 180
+        end = time.monotonic() + 900
         while True:
             try:
                 urllib.request.urlopen(f"{url}/api/studio", timeout=5).close()
