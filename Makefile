@@ -1,4 +1,5 @@
-# make demo: a layered video from the bundled model.   make test: the tests.   Both set up .venv first.
+# make demo: a layered video from the bundled model.   make studio: the page.   make test: the tests.
+# All set up .venv first.
 
 # The first Python that is new enough; or name one: make demo PYTHON=/path/to/python3.11
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
@@ -7,7 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint eval train clean
+.PHONY: demo studio test lint eval train clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -15,6 +16,9 @@ demo: .venv/installed
 		--output out/demo --overwrite
 	@echo
 	@echo "Look at out/demo/preview.webp: foreground, alpha, background and blended, moving."
+
+studio: .venv/installed-studio
+	$(BIN)/layerflow studio
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest
@@ -39,6 +43,10 @@ clean:
 	@echo "Installing torch and layerflow into .venv; the first time this takes a few minutes"
 	@$(PIP) torch
 	@$(PIP) --editable .
+	@touch $@
+
+.venv/installed-studio: .venv/installed
+	@$(PIP) --editable ".[studio]"
 	@touch $@
 
 .venv/installed-test: .venv/installed

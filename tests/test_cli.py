@@ -24,7 +24,7 @@ from layerflow.models.compact import CompactTransformer3DModel
 
 COMMANDS = (
     "generate", "decompose", "add-background", "add-foreground", "complete", "batch", "compose", "export", "convert",
-    "train", "eval", "info",
+    "train", "eval", "info", "studio",
 )  # fmt: skip
 DEFAULTS = CompactTransformer3DModel.conventions
 PROMPTS = ("--foreground", "a red ball", "--background", "green hills")

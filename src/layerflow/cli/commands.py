@@ -246,6 +246,45 @@ def export(
 
 
 @app.command()
+def studio(
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="To bind to; beyond this machine a token is wanted.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="0 takes any that is free.")] = 7860,
+    work: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for jobs and uploads; they outlive the server.")
+    ] = Path("out/studio"),
+    token: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="To be shown by all.", show_default="none here, a new one beyond")
+    ] = None,
+    at_once: Annotated[int, typer.Option(min=1, metavar="N", help="Jobs at a time, each with its own model.")] = 1,
+    queue: Annotated[int, typer.Option(min=0, metavar="N", help="Jobs that may wait.")] = 20,
+    job_minutes: Annotated[float, typer.Option(min=0.01, metavar="N", help="Longest that a job may take.")] = 15,
+    job_gib: Annotated[float, typer.Option(min=0.1, metavar="N", help="Most main memory that a job may hold.")] = 16,
+    keep_days: Annotated[float, typer.Option(min=0.001, metavar="N", help="How long jobs and uploads are kept.")] = 7,
+    model: Model = "mini",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    memory: Memory = "auto",
+    speed: Speed = (),  # type: ignore[assignment]
+) -> None:
+    """Serve a page to make layers, take videos apart and look at both; docs/studio.md has its API.
+
+    [bold]Example[/]: layerflow studio --port 7860
+    """
+    from .studio import start_studio
+
+    limits = {
+        "at_once": at_once, "queue": queue, "job_seconds": job_minutes * 60, "job_memory": int(job_gib * 2**30),
+        "keep_seconds": keep_days * 86400,
+    }  # fmt: skip
+    start_studio(
+        work, limits, host=host, port=port, token=token, model=model, device=device, dtype=dtype, memory=memory,
+        speed=speed,
+    )  # fmt: skip
+
+
+@app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train; see recipes/.")],
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,

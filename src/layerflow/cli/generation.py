@@ -220,12 +220,21 @@ def prepare(
 
 
 def denoise(
-    model: LoadedModel, request: Request, plan: Plan, step_done: Callable[[int], None]
+    model: LoadedModel,
+    request: Request,
+    plan: Plan,
+    step_done: Callable[[int], None],
+    watch: Callable[[int, dict[str, Any]], None] | None = None,
 ) -> tuple[LayeredVideo, float]:
-    """The layered video and the seconds it took; `step_done` is told after each step how many are done."""
+    """The layered video and the seconds it took.
+
+    `step_done` is told after each step how many are done, `watch` also the tensors that the pipeline's callback gets.
+    """
 
     def on_step_end(_: Any, step: int, __: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         step_done(step + 1)
+        if watch is not None:
+            watch(step + 1, tensors)
         return tensors
 
     started = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +118,18 @@ def _decode(
     path: Path, limits: ReadLimits, frames: int | None
 ) -> tuple[list[tuple[Tensor, Tensor | None]], list[float], float, float | None]:
     """Frames of a video file, when each begins, when the last one ends, and the rate the file claims."""
+    with open_video(path) as container:
+        return _decode_stream(path, container, limits, frames)
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[Any]:
+    """A PyAV container, of a local file of video alone. FFmpeg's errors, inside too, become `MediaError`."""
     try:
         # The prefix keeps a name with a colon from being taken for a protocol.
         options = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
         with av.open(f"file:{path}", options=options, metadata_errors="replace") as container:
-            return _decode_stream(path, container, limits, frames)
+            yield container
     except av.error.FFmpegError as error:
         raise MediaError(
             f"{path}: it cannot be read as a video ({error.strerror}); it may be cut short, broken or no "

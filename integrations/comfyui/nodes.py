@@ -1,0 +1,276 @@
+"""Nodes: load a model, make layers or take them, lay them over each other, save them.
+
+ComfyUI's IMAGE is (frames, height, width, 3) and its MASK (frames, height, width), both in [0, 1]. The masks here are
+alpha: 1 where the foreground covers, as ImageCompositeMasked reads them; before JoinImageWithAlpha, which wants the
+opposite, put InvertMask.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from layerflow import LayeredVideo, LayerFlowPipeline
+from layerflow.media import FORMATS
+
+CATEGORY = "LayerFlow"
+MODEL = "LAYERFLOW_MODEL"
+LAYERS = ("IMAGE", "MASK", "IMAGE", "IMAGE")
+NAMES = ("foreground", "alpha", "background", "blended")
+
+
+def to_clip(images: Tensor) -> Tensor:
+    """IMAGE (F, H, W, 3 or more) or MASK (F, H, W) to a clip (F, 3 or 1, H, W)."""
+    clip = images[..., None] if images.ndim == 3 else images[..., :3]
+    return clip.permute(0, 3, 1, 2).float().clamp(0, 1).cpu().contiguous()
+
+
+def to_images(clip: Tensor) -> Tensor:
+    """A clip (F, 3 or 1, H, W) to IMAGE (F, H, W, 3) or MASK (F, H, W)."""
+    images = clip.permute(0, 2, 3, 1).contiguous()
+    return images[..., 0] if images.shape[-1] == 1 else images
+
+
+def prompt(what: str) -> tuple[str, dict[str, Any]]:
+    """A text input."""
+    return "STRING", {"multiline": True, "default": "", "tooltip": f"What the {what} shows."}
+
+
+class LoadModel:
+    """The model: `mini`, a folder or a hub id."""
+
+    RETURN_TYPES, RETURN_NAMES = (MODEL,), ("model",)
+    FUNCTION, CATEGORY = "load", CATEGORY
+    DESCRIPTION = "Loads a LayerFlow model: mini, which comes with it, a folder, or a hub id."
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802, as ComfyUI wants it
+        """See ComfyUI's node contract."""
+        return {
+            "required": {
+                "name": ("STRING", {"default": "mini"}),
+                "device": (["auto", "cpu", "cuda", "mps"],),
+                "dtype": (["auto", "float32", "bfloat16", "float16"],),
+            }
+        }
+
+    def load(self, name: str, device: str, dtype: str) -> tuple[LayerFlowPipeline]:
+        """Raises ValueError for a name that is no model, or a device that is not there."""
+        from layerflow.cli.models import load_pipeline, model_facts, model_folder, pick_device, pick_dtype
+
+        folder, where = model_folder(name), pick_device(device)
+        return (load_pipeline(folder, where, pick_dtype(dtype, where, model_facts(folder))),)
+
+
+class Sampler:
+    """What all nodes that sample have; `GIVEN` and `PROMPTS` tell them apart."""
+
+    GIVEN: ClassVar[dict[str, str]] = {}
+    """Clips and their sockets."""
+    PROMPTS: ClassVar[tuple[str, ...]] = ("foreground_prompt", "background_prompt")
+
+    RETURN_TYPES, RETURN_NAMES = LAYERS, NAMES
+    FUNCTION, CATEGORY = "sample", CATEGORY
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        """See ComfyUI's node contract."""
+        return {
+            "required": {
+                "model": (MODEL,),
+                **{name: (socket,) for name, socket in cls.GIVEN.items()},
+                **{name: prompt(name.removesuffix("_prompt")) for name in cls.PROMPTS},
+                "seed": ("INT", {"default": 0, "min": 0, "max": 2**63 - 1, "control_after_generate": True}),
+                "steps": ("INT", {"default": 0, "min": 0, "max": 1000, "tooltip": "0: as many as the model wants."}),
+                "guidance": ("FLOAT", {"default": -1.0, "min": -1.0, "max": 100.0, "tooltip": "-1: the task's."}),
+                "upscale": ("INT", {"default": 1, "min": 1, "max": 16}),
+            },
+            "optional": {"blended_prompt": prompt("whole scene")},
+        }
+
+    def sample(
+        self,
+        model: LayerFlowPipeline,
+        seed: int,
+        steps: int,
+        guidance: float,
+        upscale: int,
+        foreground_prompt: str = "",
+        background_prompt: str = "",
+        blended_prompt: str = "",
+        **given: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """Foreground IMAGE, alpha MASK, background IMAGE and blended IMAGE."""
+        layers = fitted(model, {name: to_clip(images) for name, images in given.items()}, upscale)
+        bar = progress_bar(steps or model.transformer.conventions.steps)
+        result = model(
+            foreground_prompt, background_prompt, blended_prompt or None,
+            given=layers, upscale=upscale, num_inference_steps=steps or None,
+            guidance_scale=None if guidance < 0 else guidance, generator=torch.Generator().manual_seed(seed),
+            callback_on_step_end=bar,
+        )  # fmt: skip
+        assert not isinstance(result, tuple)
+        video = result.video
+        if video.blended is None and {"foreground", "alpha", "background"} <= set(video.clips()):
+            video = video.compose()
+        clips = video.clips()
+        empty = torch.zeros(video.frames, 3, video.height, video.width)
+        return tuple(to_images(clips.get(name, empty[:, :1] if name == "alpha" else empty)) for name in NAMES)
+
+
+class Generate(Sampler):
+    """All layers from prompts."""
+
+    DESCRIPTION = "Makes a foreground with alpha, a background and the blended video from prompts."
+
+
+class Decompose(Sampler):
+    """Layers of a video."""
+
+    GIVEN: ClassVar = {"blended": "IMAGE"}
+    DESCRIPTION = "Takes a video apart; prompts help but are not needed."
+
+
+class AddBackground(Sampler):
+    """A background for a foreground."""
+
+    GIVEN: ClassVar = {"foreground": "IMAGE", "alpha": "MASK"}
+    PROMPTS: ClassVar = ("background_prompt", "foreground_prompt")
+    DESCRIPTION = "Makes a background for a foreground with alpha."
+
+
+class AddForeground(Sampler):
+    """A foreground for a background."""
+
+    GIVEN: ClassVar = {"background": "IMAGE"}
+    DESCRIPTION = "Makes a foreground with alpha for a background."
+
+
+class Compose:
+    """Foreground over background, without a model."""
+
+    RETURN_TYPES, RETURN_NAMES = ("IMAGE",), ("blended",)
+    FUNCTION, CATEGORY = "compose", CATEGORY
+    DESCRIPTION = "alpha * foreground + (1 - alpha) * background; a still background is repeated, another size fitted."
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        """See ComfyUI's node contract."""
+        return {"required": {"foreground": ("IMAGE",), "alpha": ("MASK",), "background": ("IMAGE",)}}
+
+    def compose(self, foreground: Tensor, alpha: Tensor, background: Tensor) -> tuple[Tensor]:
+        """Raises ValueError when foreground and alpha do not fit together."""
+        layers = LayeredVideo(foreground=to_clip(foreground), alpha=to_clip(alpha))
+        below = LayeredVideo(background=to_clip(background)).fit(layers.height, layers.width).background
+        assert below is not None
+        frames = min(layers.frames, below.shape[0]) if below.shape[0] > 1 else layers.frames
+        return (to_images(layers[:frames].over(below[:frames])),)
+
+
+class SaveLayered:
+    """Layers as files, in ComfyUI's output folder."""
+
+    RETURN_TYPES, RETURN_NAMES = ("STRING",), ("folder",)
+    FUNCTION, CATEGORY, OUTPUT_NODE = "save", CATEGORY, True
+    DESCRIPTION = "Writes each layer in a format that editors open, a preview, and layers.json."
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        """See ComfyUI's node contract."""
+        return {
+            "required": {
+                "filename_prefix": ("STRING", {"default": "layerflow"}),
+                "format": (list(FORMATS), {"default": "prores"}),
+                "fps": ("FLOAT", {"default": 8.0, "min": 0.1, "max": 240.0}),
+            },
+            "optional": {"foreground": ("IMAGE",), "alpha": ("MASK",), "background": ("IMAGE",), "blended": ("IMAGE",)},
+        }
+
+    def save(self, filename_prefix: str, format: str, fps: float, **clips: Tensor) -> dict[str, Any]:
+        """Raises ValueError without a layer, or for a prefix that leads out of the output folder."""
+        video = LayeredVideo(**{name: to_clip(images) for name, images in clips.items() if images is not None}, fps=fps)
+        folder = free_folder(output_folder(), filename_prefix)
+        video.save(folder, [format])
+        return {"ui": {"text": [str(folder)]}, "result": (str(folder),)}
+
+
+def fitted(model: LayerFlowPipeline, clips: dict[str, Tensor], upscale: int) -> LayeredVideo | None:
+    """Given clips at the model's frame count and size; a still is repeated."""
+    if not clips:
+        return None
+    frames, height, width = model.codec.trained_size
+    moving = [clip.shape[0] for clip in clips.values() if clip.shape[0] > 1]
+    count = min([*moving, frames])
+    sizes = {name: LayeredVideo(**{name: clip}) for name, clip in clips.items() if name not in ("foreground", "alpha")}
+    if "foreground" in clips:  # resized together, colour is weighed with alpha
+        both = {name: clips[name] for name in ("foreground", "alpha")}
+        longest = max(clip.shape[0] for clip in both.values())
+        both = {n: c.expand(longest, -1, -1, -1).clone() if c.shape[0] == 1 else c for n, c in both.items()}
+        sizes["foreground"] = LayeredVideo(**both)
+    found: dict[str, Tensor] = {}
+    for video in sizes.values():
+        for name, clip in video.fit(upscale * height, upscale * width).clips().items():
+            found[name] = (clip.expand(count, -1, -1, -1) if clip.shape[0] == 1 else clip[:count]).clone()
+    return LayeredVideo(**found)
+
+
+def progress_bar(steps: int) -> Any:
+    """A callback that moves ComfyUI's bar and stops when it is interrupted; outside of ComfyUI it does nothing."""
+    with contextlib.suppress(ImportError):
+        from comfy.model_management import throw_exception_if_processing_interrupted
+        from comfy.utils import ProgressBar
+
+        bar = ProgressBar(steps)
+
+        def step(_: Any, __: int, ___: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+            bar.update(1)
+            throw_exception_if_processing_interrupted()
+            return tensors
+
+        return step
+    return None
+
+
+def output_folder() -> Path:
+    """ComfyUI's output folder; outside of it, `output` here."""
+    with contextlib.suppress(ImportError):
+        import folder_paths
+
+        return Path(folder_paths.get_output_directory())
+    return Path("output")
+
+
+def free_folder(root: Path, prefix: str) -> Path:
+    """`root/prefix_00001`, or the next number that is free. Raises ValueError for a prefix that leads elsewhere."""
+    root = root.resolve()
+    for number in range(1, 100_000):
+        folder = (root / f"{prefix}_{number:05d}").resolve()
+        if not folder.is_relative_to(root) or "\0" in prefix:
+            raise ValueError(f"filename_prefix {prefix!r} leads out of {root}; choose a plain name")
+        if not folder.exists():
+            return folder
+    raise ValueError(f"filename_prefix {prefix!r} is used up; choose another")
+
+
+NODE_CLASS_MAPPINGS = {
+    "LayerFlowLoadModel": LoadModel,
+    "LayerFlowGenerate": Generate,
+    "LayerFlowDecompose": Decompose,
+    "LayerFlowAddBackground": AddBackground,
+    "LayerFlowAddForeground": AddForeground,
+    "LayerFlowCompose": Compose,
+    "LayerFlowSaveLayered": SaveLayered,
+}
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "LayerFlowLoadModel": "Load LayerFlow model",
+    "LayerFlowGenerate": "Generate layers",
+    "LayerFlowDecompose": "Decompose video",
+    "LayerFlowAddBackground": "Add background",
+    "LayerFlowAddForeground": "Add foreground",
+    "LayerFlowCompose": "Compose layers",
+    "LayerFlowSaveLayered": "Save layered video",
+}

@@ -1,0 +1,314 @@
+"""The studio as a web application: the page, the job API, and Gradio's API beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from .. import __version__
+from .children import ChildError, confined
+from .chores import export_layers
+from .door import Door
+from .jobs import JobQueue, QueueFullError, UnknownJobError
+from .limits import Limits
+from .requests import EXAMPLES, Clip, ExportRequest, Given, JobRequest
+from .store import ENDED, Job, Store, WorkFolderError
+from .uploads import UploadError, Uploads
+from .worker import Start
+
+LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
+MOST_EXPORTS = 8
+"""Exports that may be asked for at once; each waits in a thread of the server."""
+UPLOAD_SECONDS = 600
+"""Longest that a file may take to arrive."""
+FOREVER = "private, max-age=31536000, immutable"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a studio is set up."""
+
+    work: Path
+    """The work folder; nothing outside of it is written, nor read for anybody."""
+    start: Start
+    """Loads what does the jobs, in a process of its own."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """What the page is told of the model, see `describe_model`."""
+    limits: Limits = field(default_factory=Limits)
+    token: str = ""
+    """That every request must show; without one the server answers to its own names alone."""
+    hosts: frozenset[str] = LOCAL
+    """Those names."""
+
+
+class Studio:
+    """The parts behind the routes."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Opens the work folder; raises WorkFolderError."""
+        self.settings, self.limits = settings, settings.limits
+        self.store = Store(settings.work)
+        self.uploads = Uploads(settings.work, self.limits)
+        self.queue = JobQueue(self.store, settings.start, self.limits)
+        self._exporting = threading.BoundedSemaphore(2)
+        self._waiting = threading.BoundedSemaphore(MOST_EXPORTS)
+
+    def submit(self, asked: JobRequest) -> dict[str, Any]:
+        """Queue a job; raises QueueFullError, UploadError or UnknownJobError."""
+        given: dict[str, Path] = {clip: self.given_file(clip, source) for clip, source in asked.given.items()}
+        return self.told(self.queue.submit(asked.kept(), asked.session, given))
+
+    def given_file(self, clip: Clip, source: Given) -> Path:
+        """The file of a given clip."""
+        if source.upload is not None:
+            path, facts = self.uploads.clip(source.upload)
+            if clip == "foreground" and not facts["alpha"]:
+                raise UploadError("a foreground needs transparent parts, and this clip has none; send one with alpha")
+            return path
+        place = self.store.place(self.queue.get(source.job or ""))
+        name = source.clip or clip
+        holder = "foreground" if name == "alpha" else name
+        for path in (place / "given" / f"{name}.mkv", place / "layers" / f"{holder}.mkv"):
+            if path.is_file():
+                return path
+        raise UnknownJobError(f"that job has no {name}; it is {self.queue.get(source.job or '').state}")
+
+    def told(self, job: Job) -> dict[str, Any]:
+        """What a client is told of a job."""
+        before = self.queue.place_in_queue(job) if job.state == "queued" else 0
+        return {**job.manifest(), "progress": dict(job.progress), "before": before}
+
+    def file(self, job: Job, *names: str) -> Path:
+        """A file in a job's folder; raises HTTPException when it is not there, or not in there."""
+        place = self.store.place(job)
+        path = place.joinpath(*names)
+        if not path.resolve().is_relative_to(place) or not path.is_file():
+            raise HTTPException(404, "there is no such file")
+        return path
+
+    def export(self, job: Job, asked: ExportRequest) -> str:
+        """Write an archive for a place that layers go to; returns its name. Raises ChildError."""
+        if job.state != "done":
+            raise HTTPException(409, f"only jobs that are done can be exported; this one is {job.state}")
+        folder = self.store.place(job) / "exports"
+        name = f"{asked.preset}-{hashlib.sha256(asked.model_dump_json().encode()).hexdigest()[:16]}.zip"
+        if (folder / name).is_file():
+            return name
+        if not self._waiting.acquire(blocking=False):
+            raise QueueFullError(f"{MOST_EXPORTS} exports are being written already; try again in a moment")
+        try:
+            self._write_export(job, asked, folder, name)
+        finally:
+            self._waiting.release()
+        return name
+
+    def _write_export(self, job: Job, asked: ExportRequest, folder: Path, name: str) -> None:
+        folder.mkdir(exist_ok=True)
+        place = folder / f".{secrets.token_hex(8)}"
+        try:
+            with self._exporting:
+                place.mkdir()
+                confined(
+                    export_layers, self.store.place(job) / "layers", place / "export.zip",
+                    asked.preset, asked.size, asked.edges, asked.timecode,
+                    seconds=self.limits.job_seconds, memory=self.limits.job_memory,
+                )  # fmt: skip
+                os.replace(place / "export.zip", folder / name)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def close(self) -> None:
+        """Stop the workers and let the work folder go."""
+        self.queue.close()
+
+
+def create_app(settings: Settings, with_gradio: bool = True) -> FastAPI:
+    """The application. Its `state.studio` is the `Studio`, opened at once; raises WorkFolderError."""
+    studio = Studio(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        studio.queue.warm_up()
+        yield
+        await run_in_threadpool(studio.close)
+
+    app = FastAPI(
+        title="LayerFlow studio", version=__version__, docs_url=None, redoc_url=None,
+        openapi_url="/api/openapi.json", lifespan=lifespan,
+    )  # fmt: skip
+    app.state.studio = studio
+    app.add_middleware(Door, token=settings.token, hosts=frozenset() if settings.token else settings.hosts)
+    for error, status in ERRORS.items():
+        app.add_exception_handler(error, _answer_with(status))
+    add_pages(app)
+    add_uploads(app, studio)
+    add_jobs(app, studio)
+    if with_gradio:
+        from .gradio_api import mount
+
+        mount(app, studio)
+    return app
+
+
+def add_pages(app: FastAPI) -> None:
+    """The page and its files."""
+    static = Path(str(resources.files("layerflow.studio") / "static"))
+
+    @app.get("/", include_in_schema=False)
+    def page() -> FileResponse:
+        return FileResponse(static / "index.html", headers={"cache-control": "no-cache"})
+
+    app.mount("/static", StaticFiles(directory=static))
+
+
+def add_uploads(app: FastAPI, studio: Studio) -> None:
+    """Files in."""
+
+    @app.get("/api/studio")
+    def studio_facts() -> dict[str, Any]:
+        """What this studio is, has and allows."""
+        jobs = studio.queue.jobs()
+        return {
+            "version": __version__,
+            "model": studio.settings.model,
+            "limits": vars(studio.limits),
+            "examples": EXAMPLES,
+            "queued": sum(job.state == "queued" for job in jobs),
+            "running": sum(job.state == "running" for job in jobs),
+        }
+
+    @app.post("/api/uploads", status_code=201)
+    async def upload(request: Request) -> dict[str, Any]:
+        """A clip or picture as the body, `application/octet-stream`; returns its id."""
+        if request.headers.get("content-type") != "application/octet-stream":
+            raise HTTPException(415, "send the file itself, with content-type application/octet-stream")
+        try:
+            async with asyncio.timeout(UPLOAD_SECONDS):
+                place, kind = await studio.uploads.receive(request.stream())
+        except TimeoutError as error:
+            raise HTTPException(408, "the file took too long to arrive") from error
+        return await run_in_threadpool(studio.uploads.take, place, kind)
+
+
+def add_jobs(app: FastAPI, studio: Studio) -> None:
+    """Jobs in, progress and files out."""
+
+    @app.post("/api/jobs", status_code=202)
+    def submit(asked: JobRequest) -> dict[str, Any]:
+        return studio.submit(asked)
+
+    @app.get("/api/jobs")
+    def jobs(
+        session: Annotated[str | None, Query(max_length=64)] = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    ) -> list[dict[str, Any]]:
+        return [studio.told(job) for job in studio.queue.jobs(session)[:limit]]
+
+    @app.get("/api/jobs/{id}")
+    def job(id: str) -> dict[str, Any]:
+        return studio.told(studio.queue.get(id))
+
+    @app.post("/api/jobs/{id}/cancel")
+    def cancel(id: str) -> dict[str, Any]:
+        return studio.told(studio.queue.cancel(id))
+
+    @app.delete("/api/jobs/{id}")
+    def remove(id: str) -> dict[str, Any]:
+        """Forget a job that has ended, or cancel one that has not."""
+        job = studio.queue.get(id)
+        studio.queue.remove(id)
+        return studio.told(job)
+
+    @app.get("/api/jobs/{id}/preview", response_class=FileResponse)
+    def preview(id: str) -> FileResponse:
+        """The layers as they are predicted by now, a moving picture."""
+        return _sent(studio.file(studio.queue.get(id), "preview.webp"), "no-store")
+
+    @app.get("/api/jobs/{id}/sheets/{layer}.{kind}", response_class=FileResponse)
+    def sheet(id: str, layer: Clip, kind: str) -> FileResponse:
+        """All frames of a layer in one PNG, or where each frame is, as JSON."""
+        if kind not in ("png", "json"):
+            raise HTTPException(404, "there is no such file")
+        return _sent(studio.file(studio.queue.get(id), "sheets", f"{layer}.{kind}"))
+
+    @app.get("/api/jobs/{id}/files", response_model=list[str])
+    def files(id: str) -> list[str]:
+        """Names of the layers' files, lossless, and of `layers.json`."""
+        folder = studio.store.place(studio.queue.get(id)) / "layers"
+        return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+    @app.get("/api/jobs/{id}/files/{name}", response_class=FileResponse)
+    def file(id: str, name: str) -> FileResponse:
+        job = studio.queue.get(id)
+        if name not in files(id):
+            raise HTTPException(404, "there is no such file")
+        return _sent(studio.file(job, "layers", name), filename=name)
+
+    @app.post("/api/jobs/{id}/exports", status_code=201)
+    def export(id: str, asked: ExportRequest) -> dict[str, str]:
+        """Write layers for a place that they go to; returns where to fetch them."""
+        return {"url": f"/api/jobs/{id}/exports/{studio.export(studio.queue.get(id), asked)}"}
+
+    @app.get("/api/jobs/{id}/exports/{name}", response_class=FileResponse)
+    def exported(id: str, name: str) -> FileResponse:
+        path = studio.file(studio.queue.get(id), "exports", name)
+        return _sent(path, filename=f"layerflow-{name.split('-')[0]}.zip")
+
+
+def _sent(path: Path, cache: str = FOREVER, filename: str | None = None) -> FileResponse:
+    return FileResponse(path, headers={"cache-control": cache}, filename=filename)
+
+
+def _answer_with(status: int) -> Callable[[Request, Exception], JSONResponse]:
+    def answer(_: Request, error: Exception) -> JSONResponse:
+        code = getattr(error, "status_code", status)
+        headers = {"retry-after": "5"} if code == 503 else None
+        return JSONResponse({"error": sentence_of(error)}, code, headers)
+
+    return answer
+
+
+def sentence_of(error: Exception) -> str:
+    """An error as a client is told it: never what was sent, nor a path."""
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+        said = str(first["msg"]).removeprefix("Value error, ")
+        return json.dumps(f"{where}: {said}" if where else said)[1:-1][:300]
+    if isinstance(error, HTTPException):
+        return str(error.detail)
+    if isinstance(error, OSError):
+        return "the studio's disk cannot be written; tell who runs it"
+    return str(error)
+
+
+ERRORS: dict[type[Exception], int] = {
+    RequestValidationError: 422,
+    HTTPException: 500,
+    QueueFullError: 503,
+    UnknownJobError: 404,
+    UploadError: 422,
+    ChildError: 422,
+    ClientDisconnect: 400,
+    OSError: 507,
+}
+
+__all__ = ["ENDED", "Settings", "Studio", "WorkFolderError", "create_app"]

@@ -1,0 +1,84 @@
+"""Starting a studio: what is checked first, the address, the token."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import secrets
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .app import LOCAL, Settings, WorkFolderError, create_app
+from .children import ChildError, confined
+from .chores import ModelStart, describe_model
+from .limits import MIB, Limits
+
+
+class StudioError(ValueError):
+    """A studio that cannot be started as asked."""
+
+
+def is_local(host: str) -> bool:
+    """Whether only this machine can reach an address to bind to."""
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+def pick_token(host: str, token: str | None) -> str:
+    """The token to want: the one asked for, a new one beyond this machine, else none; raises StudioError."""
+    if token is not None and len(token) < 16:
+        raise StudioError(f"--token has {len(token)} characters: it must have 16 or more; leave it out to get one")
+    return token or ("" if is_local(host) else secrets.token_urlsafe(24))
+
+
+def run_studio(
+    host: str,
+    port: int,
+    work: Path,
+    token: str | None,
+    model: str,
+    device: str,
+    dtype: str,
+    memory: str,
+    speed: Sequence[str],
+    limits: Limits,
+) -> None:
+    """Serve until interrupted; raises StudioError, WorkFolderError or a model's error before anything is served."""
+    import uvicorn
+
+    shown = pick_token(host, token)
+    listening = bind(host, port)
+    with listening:
+        try:
+            facts = confined(describe_model, model, seconds=600, memory=8 * 1024 * MIB)
+        except ChildError as error:
+            raise StudioError(str(error)) from error
+        start = ModelStart(model, limits, device, dtype, memory, tuple(speed))
+        app = create_app(Settings(work, start, facts, limits, shown, LOCAL | {host}))
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
+        print(f"layerflow studio: {address}{f'?token={shown}' if shown else ''}", file=sys.stderr, flush=True)
+        if not is_local(host):
+            print("anybody with this address, token and all, can use it; it is not encrypted", file=sys.stderr)
+        config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that listens to an address; raises StudioError when it cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(128)
+    except OSError as error:
+        raise StudioError(f"{host}:{port} cannot be had ({error.strerror or error}); choose another --port") from error
+    return listening
+
+
+__all__ = ["StudioError", "WorkFolderError", "bind", "is_local", "pick_token", "run_studio"]

@@ -1,0 +1,160 @@
+"""The work folder: a folder for each job with its manifest, which outlives the server.
+
+    work/studio.lock            held by the one server that uses the folder
+    work/jobs/<id>/job.json     the manifest
+    work/jobs/<id>/...          what the job was given and what it made
+    work/uploads/<id>/          see `uploads`
+
+Names under it are made here: random, hexadecimal, never a word that a client sent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..files import write_atomically
+
+IDENTIFIER = re.compile(r"[0-9a-f]{32}")
+MANIFEST = "job.json"
+WAITING, RUNNING = "queued", "running"
+ENDED = ("done", "failed", "cancelled", "interrupted")
+
+
+class WorkFolderError(ValueError):
+    """The work folder cannot be used."""
+
+
+def new_identifier() -> str:
+    """A name that nobody can guess: 128 random bits."""
+    return secrets.token_hex(16)
+
+
+@dataclass
+class Job:
+    """One job. All but `progress` is in its manifest."""
+
+    id: str
+    request: dict[str, Any]
+    session: str = ""
+    """Whose it is, by a name that the client made up; empty for nobody's."""
+    state: str = WAITING
+    created: float = 0.0
+    """Seconds since 1970, as `started` and `ended`."""
+    started: float | None = None
+    ended: float | None = None
+    error: str = ""
+    """One sentence, when the state is failed or interrupted."""
+    result: dict[str, Any] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
+    stopping: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
+
+    def manifest(self) -> dict[str, Any]:
+        """What is kept on disk, and told to clients beside the progress."""
+        names = [f.name for f in dataclasses.fields(self) if f.name not in ("progress", "stopping")]
+        return {name: getattr(self, name) for name in names}
+
+
+class Store:
+    """Jobs on disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.jobs = self.folder / "jobs"
+        try:
+            self.jobs.mkdir(parents=True, exist_ok=True)
+            os.chmod(self.folder, 0o700)
+            self._lock = (self.folder / "studio.lock").open("w")
+        except OSError as error:
+            raise WorkFolderError(f"work folder {folder} cannot be written ({error.strerror}); name another") from error
+        try:
+            lock(self._lock.fileno())
+        except OSError as error:
+            self._lock.close()
+            raise WorkFolderError(f"work folder {folder} is in use by another studio; name another") from error
+
+    def place(self, job: Job) -> Path:
+        """The job's folder."""
+        return self.jobs / job.id
+
+    def add(self, job: Job, given: dict[str, Path]) -> None:
+        """Make a job's folder with its given files, `given/<clip>.mkv`, and manifest: whole or not at all."""
+        hidden = self.jobs / f".{job.id}"
+        try:
+            (hidden / "given").mkdir(parents=True)
+            for clip, path in given.items():
+                link(path, hidden / "given" / f"{clip}.mkv")
+            self._write(job, hidden)
+            os.rename(hidden, self.place(job))
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
+
+    def save(self, job: Job) -> None:
+        """Write the manifest of a job that is there."""
+        if self.place(job).is_dir():
+            self._write(job, self.place(job))
+
+    def remove(self, job: Job) -> None:
+        """Remove a job's folder; it is gone at once, also when removing takes a while."""
+        hidden = self.jobs / f".{job.id}"
+        try:
+            os.rename(self.place(job), hidden)
+        except FileNotFoundError:
+            return
+        shutil.rmtree(hidden, ignore_errors=True)
+
+    def load(self) -> Iterator[Job]:
+        """The jobs of an earlier server, oldest first; what is not whole is cleared away."""
+        found = []
+        for place in self.jobs.iterdir():
+            try:
+                job = read_manifest(place)
+            except (OSError, ValueError, TypeError, KeyError):
+                shutil.rmtree(place, ignore_errors=True)
+                continue
+            found.append(job)
+        yield from sorted(found, key=lambda job: job.created)
+
+    def close(self) -> None:
+        """Let another server have the folder."""
+        self._lock.close()
+
+    def _write(self, job: Job, place: Path) -> None:
+        write_atomically(place / MANIFEST, json.dumps(job.manifest(), ensure_ascii=False).encode())
+
+
+def read_manifest(place: Path) -> Job:
+    """The job of a folder; raises ValueError, TypeError, KeyError or OSError where there is none."""
+    values = json.loads((place / MANIFEST).read_text("utf-8"))
+    job = Job(**values)
+    if IDENTIFIER.fullmatch(place.name) is None or job.id != place.name or not isinstance(job.created, int | float):
+        raise ValueError(place.name)
+    if job.state not in (*ENDED, WAITING, RUNNING) or not isinstance(job.request, dict):
+        raise ValueError(job.state)
+    return job
+
+
+def link(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system has no links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def lock(descriptor: int) -> None:
+    """Hold a file for this process alone; raises OSError when another holds it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: two servers on one folder are not told apart there
+        return
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

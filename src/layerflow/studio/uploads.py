@@ -1,0 +1,136 @@
+"""The door for files: bounded, sniffed by content, decoded in a confined child. A file's name is never asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import AsyncIterable, Callable
+from pathlib import Path
+from typing import Any
+
+from ..files import write_atomically
+from .children import ChildError, confined
+from .chores import decode_upload
+from .limits import Limits
+from .sniffing import KINDS, sniff
+from .store import IDENTIFIER, new_identifier
+
+CLIP, FACTS = "clip.mkv", "clip.json"
+MOST_PENDING = 8
+"""Uploads that may be on their way at once."""
+
+
+class UploadError(ValueError):
+    """A file that is not taken; one sentence says why."""
+
+
+class Uploads:
+    """Uploaded clips on disk, `uploads/<id>/clip.mkv` and what is known of each."""
+
+    def __init__(self, folder: Path, limits: Limits, clock: Callable[[], float] = time.time) -> None:
+        """
+        Args:
+            folder: the studio's work folder.
+            limits: see `Limits`.
+            clock: seconds since 1970.
+        """
+        self.folder, self.limits, self._clock = folder.resolve() / "uploads", limits, clock
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for place in self.folder.glob(".*"):  # an earlier server was at it when it ended
+            shutil.rmtree(place, ignore_errors=True)
+        self._decoding = threading.BoundedSemaphore(2)
+
+    async def receive(self, body: AsyncIterable[bytes]) -> tuple[Path, str]:
+        """Write what is sent into a folder of its own; returns that and the kind of file.
+
+        Raises:
+            UploadError: it is empty, too large, or nothing that is read here. Nothing stays behind then.
+        """
+        if len(list(self.folder.glob(".*"))) >= MOST_PENDING:
+            raise UploadError(f"{MOST_PENDING} files are on their way already; try again in a moment")
+        place = self.folder / f".{new_identifier()}"
+        place.mkdir()
+        try:
+            kind, size = None, 0
+            with (place / "sent").open("wb") as file:
+                start = b""
+                async for block in body:
+                    size += len(block)
+                    if size > self.limits.upload_bytes:
+                        raise UploadError(
+                            f"the file is larger than the {self.limits.upload_bytes} bytes that are taken; cut it"
+                        )
+                    if kind is None:
+                        start += block
+                        if len(start) < 32:
+                            continue
+                        kind, block = known_kind(start), start
+                    file.write(block)
+                if kind is None:
+                    kind = known_kind(start)
+                    file.write(start)
+            os.rename(place / "sent", place / f"sent.{kind}")
+        except BaseException:
+            shutil.rmtree(place, ignore_errors=True)
+            raise
+        return place, kind
+
+    def take(self, place: Path, kind: str) -> dict[str, Any]:
+        """Decode what `receive` wrote; returns its id and facts. Raises UploadError; nothing stays behind then."""
+        identifier = new_identifier()
+        limits = self.limits
+        try:
+            with self._decoding:
+                facts = confined(
+                    decode_upload, place / f"sent.{kind}", place / CLIP, kind, limits,
+                    seconds=limits.child_seconds, memory=limits.child_memory,
+                )  # fmt: skip
+            (place / f"sent.{kind}").unlink()
+            facts = {"id": identifier, **facts}
+            write_atomically(place / FACTS, json.dumps(facts).encode())
+            os.utime(place, (self._clock(), self._clock()))
+            os.rename(place, self.folder / identifier)
+        except ChildError as error:
+            raise UploadError(f"the file cannot be taken: {error}") from error
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+        self.sweep()
+        return facts
+
+    def clip(self, identifier: str) -> tuple[Path, dict[str, Any]]:
+        """File and facts of an upload, which is kept longer from now on; raises UploadError."""
+        place = self.folder / identifier
+        try:
+            if IDENTIFIER.fullmatch(identifier) is None:
+                raise FileNotFoundError
+            facts = json.loads((place / FACTS).read_text("utf-8"))
+            os.utime(place, (self._clock(), self._clock()))
+        except (OSError, ValueError) as error:
+            raise UploadError("there is no such upload; it may have expired: upload the file again") from error
+        return place / CLIP, facts
+
+    def sweep(self) -> None:
+        """Remove uploads that are too old or too many."""
+        found = []
+        for place in self.folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if not place.name.startswith("."):
+                    found.append((place.stat().st_mtime, place))
+        oldest = self._clock() - self.limits.keep_seconds
+        for n, (when, place) in enumerate(sorted(found, reverse=True)):
+            if when < oldest or n >= self.limits.keep_uploads:
+                shutil.rmtree(place, ignore_errors=True)
+
+
+def known_kind(head: bytes) -> str:
+    """The kind of a file by its first bytes; raises UploadError."""
+    if not head:
+        raise UploadError("the file is empty; choose another")
+    kind = sniff(head)
+    if kind is None:
+        raise UploadError(f"this is no file that is read here; send one of {', '.join(KINDS)}")
+    return kind

@@ -1,0 +1,157 @@
+"""The ComfyUI nodes, loaded and run as ComfyUI does: by path, through INPUT_TYPES, FUNCTION and RETURN_TYPES."""
+
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from layerflow.media import load_layers
+
+FOLDER = Path(__file__).parents[2] / "integrations" / "comfyui"
+SOCKETS = {"IMAGE", "MASK", "STRING", "INT", "FLOAT", "LAYERFLOW_MODEL"}
+
+
+@pytest.fixture(scope="module")
+def nodes() -> dict[str, Any]:
+    """`load_custom_node` of ComfyUI, in short: a folder with a dot in its module's name."""
+    name = "custom_nodes.layer.flow"
+    spec = importlib.util.spec_from_file_location(name, FOLDER / "__init__.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    assert set(module.NODE_DISPLAY_NAME_MAPPINGS) == set(module.NODE_CLASS_MAPPINGS)
+    return dict(module.NODE_CLASS_MAPPINGS)
+
+
+@pytest.fixture
+def model(nodes: dict[str, Any], tiny_model: Path) -> Any:
+    return run(nodes, "LoadModel", name=str(tiny_model), device="cpu", dtype="auto")[0]
+
+
+def run(nodes: dict[str, Any], name: str, /, **wanted: Any) -> Any:
+    """Call a node with the defaults of its sockets and what is given, by keyword, as ComfyUI does."""
+    node = nodes[f"LayerFlow{name}"]
+    sockets = node.INPUT_TYPES()
+    values = {key: kind[1]["default"] for key, kind in sockets["required"].items() if "default" in (*kind, {})[1]}
+    assert set(wanted) <= set(sockets["required"]) | set(sockets.get("optional", {}))
+    assert set(sockets["required"]) <= {*values, *wanted}
+    return getattr(node(), node.FUNCTION)(**{**values, **wanted})
+
+
+def images(frames: int, height: int = 24, width: int = 20) -> torch.Tensor:
+    return torch.rand(frames, height, width, 3, generator=torch.Generator().manual_seed(0))
+
+
+def test_every_node_keeps_the_contract(nodes: dict[str, Any]) -> None:
+    assert len(nodes) == 7
+    for node in nodes.values():
+        sockets = node.INPUT_TYPES()
+        assert set(sockets) <= {"required", "optional", "hidden"}
+        taken = inspect.signature(getattr(node, node.FUNCTION)).parameters
+        anything = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values())
+        for group in sockets.values():
+            for name, kind in group.items():
+                assert isinstance(kind, tuple)
+                assert isinstance(kind[0], list) or kind[0] in SOCKETS
+                assert name in taken or anything
+        assert isinstance(node.RETURN_TYPES, tuple)
+        assert len(node.RETURN_TYPES) == len(node.RETURN_NAMES)
+        assert set(node.RETURN_TYPES) <= SOCKETS
+        assert isinstance(node.CATEGORY, str)
+
+
+def is_layers(layers: tuple[torch.Tensor, ...]) -> bool:
+    shapes = [tuple(layer.shape) for layer in layers]
+    return shapes == [(2, 16, 16, 3), (2, 16, 16), (2, 16, 16, 3), (2, 16, 16, 3)] and all(
+        float(layer.min()) >= 0 and float(layer.max()) <= 1 for layer in layers
+    )
+
+
+def test_layers_are_generated_and_the_seed_decides(nodes: dict[str, Any], model: Any) -> None:
+    asked = {"model": model, "foreground_prompt": "a fox", "background_prompt": "hills", "steps": 2}
+    first, again, other = (run(nodes, "Generate", seed=seed, **asked) for seed in (1, 1, 2))
+    assert is_layers(first)
+    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
+    assert not torch.equal(first[0], other[0])
+
+
+def test_a_video_is_taken_apart_and_comes_back_as_it_was_fitted(nodes: dict[str, Any], model: Any) -> None:
+    given = images(5, 16, 16)
+    layers = run(nodes, "Decompose", model=model, blended=given, steps=2)
+    assert is_layers(layers)
+    assert torch.equal(layers[3], given[:2])
+    assert is_layers(run(nodes, "Decompose", model=model, blended=images(5), steps=2))
+
+
+def test_what_is_given_is_kept_and_the_rest_added(nodes: dict[str, Any], model: Any) -> None:
+    still = run(nodes, "AddForeground", model=model, background=images(1, 16, 16), steps=2, foreground_prompt="a fox")
+    assert is_layers(still)
+    assert torch.equal(still[2], images(1, 16, 16).expand(2, -1, -1, -1))
+    foreground, alpha, *_ = still
+    given = {"foreground": foreground, "alpha": alpha}
+    added = run(nodes, "AddBackground", model=model, steps=2, background_prompt="sea", **given)
+    assert torch.equal(added[0], foreground)
+    assert torch.equal(added[1], alpha)
+    assert is_layers(run(nodes, "AddBackground", model=model, foreground=images(3), alpha=images(1)[..., 0], steps=2))
+
+
+def test_composing_is_exact_and_a_still_background_stands(nodes: dict[str, Any]) -> None:
+    foreground, alpha = images(3), torch.zeros(3, 24, 20)
+    alpha[:, :12] = 1
+    (blended,) = run(nodes, "Compose", foreground=foreground, alpha=alpha, background=1 - images(1))
+    assert torch.equal(blended[:, :12], foreground[:, :12])
+    torch.testing.assert_close(blended[:, 12:], (1 - images(1)).expand(3, -1, -1, -1)[:, 12:])
+
+
+def test_layers_are_saved_in_the_output_folder_and_nowhere_else(
+    nodes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comfy = SimpleNamespace(get_output_directory=lambda: str(tmp_path / "output"))
+    monkeypatch.setitem(sys.modules, "folder_paths", comfy)
+    layers = {"foreground": images(2), "alpha": images(2)[..., 0]}
+    for number in (1, 2):
+        saved = run(nodes, "SaveLayered", format="ffv1", fps=12.0, **layers)
+        assert saved["result"] == (str(tmp_path / "output" / f"layerflow_{number:05d}"),)
+    video = load_layers(saved["result"][0])
+    assert video.fps == 12
+    torch.testing.assert_close(video.alpha, layers["alpha"][:, None], atol=1 / 65535, rtol=0)
+    for prefix in ("../out", "/tmp/out", "a/../../b"):
+        with pytest.raises(ValueError, match="leads out of"):
+            run(nodes, "SaveLayered", filename_prefix=prefix, **layers)
+
+
+def test_comfyui_is_told_of_each_step_and_can_stop(
+    nodes: dict[str, Any], model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+
+    class Bar:
+        def __init__(self, total: int) -> None:
+            assert total == 5
+
+        def update(self, by: int) -> None:
+            steps.append(by)
+
+    class InterruptError(Exception):
+        pass
+
+    def check() -> None:
+        if len(steps) == 2:
+            raise InterruptError
+
+    management = ModuleType("comfy.model_management")
+    management.throw_exception_if_processing_interrupted = check  # type: ignore[attr-defined]
+    utils = ModuleType("comfy.utils")
+    utils.ProgressBar = Bar  # type: ignore[attr-defined]
+    for module in (ModuleType("comfy"), management, utils):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    with pytest.raises(InterruptError):
+        run(nodes, "Generate", model=model, steps=5)
+    assert steps == [1, 1]
