@@ -252,6 +252,10 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for runs.")] = Path(
         "runs"
     ),
+    stage: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE", help="Of a recipe with stages, only this one.", show_default="all in turn"),
+    ] = None,
 ) -> None:
     """Train a model by a recipe: checkpoints, sample sheets, curves for TensorBoard, the model at the end.
 
@@ -259,7 +263,7 @@ def train(
     """
     from .training import train_recipe
 
-    train_recipe(recipe, resume, output)
+    train_recipe(recipe, resume, output, stage)
 
 
 @app.command("eval")
