@@ -194,7 +194,7 @@ def plan_run(
     config, latent = transformer.config, codec.autoencoder.latent_size(height, width)
     conditions = 2 if guided else 1
     batched = conventions.batched_guidance
-    encoder, text_dim = _text_encoder(folder, dtype)
+    encoder, text_dim = text_encoder_skeleton(folder, dtype)
     prompts, words = len(prompt_prefixes(config)), config.get("text_length", MAX_TOKENS)
     patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[-1]
     if batched:  # the mini's tokens lie below its convolutions
@@ -238,7 +238,7 @@ def _with_inputs(cost: Cost, inputs: tuple[Any, ...]) -> Cost:
     return Cost(cost.parameters, cost.weights, cost.largest_layer, cost.activations + there, cost.flops)
 
 
-def _text_encoder(folder: Path, dtype: torch.dtype) -> tuple[nn.Module, int]:
+def text_encoder_skeleton(folder: Path, dtype: torch.dtype) -> tuple[nn.Module, int]:
     """The text encoder without weights, and the width of its states."""
     from .models.text import LayerTextEncoder, LayerTextEncoderConfig
 

@@ -268,13 +268,25 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="mini, a model folder, or a hub id.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL|RESULTS", help="mini, a model folder, a hub id, or a folder of results.")
+    ],
     output: Annotated[
         Path,
         typer.Option(
             "--output", "-o", metavar="DIR", help="Folder for the report; a stopped run goes on there."
         ),
     ] = Path("out/eval"),
+    truth: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Of results: folder of true layers, by the same names."),
+    ] = None,
+    features: Annotated[
+        str, typer.Option(metavar="MODEL", help="Of results, for FVD: random, or a VideoMAE model.")
+    ] = "random",
+    embedder: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Of results, for prompts: a CLIP model.", show_default="none")
+    ] = None,
     samples: Annotated[
         int, typer.Option(min=1, metavar="N", help="Scenes of each trial, over three seeds.")
     ] = 200,
@@ -292,9 +304,17 @@ def evaluate(
 ) -> None:
     """Measure a model on held-out scenes, beside trivial baselines; prints a table, writes JSON and a page.
 
+    A folder of results, whoever made them, is measured as it is, beside --truth.
+
     [bold]Example[/]: layerflow eval mini -o out/eval --quick
+
+    [bold]Example[/]: layerflow eval peers/decomposed --truth held-out -o out/peers
     """
-    from .measuring import evaluate_model
+    from .measuring import evaluate_model, evaluate_results, is_results
+
+    if truth is not None or is_results(model):
+        evaluate_results(Path(model), truth, output, features, embedder)
+        return
 
     evaluate_model(model, output, samples, quick, steps, guidance, device)
 

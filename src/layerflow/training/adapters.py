@@ -6,14 +6,17 @@ and its neighbour one: images want the motion adapter, which knows that they sta
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY, LORA_WEIGHT_NAME_SAFE
+from peft import LoraConfig, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..models.compact import CompactTransformer3DModel
@@ -21,13 +24,15 @@ from .recipe import AdapterRecipe, RecipeError
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """Layers that get an adapter in the large backbones, as official LayerFlow has it."""
+PLACES = ("space_pos", "places")
+"""Layers of the compact backbone that see places of a frame, which all samples share."""
 
 
 def targets_of(model: nn.Module, recipe: AdapterRecipe) -> list[str]:
     """Names of the layers that get an adapter.
 
-    By default the attention of large backbones, and every layer of the compact one: it has little attention, and its
-    convolutions carry motion and looks.
+    By default the attention of large backbones, and nearly every layer of the compact one: it has little attention, and
+    its convolutions carry motion and looks.
 
     Raises:
         RecipeError: a target of the recipe fits no layer.
@@ -41,7 +46,7 @@ def targets_of(model: nn.Module, recipe: AdapterRecipe) -> list[str]:
         if not any(_ends(name, target) for name in layers):
             raise RecipeError(f"adapters: no layer's name ends in {target!r}; look at the network's named_modules()")
     if isinstance(model, CompactTransformer3DModel) and not recipe.targets:
-        return layers
+        return [name for name in layers if name.split(".")[0] not in PLACES]
     return [name for name in layers if any(_ends(name, target) for target in recipe.targets or ATTENTION)]
 
 
@@ -56,8 +61,21 @@ def put_on(model: Any, adapter: str, recipe: AdapterRecipe) -> None:
     _in_float32(model, adapter)
 
 
+def save(model: Any, adapter: str, folder: Path) -> None:
+    """Write an adapter as `loading.fuse_content` and diffusers' pipelines read it."""
+    weights, config = get_peft_model_state_dict(model, adapter_name=adapter), model.peft_config[adapter]
+    facts = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(config.target_modules)}
+    metadata = json.dumps({f"transformer.{key}": value for key, value in facts.items()})
+    folder.mkdir(parents=True)
+    save_file(
+        {f"transformer.{name}": tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
+        folder / LORA_WEIGHT_NAME_SAFE,
+        {"format": "pt", LORA_ADAPTER_METADATA_KEY: metadata},
+    )
+
+
 def load(model: Any, adapter: str, folder: Path) -> None:
-    """Give a network the adapter that a folder holds, as `save_lora_adapter` wrote it."""
+    """Give a network the adapter that `save` wrote."""
     model.load_lora_adapter(folder, adapter_name=adapter, use_safetensors=True)
     _in_float32(model, adapter)
 

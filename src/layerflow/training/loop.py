@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -35,6 +35,7 @@ from .optimizer import make_optimizer
 from .recipe import ADAPTERS, Recipe, RecipeError
 from .results import Result, read_results, save_result
 from .schedule import warm_cosine
+from .sharding import gathered, load_average, load_model, load_optimizer
 
 Report = Callable[[int, dict[str, float]], None]
 
@@ -84,6 +85,8 @@ class Trainer:
         set_seed(recipe.seed)
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # what no sample of a batch needs
         self.accelerator = Accelerator(mixed_precision=recipe.precision, kwargs_handlers=[unused])
+        self.sharded = self.accelerator.distributed_type == DistributedType.FSDP
+        self._check_processes()
         self.is_main, self.device = self.accelerator.is_main_process, self.accelerator.device
         self.folder.mkdir(parents=True, exist_ok=True)
         results = read_results(earlier)
@@ -101,11 +104,12 @@ class Trainer:
         if self.pipeline.vae is None:
             model.to(memory_format=torch.channels_last)
         named = [(name, parameter) for name, parameter in model.train().named_parameters() if parameter.requires_grad]
+        self.kind = type(model)
         optimizer = make_optimizer(recipe, named)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.ema = EMAModel(
-            self.trained, decay=recipe.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True
+            self.trained, decay=recipe.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=not self.sharded
         )
         self.forward = torch.compile(self.model) if recipe.compile else self.model
         for part in (self.pipeline.text_encoder, self.pipeline.vae):
@@ -141,6 +145,14 @@ class Trainer:
         """Whether the stage trains a parameter."""
         own = self.recipe.trained
         return adapters_module.is_base(name) if own == "base" else adapters_module.belongs_to(name, own)
+
+    def _check_processes(self) -> None:
+        """Raise RecipeError for ways of sharing that this loop does not know."""
+        kind = self.accelerator.distributed_type
+        if kind == DistributedType.DEEPSPEED or (self.sharded and not self.accelerator.is_fsdp2):
+            raise RecipeError(f"{kind.value}: weights are sharded with FSDP2 here; see recipes/accelerate/fsdp2.yaml")
+        if self.sharded and self.recipe.optimizer == "muon":
+            raise RecipeError("optimizer: muon wants whole matrices, and these are sharded; set optimizer: adamw")
 
     def _check_shapes(self) -> None:
         """Raise RecipeError for clips that the model does not take."""
@@ -178,7 +190,7 @@ class Trainer:
                 meters.clear()
             if self.step % recipe.checkpoint_every == 0 or self.step == last:
                 self.save()
-            if self.step % recipe.sample_every == 0 and self.is_main:
+            if self.step % recipe.sample_every == 0:
                 self.sample()
             if self.step % recipe.checkpoint_every == 0 or self.step % recipe.sample_every == 0:
                 ready = time.perf_counter()
@@ -214,7 +226,7 @@ class Trainer:
             loss = loss + recipe.sketch_weight * of_sketch
             scalars["error/sketch"] = of_sketch
         self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.trained, recipe.max_grad_norm)
+        norm = gathered(self.accelerator.clip_grad_norm_(self.trained, recipe.max_grad_norm))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.step(self.trained)
@@ -250,33 +262,47 @@ class Trainer:
     def _state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of the network: all of it where the base is trained, else the adapter alone."""
         state = self.accelerator.unwrap_model(self.model).state_dict()
-        return {name: tensor for name, tensor in state.items() if self.is_trained(name)}
+        return gathered({name: tensor for name, tensor in state.items() if self.is_trained(name)})  # type: ignore[no-any-return]
 
     def save(self) -> None:
         """Write a checkpoint, whole or not at all."""
+        tensors = {
+            "model": self._state(), "ema": gathered(self.ema.state_dict()),
+            "optimizer": gathered(self.optimizer.state_dict()),
+        }  # fmt: skip
         if self.is_main:
-            tensors = {
-                "model": self._state(), "ema": self.ema.state_dict(), "optimizer": self.optimizer.state_dict()
-            }  # fmt: skip
             save_checkpoint(self.folder / "checkpoints", self.step, tensors, {"recipe": self.recipe.to_dict()})
         self.accelerator.wait_for_everyone()
 
     def _restore(self, path: Path) -> None:
         state, info = load_checkpoint(path)
         model = self.accelerator.unwrap_model(self.model)
-        missing, unexpected = model.load_state_dict(state["model"], strict=False)
+        missing, unexpected = load_model(model, state["model"])
         if unexpected or any(self.is_trained(name) for name in missing):
             raise RecipeError(f"{path} is of another network than the recipe's; choose another --output")
-        self.ema.load_state_dict(state["ema"])
+        load_average(self.ema, state["ema"], self.trained)
         self.ema.to(self.device)
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.step = info["step"]
 
     def averaged_model(self) -> Any:
-        """A copy of the network, adapters and all, with the averaged weights."""
-        model = copy.deepcopy(self.accelerator.unwrap_model(self.model))
-        self.ema.copy_to([parameter for parameter in model.parameters() if parameter.requires_grad])
-        return model.eval()
+        """A copy of the network, adapters and all, with the averaged weights. All processes must call it."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        if self.sharded:
+            state = gathered(model.state_dict())
+            whole = self.kind.from_config(model.config).to(self.dtype)
+            for name in self.adapters:
+                whole.add_adapter(model.peft_config[name], adapter_name=name)
+            whole.load_state_dict({name: tensor.cpu() for name, tensor in state.items()})
+            for name, parameter in whole.named_parameters():
+                parameter.requires_grad_(self.is_trained(name))
+        else:
+            whole = copy.deepcopy(model)
+        averages = gathered(self.ema.shadow_params)
+        own = [parameter for parameter in whole.parameters() if parameter.requires_grad]
+        for parameter, average in zip(own, averages, strict=True):
+            parameter.data.copy_(average)
+        return whole.eval().to(memory_format=torch.contiguous_format)
 
     def averaged(self) -> LayerFlowPipeline:
         """The pipeline as it is used: averaged weights, content fused, motion left out."""
@@ -292,29 +318,26 @@ class Trainer:
 
     def _finish(self) -> None:
         """Leave what the stage trained, and at the last stage a whole model."""
+        model = self.averaged_model()
         if self.is_main:
-            save_result(self, self.folder / "result")
+            save_result(self, model, self.folder / "result")
             if self.final:
-                self.export(self.model_folder)
+                self.export(self.model_folder, model)
         self.accelerator.wait_for_everyone()
 
-    def export(self, folder: Path) -> None:
-        """Write the averaged weights as a model folder in diffusers layout, bf16, whole or not at all.
+    def export(self, folder: Path, model: Any) -> None:
+        """Write a copy of the network, which is used up, as a model folder in diffusers layout, bf16, whole or not at
+        all.
 
         Adapters lie in it beside the network; loading fuses content and leaves motion out.
         """
         with whole_folder(folder, replace=True) as partial:
-            self.write_model(partial)
-
-    def write_model(self, folder: Path) -> None:
-        """The files of a model folder."""
-        model = self.averaged_model()
-        for name in self.adapters:
-            model.save_lora_adapter(folder / "adapters" / name, adapter_name=name)
-        if self.adapters:
-            model.unload_lora()
-        parts = {**self.pipeline.components, "transformer": model}
-        LayerFlowPipeline(**parts).to(torch.bfloat16).save_pretrained(folder)
+            for name in self.adapters:
+                adapters_module.save(model, name, partial / "adapters" / name)
+            if self.adapters:
+                model.unload_lora()
+            parts = {**self.pipeline.components, "transformer": model}
+            LayerFlowPipeline(**parts).to(torch.bfloat16).save_pretrained(partial)
         for part in self.pipeline.components.values():  # they are shared with the copy that was rounded
             if isinstance(part, torch.nn.Module) and part is not self.pipeline.transformer:
                 part.float()
@@ -323,7 +346,10 @@ class Trainer:
         """A picture of what the averaged weights make of training scenes, for the person who watches."""
         from .sheets import write_sample_sheet
 
-        write_sample_sheet(self.averaged(), self.recipe, self.folder / "samples" / f"step-{self.step:06d}.png")
+        pipeline = self.averaged()
+        if self.is_main:
+            write_sample_sheet(pipeline, self.recipe, self.folder / "samples" / f"step-{self.step:06d}.png")
+        self.accelerator.wait_for_everyone()
 
     def _log(self, values: dict[str, float]) -> None:
         if self.writer is not None:

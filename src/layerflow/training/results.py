@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..files import whole_folder
+from . import adapters
 from .adapters import is_base, plain_name
 from .card import stage_card
 
@@ -36,19 +37,20 @@ def read_results(folders: Iterable[Path]) -> list[Result]:
     """Results of stages, in turn."""
     results = []
     for folder in folders:
-        adapters = {path.name: path for path in sorted((folder / "adapters").glob("*")) if path.is_dir()}
+        found = {path.name: path for path in sorted((folder / "adapters").glob("*")) if path.is_dir()}
         base = load_file(folder / BASE) if (folder / BASE).is_file() else None
-        results.append(Result(base, adapters))
+        results.append(Result(base, found))
     return results
 
 
-def save_result(trainer: Trainer, folder: Path) -> None:
-    """Write what a stage trained, averaged, in float32, with its card; whole or not at all."""
-    model, own = trainer.averaged_model(), trainer.recipe.trained
+def save_result(trainer: Trainer, model: Any, folder: Path) -> None:
+    """Write what a stage trained, of the network with averaged weights, in float32, with its card; whole or not at
+    all."""
+    own = trainer.recipe.trained
     with whole_folder(folder, replace=True) as partial:
         if own == "base":
             state = {plain_name(n): t.detach() for n, t in model.state_dict().items() if is_base(n)}
             save_file({n: t.cpu().to(torch.float32).contiguous() for n, t in state.items()}, partial / BASE)
         else:
-            model.save_lora_adapter(partial / "adapters" / own, adapter_name=own)
+            adapters.save(model, own, partial / "adapters" / own)
         (partial / CARD).write_text(stage_card(trainer.recipe, trainer.batches), "utf-8")

@@ -103,6 +103,7 @@ class Shards:
             raise RecipeError(
                 f"data: {data.folder} holds no clips" + (f" of kind {', '.join(sorted(missing))}" if missing else "")
             )
+        self._sizes = sorted({(row.height, row.width) for row in self.rows})
         self._shard = np.array([row.shard for row in self.rows])
         self._pools: dict[tuple[Size, int], np.ndarray] = {}
         self._orders: dict[tuple[Size, int], tuple[int, np.ndarray]] = {}
@@ -112,8 +113,7 @@ class Shards:
 
     def sizes(self, frames: int) -> dict[Size, int]:
         """Sizes of clips that can show so many frames, and how many there are of each."""
-        found = {(row.height, row.width) for row in self.rows}
-        return {size: len(pool) for size in sorted(found) if len(pool := self.pool(size, frames))}
+        return {size: len(pool) for size in self._sizes if len(pool := self.pool(size, frames))}
 
     def pool(self, size: Size, frames: int) -> np.ndarray:
         """Rows of a size that can show so many frames."""
