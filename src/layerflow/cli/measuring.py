@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -9,7 +10,8 @@ from rich.progress import TaskID
 from rich.table import Table
 
 from ..data import find_font
-from ..evaluation import TRIALS, evaluate, rich_table, write_report
+from ..evaluation import TRIALS, evaluate, load_judge, rich_table, write_report
+from ..evaluation.ablation import find_runs, measure_ablation, write_ablation
 from ..evaluation.folders import measure_folders, write_folder_report
 from ..evaluation.retrieval import load_embedder
 from ..loading import INDEX
@@ -79,3 +81,20 @@ def evaluate_results(made: Path, truth: Path | None, output: Path, features: str
     out = Console()
     Console(width=None if out.is_terminal else 200, highlight=False).print(table)
     print(write_folder_report(report, output))
+
+
+def evaluate_ablation(folder: Path, output: Path, samples: int) -> None:
+    """Measure the runs in a folder alike, print the table, write Markdown and charts."""
+    find_font()
+    quiet_libraries()
+    with progress_bar() as bar:
+        find_runs(folder)  # a run without its model is found out before the judge is trained
+        rows = {stage: bar.add_task(stage, total=None, note="") for stage in ("judge", "measure")}
+
+        def report_of(stage: str) -> Callable[[int, int, str], None]:
+            return lambda done, total, what: bar.update(rows[stage], completed=done, total=total, note=what)
+
+        report = measure_ablation(folder, samples, load_judge(progress=report_of("judge")), report_of("measure"))
+    path = write_ablation(report, output)
+    print(report.markdown())
+    print(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,12 +10,30 @@ from rich.progress import TaskID
 
 from ..training.recipe import Recipe, load_recipe
 from .errors import UserError
+from .options import parse_size
 from .progress import progress_bar, say
 
 
-def train_recipe(path: Path, resume: bool, output: Path, stage: str | None = None) -> None:
-    """Train by the recipe at `path`, into a folder of the recipe's name under `output`."""
+def plan_recipe(path: Path, size: str | None, frames: int | None, processes: int) -> list[str]:
+    """What each stage of the recipe at `path` needs, in lines."""
+    from ..training.plan import described, plan_training
+    from .models import quiet_libraries
+
     recipe = load_recipe(path)
+    quiet_libraries()
+    wanted = parse_size(size)
+    wanted = (wanted[1], wanted[0]) if wanted else None
+    return [line for plan in plan_training(recipe, wanted, frames, processes) for line in described(plan)]
+
+
+def train_recipe(
+    path: Path, resume: bool, output: Path, stage: str | None = None, seed: int | None = None
+) -> None:
+    """Train by the recipe at `path`, into a folder of the recipe's name under `output`; a seed of its own is added to
+    that name."""
+    recipe = load_recipe(path)
+    if seed is not None:
+        recipe = replace(recipe, seed=seed, name=f"{recipe.name}-seed{seed}")
     if find_spec("tensorboard") is None:
         raise UserError(
             "training writes its curves with TensorBoard; install it with: pip install 'layerflow[train]'"

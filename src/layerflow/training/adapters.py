@@ -70,7 +70,7 @@ def save(model: Any, adapter: str, folder: Path) -> None:
     save_file(
         {f"transformer.{name}": tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
         folder / LORA_WEIGHT_NAME_SAFE,
-        {"format": "pt", LORA_ADAPTER_METADATA_KEY: metadata},
+        {LORA_ADAPTER_METADATA_KEY: metadata},  # one entry: the order of several is not always the same
     )
 
 

@@ -93,6 +93,7 @@ class Trainer:
         fresh = not found and not any(result.base for result in results)
         self.pipeline = build_pipeline(recipe, fit=fresh, report=report)
         model: Any = self.pipeline.transformer
+        self.fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
         self.adapters = self._add_adapters(model, results)
         self.switch = AdapterSwitch(model, self.adapters)
         for name, parameter in model.named_parameters():
@@ -144,7 +145,9 @@ class Trainer:
     def is_trained(self, name: str) -> bool:
         """Whether the stage trains a parameter."""
         own = self.recipe.trained
-        return adapters_module.is_base(name) if own == "base" else adapters_module.belongs_to(name, own)
+        if own == "base":
+            return adapters_module.is_base(name) and adapters_module.plain_name(name) not in self.fixed
+        return adapters_module.belongs_to(name, own)
 
     def _check_processes(self) -> None:
         """Raise RecipeError for ways of sharing that this loop does not know."""

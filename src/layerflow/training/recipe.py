@@ -306,8 +306,19 @@ def _stage_at_home(stage: dict[str, Any], home: Path) -> dict[str, Any]:
 
 
 def load_dataclass(kind: type[T], path: str | Path, overrides: Mapping[str, Any] | None = None) -> T:
-    """Read a recipe of any kind; its name, where it gives none, is the file's."""
-    path = Path(path)
+    """Read a recipe of any kind; its name, where it gives none, is the file's.
+
+    `like: other.yaml` takes over the keys of a recipe in the same folder that this one does not give itself.
+    """
+    values = read_yaml(Path(path))
+    named = {"name": Path(path).stem, **values, **(overrides or {})}
+    return read_dataclass(kind, named, str(path))  # type: ignore[no-any-return]
+
+
+def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Keys and values of a recipe, with those of the one that it is like."""
+    if path in above:
+        raise RecipeError(f"recipe {path} is like itself, by way of {', '.join(p.name for p in above)}")
     try:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -316,7 +327,12 @@ def load_dataclass(kind: type[T], path: str | Path, overrides: Mapping[str, Any]
         raise RecipeError(f"recipe {path} is not readable as YAML: {error}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"recipe {path} must hold keys and values, see recipes/mini.yaml")
-    return read_dataclass(kind, {"name": path.stem, **values, **(overrides or {})}, str(path))  # type: ignore[no-any-return]
+    other = values.pop("like", None)
+    if other is None:
+        return values
+    if not isinstance(other, str) or Path(other).name != other:
+        raise RecipeError(f"{path}: like is {other!r}, but must be the name of a recipe in the same folder")
+    return {**read_yaml(path.with_name(other), (*above, path)), **values}
 
 
 def read_dataclass(kind: type, values: Mapping[str, Any], where: str) -> Any:
