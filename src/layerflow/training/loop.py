@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
 from diffusers.training_utils import EMAModel
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
@@ -84,9 +85,12 @@ class Trainer:
             )
         set_seed(recipe.seed)
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # what no sample of a batch needs
-        self.accelerator = Accelerator(mixed_precision=recipe.precision, kwargs_handlers=[unused])
-        self.sharded = self.accelerator.distributed_type == DistributedType.FSDP
-        self._check_processes()
+        # Processes on a machine without a GPU only find each other when they are told so.
+        cpu = not torch.accelerator.is_available()
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=recipe.precision, kwargs_handlers=[unused])
+        kind = self.accelerator.distributed_type
+        if kind == DistributedType.DEEPSPEED or (kind == DistributedType.FSDP and not self.accelerator.is_fsdp2):
+            raise RecipeError(f"{kind.value}: weights are sharded with FSDP2 here; see recipes/accelerate/fsdp2.yaml")
         self.is_main, self.device = self.accelerator.is_main_process, self.accelerator.device
         self.folder.mkdir(parents=True, exist_ok=True)
         results = read_results(earlier)
@@ -108,6 +112,9 @@ class Trainer:
         self.kind = type(model)
         optimizer = make_optimizer(recipe, named)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.sharded = any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
+        if self.sharded and recipe.optimizer == "muon":
+            raise RecipeError("optimizer: muon wants whole matrices, and these are sharded; set optimizer: adamw")
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.ema = EMAModel(
             self.trained, decay=recipe.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=not self.sharded
@@ -148,14 +155,6 @@ class Trainer:
         if own == "base":
             return adapters_module.is_base(name) and adapters_module.plain_name(name) not in self.fixed
         return adapters_module.belongs_to(name, own)
-
-    def _check_processes(self) -> None:
-        """Raise RecipeError for ways of sharing that this loop does not know."""
-        kind = self.accelerator.distributed_type
-        if kind == DistributedType.DEEPSPEED or (self.sharded and not self.accelerator.is_fsdp2):
-            raise RecipeError(f"{kind.value}: weights are sharded with FSDP2 here; see recipes/accelerate/fsdp2.yaml")
-        if self.sharded and self.recipe.optimizer == "muon":
-            raise RecipeError("optimizer: muon wants whole matrices, and these are sharded; set optimizer: adamw")
 
     def _check_shapes(self) -> None:
         """Raise RecipeError for clips that the model does not take."""
@@ -346,9 +345,12 @@ class Trainer:
                 part.float()
 
     def sample(self) -> None:
-        """A picture of what the averaged weights make of training scenes, for the person who watches."""
+        """A picture of what the averaged weights make of drawn scenes, for the person who watches; only of backbones
+        that work on pixels, whose scenes these are."""
         from .sheets import write_sample_sheet
 
+        if self.pipeline.vae is not None:
+            return
         pipeline = self.averaged()
         if self.is_main:
             write_sample_sheet(pipeline, self.recipe, self.folder / "samples" / f"step-{self.step:06d}.png")

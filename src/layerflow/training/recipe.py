@@ -255,6 +255,8 @@ class Recipe:
                     (", or start_from, a model that is trained already" if missing[0] == "base" else "")
                 )
             there |= {recipe.trained}
+        if len({recipe.precision for recipe in resolved}) > 1:
+            raise RecipeError("stages: precision must be the same in all of them; give it once, outside of stages")
         names = [recipe.stage for recipe in resolved]
         if len(set(names)) != len(names):
             raise RecipeError(f"stages: each may be named once, got {', '.join(names)}")
