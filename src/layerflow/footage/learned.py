@@ -70,8 +70,8 @@ def load_captioning(name: str) -> Callable[[FootageRecipe, Item, LayeredVideo], 
     @torch.no_grad()
     def captions(recipe: FootageRecipe, item: Item, video: LayeredVideo) -> dict[str, str]:
         middle = video.frames // 2
-        clips = video.clips()
-        shown = {layer: clips[layer][middle] for layer in ("background", "blended") if layer in clips}
+        clips = {name: clip for name, clip in video.clips().items() if name in ("background", "blended")}
+        shown = {layer: clip[middle] for layer, clip in clips.items()}
         if video.foreground is not None and video.alpha is not None and bool(video.alpha.any()):
             shown["foreground"] = video.over((0.5, 0.5, 0.5))[middle]
         texts = {}

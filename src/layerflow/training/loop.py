@@ -120,9 +120,11 @@ class Trainer:
             self.trained, decay=recipe.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=not self.sharded
         )
         self.forward = torch.compile(self.model) if recipe.compile else self.model
+        # The large models' text encoders are larger than their networks.
+        half = self.pipeline.vae is not None and recipe.precision == "bf16"
         for part in (self.pipeline.text_encoder, self.pipeline.vae):
             if part is not None:
-                part.requires_grad_(False).to(self.device)
+                part.requires_grad_(False).to(self.device, torch.bfloat16 if half else torch.float32)
         self.batches = ClipBatches(
             recipe, self.accelerator.process_index, self.accelerator.num_processes, self.pipeline.vae is None
         )
