@@ -106,7 +106,7 @@ class Trainer:
             model.enable_gradient_checkpointing()
         self.dtype = next((p.dtype for n, p in model.named_parameters() if adapters_module.is_base(n)), torch.float32)
         model.to(self.device)
-        if self.pipeline.vae is None:
+        if self.pipeline.vae is None and kind != DistributedType.FSDP:  # which shards contiguous weights alone
             model.to(memory_format=torch.channels_last)
         named = [(name, parameter) for name, parameter in model.train().named_parameters() if parameter.requires_grad]
         self.kind = type(model)

@@ -21,7 +21,7 @@ from ..models.compact import CompactTransformer3DModel
 from ..models.layout import CLIPS, LAYERS, Layout
 from ..models.sequence import SequenceCodec
 from ..models.text import MAX_TOKENS
-from ..plan import FusedAttention, LiveBytes, text_encoder_skeleton
+from ..plan import FusedAttention, LiveBytes, cost_of, text_encoder_skeleton
 from . import adapters
 from .recipe import ADAPTERS, Recipe, RecipeError
 
@@ -54,6 +54,8 @@ class TrainingPlan:
     """At the peak of a step, as the recipe has it."""
     activations_otherwise: int
     """The same with gradient checkpointing the other way."""
+    encoding: int
+    """At the peak of encoding a batch's clips to latents, before the step; 0 without an autoencoder."""
     largest_block: int
     """Of the weights that sharding gathers at once."""
     frozen_parts: int
@@ -69,12 +71,13 @@ class TrainingPlan:
     @property
     def peak(self) -> int:
         """With everything on every device."""
-        return self.state + self.copies + self.activations + self.frozen_parts
+        return self.state + self.frozen_parts + max(self.copies + self.activations, self.encoding)
 
     @property
     def sharded_peak(self) -> int:
         """With the state shared out among the processes, two blocks gathered at once."""
-        return self.state // self.processes + 2 * self.largest_block + self.activations + self.frozen_parts
+        step = 2 * self.largest_block + self.activations
+        return self.state // self.processes + self.frozen_parts + max(step, self.encoding)
 
 
 class TrainedAttention(FusedAttention):
@@ -148,6 +151,11 @@ def _plan_stage(
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(adapters.is_base(name) if own == "base" else adapters.belongs_to(name, own))
         inputs = _inputs(model, layout, codec.autoencoder.latent_size(height, width), text_dim, samples)
+        encoding = 0
+        if vae is not None:
+            vae.to("meta", torch.bfloat16 if half else torch.float32)
+            clips = {name: torch.empty(samples, frames, 3, height, width) for name in CLIPS}
+            encoding = cost_of(vae, lambda: codec.encode(clips, layout, inputs[0].shape)).activations
         peaks, flops = {}, 0
         for again in (True, False):
             if again:
@@ -168,6 +176,7 @@ def _plan_stage(
         gradients=FULL * trained, optimizer=FULL * states * trained, averages=FULL * trained,
         activations=peaks[recipe.gradient_checkpointing],
         activations_otherwise=peaks[not recipe.gradient_checkpointing],
+        encoding=encoding,
         largest_block=_largest_block(model) * (HALF if half else FULL),
         frozen_parts=HALF * _count(vae, encoder) if half else FULL * _count(vae, encoder),
         flops=flops,
@@ -216,7 +225,7 @@ def _one_step(model: Any, inputs: tuple[Any, ...]) -> tuple[int, int]:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(_dropped)
-        loss.backward()
+        torch.autograd.backward(loss)  # `loss.backward()` would put the mode for attention aside meanwhile
     return max(before, live.peak), counter.get_total_flops() + fused.flops
 
 
@@ -250,6 +259,7 @@ def described(plan: TrainingPlan) -> list[str]:
         "autocast": f"{plan.copies / gib:.2f} GiB of weights in half precision",
         "activations": f"{plan.activations / gib:.2f} GiB; with gradient checkpointing the other way "
         f"{plan.activations_otherwise / gib:.2f}",
+        "encoding": f"{plan.encoding / gib:.2f} GiB for the clips of a batch, before the step",
         "peak": f"{plan.peak / gib:.2f} GiB on a device",
     }
     if plan.processes > 1:
