@@ -155,7 +155,8 @@ def _plan_stage(
         if vae is not None:
             vae.to("meta", torch.bfloat16 if half else torch.float32)
             clips = {name: torch.empty(samples, frames, 3, height, width) for name in CLIPS}
-            encoding = cost_of(vae, lambda: codec.encode(clips, layout, inputs[0].shape)).activations
+            latents = samples, *inputs[0].shape[2:]
+            encoding = cost_of(vae, lambda: codec.encode(clips, layout, latents)).activations
         peaks, flops = {}, 0
         for again in (True, False):
             if again:
