@@ -28,11 +28,11 @@ from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from transformers import T5Config
 
 from layerflow.cli.models import quiet_libraries
+from layerflow.counting import cost_of
 from layerflow.models.cogvideox import CogVideoXLayerTransformer3DModel
 from layerflow.models.sampler import DynamicGuidance, LayerFlowDPMScheduler
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.placement import PlacementError, place
-from layerflow.plan import cost_of
 
 STEPS = 50
 SETTINGS: dict[str, dict[str, Any]] = {

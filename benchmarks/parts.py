@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from layerflow.loading import find_model
 from layerflow.models.compact import CompactTransformer3DModel
 from layerflow.pipeline import LayerFlowPipeline
-from layerflow.training.batches import Batch, SceneBatches
-from layerflow.training.loop import add_noise, clip_errors, encode_batch
+from layerflow.training.batches import Batch, ClipBatches
+from layerflow.training.objective import clip_errors, encode_batch, pose
 from layerflow.training.recipe import PhaseRecipe, Recipe
 
 TASKS = ("generate", "decompose")
 LEVELS = (1.0, 0.8)
+NO_STEPS = (PhaseRecipe(1, {1: 1.0}),)
 
 
 class Skipped(nn.Module):
@@ -35,10 +36,10 @@ class Skipped(nn.Module):
 
 def scenes(task: str, count: int) -> Batch:
     recipe = Recipe(
-        name="parts", phases=(PhaseRecipe(1, {1: 1.0}),), tasks={task: 1.0}, frames_per_batch=count, seed=999,
+        name="parts", phases=NO_STEPS, tasks={task: 1.0}, frames_per_batch=count, seed=999,
         prompt_dropout=0.0, layer_dropout=0.0,
     )  # fmt: skip
-    return SceneBatches(recipe)[0]
+    return ClipBatches(recipe)[0]
 
 
 @torch.no_grad()
@@ -50,9 +51,11 @@ def errors(pipeline: LayerFlowPipeline, batches: list[Batch]) -> list[float]:
         for level in LEVELS:
             t = torch.full((len(batch.tasks),), level)
             noise = batch.layout.noise(batch.sequence, torch.Generator().manual_seed(0))
-            noised, timestep = add_noise(batch, t, noise)
-            prediction = pipeline.transformer(noised, timestep, text, mask, batch.layout, batch.positions).sample
-            result.append(float(clip_errors(prediction, batch)[~batch.given].mean()))
+            asked = pose(pipeline, batch, batch.sequence, batch.layout, t, noise, Recipe("parts", NO_STEPS))
+            prediction = pipeline.transformer(
+                asked.noised, asked.timestep, text, mask, batch.layout, batch.positions
+            ).sample
+            result.append(float(clip_errors(prediction, asked)[~batch.given].mean()))
     return result
 
 

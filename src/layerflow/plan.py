@@ -108,7 +108,7 @@ def plan_run(
     config, latent = transformer.config, codec.autoencoder.latent_size(height, width)
     conditions = 2 if guided else 1
     batched = conventions.batched_guidance
-    encoder, text_dim = _text_encoder(folder, listing, dtype)
+    encoder, text_dim = text_encoder_skeleton(folder, listing, dtype)
     prompts, words = len(prompt_prefixes(config)), config.get("text_length", MAX_TOKENS)
     patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[-1]
     if batched:  # its tokens lie below its convolutions
@@ -158,7 +158,9 @@ def _kept(inputs: tuple[Any, ...]) -> int:
     return sum(x.nbytes for x in inputs if isinstance(x, Tensor)) + 2 * inputs[0].numel() * 4
 
 
-def _text_encoder(folder: Path, listing: dict[str, Any], dtype: torch.dtype) -> tuple[nn.Module, int]:
+def text_encoder_skeleton(
+    folder: Path, listing: dict[str, Any], dtype: torch.dtype
+) -> tuple[nn.Module, int]:
     """The text encoder without weights, and the width of its states."""
     from .models.text import LayerTextEncoder
 

@@ -78,6 +78,80 @@ def test_dtssd_sees_only_change_that_the_target_has_not() -> None:
     assert metrics.dtssd(clip(frames=1), clip(frames=1)) == 0
 
 
+def test_connectivity_counts_what_does_not_hang_together_with_the_common_part() -> None:
+    target = torch.zeros(1, 1, 5, 5)
+    target[..., 1:4, 1:4] = 1
+    pred = target.clone()
+    assert metrics.connectivity_error(pred, target) == 0
+    pred[..., 0, 0] = 1  # a stray pixel: connected nowhere in one matte, in the other not there
+    assert metrics.connectivity_error(pred, target) == pytest.approx(1 / 1000)
+    pred[..., 0, 0] = 0.1  # hardly to be seen: it does not count
+    assert metrics.connectivity_error(pred, target) == 0
+    two = torch.zeros(1, 1, 3, 7)
+    two[..., :3] = 1
+    two[..., 5:] = 1  # both have the second, smaller region: its pixels hang together with nothing in either
+    assert metrics.connectivity_error(two, two) == 0
+    half = two.clone()
+    half[..., 5:] = 0.5  # 6 pixels of 1 against 0.5, none of them connected
+    assert metrics.connectivity_error(half, two) == pytest.approx(6 * 0.5 / 1000)
+    part = two.clone()
+    part[..., :3] = 0.6  # 9 connected pixels, up to 0.6: what the target has beyond that is disconnected
+    assert metrics.connectivity_error(part, two) == pytest.approx(9 * 0.4 / 1000)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds)
+def test_the_largest_region_is_found_as_by_walking_through_it(seed: int) -> None:
+    mask = torch.rand(9, 11, generator=torch.Generator().manual_seed(seed)) < 0.55
+    left, best = {(y, x) for y, x in mask.nonzero().tolist()}, set()
+    while left:
+        region, edge = set(), [min(left)]
+        while edge:
+            y, x = edge.pop()
+            if (y, x) in left:
+                left.remove((y, x))
+                region.add((y, x))
+                edge += [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
+        best = max(best, region, key=len)
+    found = {(y, x) for y, x in metrics.largest_region(mask).nonzero().tolist()}
+    assert len(found) == len(best)
+    assert not found or found == best or len(found & best) == 0  # of equals, either
+
+
+def test_messddt_follows_an_error_along_its_motion() -> None:
+    target = clip(frames=2, size=8)
+    pred = target.clone()
+    pred[0, 0, 2, 2] = pred[1, 0, 2, 3] = 0.5  # an error of 0.25 that moves a pixel to the right
+    assert metrics.messddt(pred, target) == pytest.approx(2 * 0.25 / 64)  # it comes and goes
+    flow = torch.zeros(1, 2, 8, 8)
+    flow[:, 0] = 1
+    assert metrics.messddt(pred, target, flow) == pytest.approx(0, abs=1e-9)  # it stays with its point
+    pred[1, 0, 2, 3] = 1
+    # 0.25 becomes 1 on one of the 56 points that stay in the frame.
+    assert metrics.messddt(pred, target, flow) == pytest.approx(0.75 / 56)
+    assert metrics.messddt(pred[:1], target[:1]) == 0
+    with pytest.raises(ValueError, match="flow has shape"):
+        metrics.messddt(pred, target, flow[..., :4])
+
+
+def test_matte_motion_is_the_share_of_the_matte_that_changes() -> None:
+    # A 6x6 square that moves 3 pixels a frame leaves and enters 18 of its 36 pixels each.
+    assert metrics.matte_motion(square(frames=3)) == pytest.approx(1.0)
+    assert metrics.matte_motion(square(frames=3)[:1].expand(3, -1, -1, -1)) == 0
+    assert metrics.matte_motion(clip(0.0)) == 0
+
+
+def test_layers_agree_where_each_colour_is_what_alpha_says() -> None:
+    alpha = clip(0.0)
+    alpha[:, :, :2] = 1
+    video = LayeredVideo(clip(0.8, channels=3), alpha, clip(0.2, channels=3)).compose()
+    assert metrics.layer_agreement(video) == 1
+    swapped = video.replace(alpha=1 - alpha)
+    assert metrics.layer_agreement(swapped) == pytest.approx(0.4)  # off by 0.6 everywhere
+    with pytest.raises(ValueError, match="all four clips"):
+        metrics.layer_agreement(video.replace(alpha=None))
+
+
 def test_flicker_is_the_change_that_the_target_has_not() -> None:
     pred, target = clip(0.5, channels=3), clip(0.5, channels=3)
     pred[1] += 0.2
@@ -116,7 +190,7 @@ def test_errors_are_symmetric_and_bounded(one: int, other: int) -> None:
     a, b = random_clip(one), random_clip(other)
     for figure in (
         metrics.mse, metrics.psnr, metrics.alpha_mae, metrics.alpha_iou, metrics.sad, metrics.dtssd,
-        metrics.gradient_error, metrics.flicker,
+        metrics.gradient_error, metrics.flicker, metrics.connectivity_error, metrics.messddt,
     ):  # fmt: skip
         assert figure(a, b) == pytest.approx(figure(b, a))
         assert figure(a, b) >= 0
@@ -129,7 +203,8 @@ def test_errors_are_symmetric_and_bounded(one: int, other: int) -> None:
 def test_a_clip_has_no_error_against_itself(seed: int) -> None:
     a = random_clip(seed)
     assert metrics.alpha_iou(a, a) == 1
-    for figure in (metrics.mse, metrics.alpha_mae, metrics.sad, metrics.dtssd, metrics.gradient_error):
+    for figure in (metrics.mse, metrics.alpha_mae, metrics.sad, metrics.dtssd, metrics.gradient_error,
+                   metrics.connectivity_error, metrics.messddt):  # fmt: skip
         assert figure(a, a) == 0
 
 

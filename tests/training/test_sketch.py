@@ -18,7 +18,7 @@ from layerflow.models.sketch import (
     sketch_targets,
 )
 from layerflow.models.text import load_text_encoder
-from layerflow.training.loop import fit_text_whitening
+from layerflow.training.network import fit_text_whitening
 from layerflow.training.recipe import PhaseRecipe, Recipe
 from layerflow.training.sketch import fit, gather
 

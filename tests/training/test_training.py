@@ -13,13 +13,14 @@ import pytest
 import torch
 
 from layerflow.data import MissingFontError, find_font
-from layerflow.models.layout import CLIPS, TASKS, Layout
+from layerflow.models.layout import CLIPS, TASKS
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training import batches as batches_module
-from layerflow.training import loop as loop_module
-from layerflow.training.batches import SceneBatches, draw_noise_levels
+from layerflow.training import network as network_module
+from layerflow.training.batches import ClipBatches, draw_noise_levels
 from layerflow.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from layerflow.training.loop import Trainer, add_noise, clip_errors, learning_rate_at, loss_of
+from layerflow.training.loop import Trainer, learning_rate_at
+from layerflow.training.objective import clip_errors, loss_of, pose
 from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, RecipeError, load_recipe
 
 try:
@@ -117,9 +118,9 @@ def test_noise_levels_are_shifted_to_noise_with_a_share_at_exactly_one(recipe: R
 
 @needs_font
 def test_a_batch_is_a_pure_function_of_its_step_and_holds_the_composition(recipe: Recipe) -> None:
-    source = SceneBatches(recipe)
+    source = ClipBatches(recipe)
     for step in range(4):
-        batch, again = source[step], SceneBatches(recipe)[step]
+        batch, again = source[step], ClipBatches(recipe)[step]
         assert torch.equal(batch.sequence, again.sequence)
         assert batch.prompts == again.prompts
         assert batch.sequence.shape[0] * batch.layout.frames == recipe.frames_per_batch
@@ -136,10 +137,10 @@ def test_objects_beyond_the_vocabulary_are_only_shown_never_asked_for(
     recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = dataclasses.replace(recipe, extra_objects=1.0)
-    source = SceneBatches(recipe)
+    source = ClipBatches(recipe)
     drawn = []
     for name in ("core", "all"):
-        real = getattr(source, name)
+        real = getattr(source.sources[0], name)
         monkeypatch.setattr(
             real, "scene", lambda *a, _n=name, _r=real.scene, **k: drawn.append(_n) or _r(*a, **k)
         )
@@ -152,21 +153,22 @@ def test_objects_beyond_the_vocabulary_are_only_shown_never_asked_for(
 
 
 @needs_font
-def test_given_clips_are_neither_noised_nor_learnt(recipe: Recipe) -> None:
-    batch = SceneBatches(recipe)[1]
-    batch.given = Layout(batch.layout.frames).given_mask(TASKS["decompose"]).expand(len(batch.tasks), -1)
+def test_given_clips_are_neither_noised_nor_learnt(recipe: Recipe, tiny_pipeline: LayerFlowPipeline) -> None:
+    batch = ClipBatches(recipe)[1]
+    layout = batch.layout
+    batch.given = layout.given_mask(TASKS["decompose"]).expand(len(batch.tasks), -1)
     noise = torch.randn_like(batch.sequence)
     t = torch.full((len(batch.tasks),), 0.5)
-    noised, timestep = add_noise(batch, t, noise)
-    given, free = batch.layout.clip_slice("blended"), batch.layout.clip_slice("alpha")
-    assert torch.equal(noised[:, given], batch.sequence[:, given])
-    assert torch.allclose(noised[:, free], 0.5 * batch.sequence[:, free] + 0.5 * noise[:, free])
-    assert timestep[0].tolist() == [0.5, 0.5, 0.5, 0]
+    asked = pose(tiny_pipeline, batch, batch.sequence, layout, t, noise, recipe)
+    given, free = layout.clip_slice("blended"), layout.clip_slice("alpha")
+    assert torch.equal(asked.noised[:, given], batch.sequence[:, given])
+    assert torch.allclose(asked.noised[:, free], 0.5 * batch.sequence[:, free] + 0.5 * noise[:, free])
+    assert asked.timestep[0].tolist() == [0.5, 0.5, 0.5, 0]
     wrong = batch.sequence.clone()
     wrong[:, given] += 1
-    assert loss_of(clip_errors(wrong, batch), batch, t, recipe) == 0
+    assert loss_of(clip_errors(wrong, asked), asked) == 0
     wrong[:, free] += 1  # one of three generated clips is off by one, t = 0.5 weighs 4
-    assert loss_of(clip_errors(wrong, batch), batch, t, recipe) == pytest.approx(4 / 3, rel=1e-5)
+    assert loss_of(clip_errors(wrong, asked), asked) == pytest.approx(4 / 3, rel=1e-5)
 
 
 @needs_font
@@ -262,7 +264,7 @@ def test_a_resumed_run_does_not_fit_what_its_checkpoint_holds(
     assert shares == {"sketch/fitted": 1, "fill/fitted": 1}  # it says how far it is
     trainer.save()
     for name in ("fit_text_whitening", "fit_sketch", "fit_fill"):
-        monkeypatch.setattr(loop_module, name, lambda *_: pytest.fail("fitted again"))
+        monkeypatch.setattr(network_module, name, lambda *_: pytest.fail("fitted again"))
     again = Trainer(recipe, tmp_path, resume=True)
     for name, tensor in trainer.pipeline.transformer.state_dict().items():
         assert torch.equal(tensor, again.pipeline.transformer.state_dict()[name]), name

@@ -291,25 +291,66 @@ def train(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for runs.")] = Path(
         "runs"
     ),
+    stage: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE", help="Of a recipe with stages, only this one.", show_default="all in turn"),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Another one, also in the run's name.", show_default="the recipe's"),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what each stage needs, and train nothing; data need not be there.")
+    ] = False,
+    size: Annotated[
+        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="For --plan.", show_default="the model's")
+    ] = None,
+    frames: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="For --plan.", show_default="the recipe's most")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, metavar="N", help="For --plan: devices.")] = 1,
 ) -> None:
     """Train a model by a recipe: checkpoints, sample sheets, curves for TensorBoard, the model at the end.
 
     [bold]Example[/]: layerflow train recipes/mini.yaml --resume
-    """
-    from .training import train_recipe
 
-    train_recipe(recipe, resume, output)
+    [bold]Example[/]: layerflow train recipes/cogvideox-2b.yaml --plan --processes 8
+    """
+    from .training import plan_recipe, train_recipe
+
+    if plan:
+        for line in plan_recipe(recipe, size, frames, processes):
+            print(line)
+        return
+    train_recipe(recipe, resume, output, stage, seed)
 
 
 @app.command("eval")
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="mini, a model folder, or a hub id.")],
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODEL|RESULTS]", help="mini, a model folder, a hub id, or a folder of results."),
+    ] = None,
     output: Annotated[
         Path,
         typer.Option(
             "--output", "-o", metavar="DIR", help="Folder for the report; a stopped run goes on there."
         ),
     ] = Path("out/eval"),
+    truth: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Of results: folder of true layers, by the same names."),
+    ] = None,
+    features: Annotated[
+        str, typer.Option(metavar="MODEL", help="Of results, for FVD: random, or a VideoMAE model.")
+    ] = "random",
+    embedder: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Of results, for prompts: a CLIP model.", show_default="none")
+    ] = None,
+    ablation: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder of runs of recipes/ablations, laid side by side."),
+    ] = None,
     samples: Annotated[
         int, typer.Option(min=1, metavar="N", help="Scenes of each trial, over three seeds.")
     ] = 200,
@@ -327,9 +368,22 @@ def evaluate(
 ) -> None:
     """Measure a model on held-out scenes, beside trivial baselines; prints a table, writes JSON and a page.
 
+    A folder of results, whoever made them, is measured as it is, beside --truth.
+
     [bold]Example[/]: layerflow eval mini -o out/eval --quick
+
+    [bold]Example[/]: layerflow eval peers/decomposed --truth held-out -o out/peers
     """
-    from .measuring import evaluate_model
+    from .measuring import evaluate_ablation, evaluate_model, evaluate_results, is_results
+
+    if ablation is not None:
+        evaluate_ablation(ablation, output, samples)
+        return
+    if model is None:
+        raise typer.BadParameter("name a model or a folder of results, or give --ablation")
+    if truth is not None or is_results(model):
+        evaluate_results(Path(model), truth, output, features, embedder)
+        return
 
     evaluate_model(model, output, samples, quick, steps, guidance, device)
 

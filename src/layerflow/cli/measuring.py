@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import TaskID
+from rich.table import Table
 
 from ..data import find_font
-from ..evaluation import TRIALS, evaluate, rich_table, write_report
+from ..evaluation import TRIALS, evaluate, load_judge, rich_table, write_report
+from ..evaluation.ablation import find_runs, measure_ablation, write_ablation
+from ..evaluation.folders import measure_folders, write_folder_report
+from ..evaluation.retrieval import load_embedder
+from ..loading import INDEX
+from .errors import UserError
 from .models import load_pipeline, model_folder, pick_device, quiet_libraries
 from .progress import console, progress_bar, say
 
@@ -48,3 +55,46 @@ def evaluate_model(
     Console(width=None if out.is_terminal else 200, highlight=False).print(rich_table(report))
     say(f"figures: {output / 'report.json'}")
     print(page)
+
+
+def is_results(name: str) -> bool:
+    """Whether a name is a folder, and not one of a model."""
+    return Path(name).is_dir() and not (Path(name) / INDEX).is_file()
+
+
+def evaluate_results(made: Path, truth: Path | None, output: Path, features: str, embedder: str | None) -> None:
+    """Measure folders of layers, print the table, write report.json and report.md."""
+    if not is_results(str(made)):
+        raise UserError(f"{made} is no folder of layers; --truth is for those, a model is measured on held-out scenes")
+    with progress_bar() as bar:
+        row = bar.add_task("measure", total=None, note="")
+        report = measure_folders(
+            made, truth, features, load_embedder(embedder) if embedder else None,
+            lambda done, total: bar.update(row, completed=done, total=total),
+        )  # fmt: skip
+    for name, why in report.failed.items():
+        say(f"{name}: {why}")
+    table = Table("figure", "value", "spread", "n", "unit", title=f"Layers of {made}")
+    for line in report.lines():
+        spread = "" if line.spread is None else f"{line.spread:.4g}"
+        table.add_row(line.figure, f"{line.value:.4g}", spread, str(line.count), line.unit)
+    out = Console()
+    Console(width=None if out.is_terminal else 200, highlight=False).print(table)
+    print(write_folder_report(report, output))
+
+
+def evaluate_ablation(folder: Path, output: Path, samples: int) -> None:
+    """Measure the runs in a folder alike, print the table, write Markdown and charts."""
+    find_font()
+    quiet_libraries()
+    with progress_bar() as bar:
+        find_runs(folder)  # a run without its model is found out before the judge is trained
+        rows = {stage: bar.add_task(stage, total=None, note="") for stage in ("judge", "measure")}
+
+        def report_of(stage: str) -> Callable[[int, int, str], None]:
+            return lambda done, total, what: bar.update(rows[stage], completed=done, total=total, note=what)
+
+        report = measure_ablation(folder, samples, load_judge(progress=report_of("judge")), report_of("measure"))
+    path = write_ablation(report, output)
+    print(report.markdown())
+    print(path)

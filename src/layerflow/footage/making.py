@@ -18,6 +18,7 @@ from ..layered_video import LayeredVideo, extend_colour
 from ..media import MediaError, Video, read_video
 from .inpainting import fill_still, inpaint
 from .items import STILLS, Item, images_in, read_mask
+from .learned import PREFIX, load_captioning, load_matting
 from .mattes import crude_matte, grow, plain_matte
 from .pasting import cast_shadow, harmonise, place
 from .recipe import FootageRecipe
@@ -47,6 +48,8 @@ def plug_in(name: str, known: dict[str, Callable[..., Any]]) -> Callable[..., An
 
 def matting(recipe: FootageRecipe, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
     """Frames (F, 3, H, W) and masks (F, 1, H, W) bool to alpha (F, 1, H, W)."""
+    if recipe.matting.startswith(PREFIX):
+        return load_matting(recipe.matting.removeprefix(PREFIX))
     generator = torch.Generator().manual_seed(seed)
     return plug_in(recipe.matting, {"plain": plain_matte, "crude": lambda _, mask: crude_matte(mask, generator)})
 
@@ -62,6 +65,8 @@ def inpainting(recipe: FootageRecipe) -> Callable[[Tensor, Tensor], Tensor]:
 
 def captioning(recipe: FootageRecipe) -> Callable[[FootageRecipe, Item, LayeredVideo], dict[str, str]]:
     """A clip to a caption for each layer."""
+    if recipe.captioning.startswith(PREFIX):
+        return load_captioning(recipe.captioning.removeprefix(PREFIX))
     return plug_in(recipe.captioning, {"metadata": metadata_captions})
 
 

@@ -69,11 +69,12 @@ class FootageRecipe:
     per_shard: int = 64
     """Clips of a shard."""
     matting: str = "plain"
-    """plain, crude (with faults put in), or package.module:function."""
+    """plain, crude (with faults put in), model:NAME (a ViTMatte model), or package.module:function."""
     inpainting: str = "flow"
     """flow, still (each frame on its own), or package.module:function."""
     captioning: str = "metadata"
-    """metadata (captions.json beside the footage, else its name), or package.module:function."""
+    """metadata (captions.json beside the footage, else its name), model:NAME (an image-to-text model), or
+    package.module:function."""
     dilate: int = 3
     """Pixels around a mask that count as hidden when the background is filled in."""
     folder: str = field(default=".")

@@ -226,6 +226,8 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
         cond_dim: int = 256,
         sketch_width: int = 512,
         fill_width: int = 48,
+        layer_embedding: bool = True,
+        timestep_per_clip: bool = True,
     ) -> None:
         """
         Args:
@@ -241,16 +243,21 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
             cond_dim: width of the conditioning vector (timestep, prompt, frame index).
             sketch_width: hidden channels of the networks that sketch a frame from its prompts.
             fill_width: features of the network that draws what no frame shows of a background.
+            layer_embedding: tell the prompts of layers, and the clips, apart by embeddings of their own; off in an
+                ablation.
+            timestep_per_clip: tell each clip's own noise level, 0 for given ones; off, in an ablation, all clips are
+                told the largest.
         """
         super().__init__()
         k = len(clips)
         planes = (in_channels * (k - 1) + 1) if "alpha" in clips else in_channels * k
         folded = planes * patch_size**2
         self.gradient_checkpointing = False
+        embedded = 0.02 if layer_embedding else 0.0
 
         self.time_embed = nn.Sequential(nn.Linear(128, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim))
-        self.clip_embed = nn.Parameter(torch.randn(k, cond_dim) * 0.02)
-        self.layer_embed = nn.Parameter(torch.randn(len(LAYERS), dim) * 0.02)
+        self.clip_embed = nn.Parameter(torch.randn(k, cond_dim) * embedded, layer_embedding)
+        self.layer_embed = nn.Parameter(torch.randn(len(LAYERS), dim) * embedded, layer_embedding)
         # Text states are whitened before anything is learnt from them: what tells one noun from another lies in
         # directions of a hundredth of the variance of others, which a gradient would take ages to find.
         text_rank = min(text_rank, text_dim)
@@ -391,6 +398,8 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
         layers' text states, the states of its layer (B*K, S, D) and their mask (B*K, 1, 1, S)."""
         dtype = self.text_proj.weight.dtype
         text = text.to(dtype)
+        if not self.config.timestep_per_clip:
+            timestep = timestep.amax(dim=1, keepdim=True).expand_as(timestep)
         of_clip = layout.layers
         weight = mask.to(dtype)[..., None]
         weight = weight / weight.sum(2, keepdim=True).clamp(min=1)  # (B, L, S, 1)

@@ -1,23 +1,32 @@
-"""Batches of layered clips: which scene, which frames, which clips are given. A pure function of seed and step."""
+"""Batches of layered clips: which clip, which frames, which clips are given. A pure function of seed and step.
+
+A batch is decided as a whole, whatever the number of processes; each process then makes its share of the samples.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..data import SceneSource
 from ..models.clips import to_model_space
 from ..models.layout import CLIPS, LAYERS, TASKS, Layout
-from .recipe import Recipe
+from ..pipeline import blended_prompt
+from .recipe import ADAPTERS, Recipe, RecipeError
+from .sources import Size, Wanted, open_sources
+
+MOST_SAMPLES = 10_000
+"""Random streams of samples of one step do not run into those of the next."""
 
 
 @dataclass
 class Batch:
-    """One step's samples. B samples, K clips, F frames of each."""
+    """One step's samples, or one process's share of them. B samples, K clips, F frames of each."""
 
     sequence: Tensor
     """(B, K*F, 3, H, W) clean packed clips in model space."""
@@ -30,40 +39,126 @@ class Batch:
     prompts: list[list[str]]
     """B x L prompts in the order of LAYERS; "" where left out."""
     tasks: list[str]
+    adapters: dict[str, Tensor]
+    """(B,) bool for each of `ADAPTERS`: whether it is on for a sample."""
+    first: int = 0
+    """Place of the first sample in the whole batch."""
+    size: int = 0
+    """Samples of the whole batch."""
 
     @property
     def layout(self) -> Layout:
+        """The layout of the clips in pixels."""
         return Layout(self.positions.shape[1])
 
+    def to(self, device: torch.device) -> Batch:
+        """The batch with its tensors on a device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        adapters = {name: on.to(device) for name, on in self.adapters.items()}
+        return Batch(**{**vars(self), **moved, "adapters": adapters})
 
-class SceneBatches(Dataset):
-    """The batch of every step of a recipe; item `step` is always the same."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        self.core = SceneSource("train", size=recipe.size, frames=recipe.clip_frames)
-        self.all = SceneSource("train", size=recipe.size, frames=recipe.clip_frames, objects="all")
+@dataclass(frozen=True)
+class Step:
+    """What a batch consists of."""
+
+    frames: int
+    size: Size
+    picks: tuple[tuple[int, int], ...]
+    """For each sample, source and number of its clip there."""
+
+
+class ClipBatches(Dataset):
+    """The batch of every step of a recipe; item `step` is always the same.
+
+    Args:
+        recipe: one stage of it.
+        rank, processes: this process makes its share of each batch, and all shares together are the batch.
+        scattered: samples of fewer than all frames show any of them, in order; else the first ones.
+
+    Raises:
+        RecipeError: batches that cannot be shared among the processes, or shards that hold nothing fitting.
+        MediaError: a folder of shards is not there or damaged.
+    """
+
+    def __init__(self, recipe: Recipe, rank: int = 0, processes: int = 1, scattered: bool = True) -> None:
+        self.recipe, self.rank, self.processes, self.scattered = recipe, rank, processes, scattered
+        self.sources = open_sources(recipe)
+        self._steps: list[Step] = []
+        self._taken: Counter[tuple[int, int, Size]] = Counter()
+        for frames, size in self.shapes():
+            if self.samples(frames, size) % processes:
+                raise RecipeError(
+                    f"a batch of {self.samples(frames, size)} samples ({frames} frames of {size[1]}x{size[0]}) cannot "
+                    f"be shared evenly by {processes} processes; set batch_multiple: {processes}, and perhaps a larger "
+                    "frames_per_batch"
+                )
 
     def __len__(self) -> int:
         return self.recipe.steps
 
-    def __getitem__(self, step: int) -> Batch:
+    def shapes(self) -> list[tuple[int, Size]]:
+        """Frames and sizes that batches have.
+
+        Raises:
+            RecipeError: no source has clips of so many frames as a phase asks for.
+        """
+        shapes: list[tuple[int, Size]] = []
+        for frames in sorted({frames for phase in self.recipe.phases for frames in phase.frames}):
+            sizes = {size for source in self.sources for size in source.sizes(frames)}
+            if not sizes:
+                raise RecipeError(f"phases: no source of data has clips of {frames} frames")
+            shapes += [(frames, size) for size in sorted(sizes)]
+        return shapes
+
+    def samples(self, frames: int, size: Size) -> int:
+        """Samples of a batch of so many frames of a size."""
         recipe = self.recipe
-        rng = np.random.default_rng([recipe.seed, step])
-        shares = recipe.phase_at(step).frames
+        smaller = min(1.0, recipe.size**2 / (size[0] * size[1]))
+        whole = int(recipe.frames_per_batch * smaller / frames + 1e-9) // recipe.batch_multiple
+        return max(1, whole) * recipe.batch_multiple
+
+    def step(self, number: int) -> Step:
+        """What the batch of a step consists of. Clips are counted through from the first step on."""
+        while len(self._steps) <= number:
+            self._steps.append(self._decide(len(self._steps)))
+        return self._steps[number]
+
+    def _decide(self, number: int) -> Step:
+        rng = np.random.default_rng([self.recipe.seed, number])
+        shares = self.recipe.phase_at(number).frames
         frames = int(rng.choice(list(shares), p=_normalised(shares.values())))
-        size = recipe.frames_per_batch // frames
-        samples = [self._sample(rng, frames) for _ in range(size)]
-        clips = {name: torch.stack([sample[0][name] for sample in samples]) for name in CLIPS}
+        sizes = [source.sizes(frames) for source in self.sources]
+        weights = np.array([s.recipe.share * bool(own) for s, own in zip(self.sources, sizes, strict=True)])
+        # The first source decides on the size, by how many clips it has of each; those that have that size join in.
+        leader = sizes[int(rng.choice(len(weights), p=weights / weights.sum()))]
+        counts = _normalised([max(1, count) for count in leader.values()])
+        size = list(leader)[int(rng.choice(len(leader), p=counts))]
+        weights *= [size in own for own in sizes]
+        picks = []
+        for source in rng.choice(len(weights), size=self.samples(frames, size), p=weights / weights.sum()).tolist():
+            picks.append((source, self._taken[source, frames, size]))
+            self._taken[source, frames, size] += 1
+        return Step(frames, size, tuple(picks))
+
+    def __getitem__(self, number: int) -> Batch:
+        step = self.step(number)
+        share = len(step.picks) // self.processes
+        first = self.rank * share
+        samples = [self._sample(number, step, place) for place in range(first, first + share)]
+        clips = {name: torch.stack([sample["clips"][name] for sample in samples]) for name in CLIPS}
         alpha = clips["alpha"]  # (B, F, 1, H, W) before it becomes a clip in model space
         near = torch.nn.functional.max_pool2d((alpha > 0.05).float().flatten(0, 1), 7, 1, 3).view_as(alpha)
         return Batch(
-            sequence=Layout(frames).pack(to_model_space(clips)),
-            given=torch.stack([sample[1] for sample in samples]),
-            positions=torch.stack([sample[2] for sample in samples]),
+            sequence=Layout(step.frames).pack(to_model_space(clips)),
+            given=torch.stack([sample["given"] for sample in samples]),
+            positions=torch.stack([sample["positions"] for sample in samples]),
             weight=self._weight(alpha, near),
-            prompts=[sample[3] for sample in samples],
-            tasks=[sample[4] for sample in samples],
+            prompts=[sample["prompts"] for sample in samples],
+            tasks=[sample["task"] for sample in samples],
+            adapters={name: torch.tensor([name in sample["adapters"] for sample in samples]) for name in ADAPTERS},
+            first=first,
+            size=len(step.picks),
         )
 
     def _weight(self, alpha: Tensor, near: Tensor) -> Tensor:
@@ -72,24 +167,33 @@ class SceneBatches(Dataset):
         weight[:, CLIPS.index("background")] += self.recipe.hidden_weight * alpha
         return weight
 
-    def _sample(
-        self, rng: np.random.Generator, frames: int
-    ) -> tuple[dict[str, Tensor], Tensor, Tensor, list[str], str]:
+    def request(self, number: int, step: Step, place: int) -> tuple[np.random.Generator, str, frozenset[str], Wanted]:
+        """A sample's random numbers, task and given clips, and what it asks of its source."""
         recipe = self.recipe
+        rng = np.random.default_rng([recipe.seed, 1, number * MOST_SAMPLES + place])
         task = str(rng.choice(list(recipe.tasks), p=_normalised(recipe.tasks.values())))
         given = any_subset(rng) if task == "any" else TASKS[task]
-        # Objects beyond the core vocabulary only where the model sees them: there they teach what a foreground
-        # is; asked for by name alone they would cost capacity that the core objects need.
         shown = bool(given & {"foreground", "blended"})
-        source = self.all if shown and rng.random() < recipe.extra_objects else self.core
-        positions = np.sort(rng.choice(recipe.clip_frames, frames, replace=False)).tolist()
-        scene = source.scene(int(rng.integers(2**62)), recipe.seed, frame_indices=positions)
-        clips = {name: getattr(scene, name) for name in CLIPS}
-        prompts = [scene.captions[layer] for layer in LAYERS]
+        return rng, task, given, Wanted(step.size, step.frames, step.picks[place][1], self.scattered, shown)
+
+    def _sample(self, number: int, step: Step, place: int) -> dict[str, Any]:
+        rng, task, given, wanted = self.request(number, step, place)
+        source = self.sources[step.picks[place][0]]
+        found = source.clip(wanted, rng)
+        recipe = self.recipe
+        captions = {layer: found.captions.get(layer, "") for layer in LAYERS}
+        captions["blended"] = captions["blended"] or blended_prompt(captions["foreground"], captions["background"])
+        prompts = list(captions.values())
         if rng.random() < recipe.prompt_dropout:
             prompts = [""] * len(LAYERS)
-        prompts = ["" if rng.random() < recipe.layer_dropout else prompt for prompt in prompts]
-        return clips, Layout(frames).given_mask(given), torch.tensor(positions), prompts, task
+        return {
+            "clips": found.clips,
+            "positions": found.positions,
+            "given": Layout(step.frames).given_mask(given),
+            "prompts": ["" if rng.random() < recipe.layer_dropout else prompt for prompt in prompts],
+            "task": task,
+            "adapters": source.recipe.adapters_on(source.frozen(wanted)),
+        }
 
 
 def any_subset(rng: np.random.Generator) -> frozenset[str]:
@@ -100,14 +204,16 @@ def any_subset(rng: np.random.Generator) -> frozenset[str]:
             return given
 
 
-def _normalised(shares) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _normalised(shares: Any) -> np.ndarray:
     values = np.array(list(shares), dtype=np.float64)
     return values / values.sum()
 
 
 def draw_noise_levels(recipe: Recipe, size: int, generator: torch.Generator) -> Tensor:
-    """Noise levels (size,) in (0, 1]: a share at exactly 1, the rest logit-normal (arXiv 2403.03206, eq. 19)."""
+    """Noise levels (size,) in (0, 1]: a share at exactly 1, the rest logit-normal (arXiv 2403.03206, eq. 19) or
+    uniform."""
     noise = recipe.noise
-    t = torch.sigmoid(noise.mean + noise.std * torch.randn(size, generator=generator))
+    t = torch.rand(size, generator=generator) if noise.uniform else torch.randn(size, generator=generator)
+    t = t if noise.uniform else torch.sigmoid(noise.mean + noise.std * t)
     pure = torch.rand(size, generator=generator) < noise.pure
     return torch.where(pure, torch.ones_like(t), t.clamp(min=0.01))

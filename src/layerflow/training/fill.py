@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +14,7 @@ from ..models.clips import to_model_space
 from ..models.compact import CompactTransformer3DModel
 from ..models.composition import known_background, still_background, visibility
 from .recipe import Recipe
+from .schedule import warm_cosine
 
 FRAMES = {1: 0.5, 2: 0.2, 4: 0.15, 8: 0.15}
 """Frames of a scene that are shown, and how often: the fewer, the larger the hole."""
@@ -62,9 +62,7 @@ def fit_fill(
     tenth of them, all new scenes, is returned. The last bits depend on the number of threads."""
     fill, steps = model.fill.train(), recipe.fill_steps
     optimizer = torch.optim.AdamW(fill.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min(1, (step + 1) / 50) * (1 + math.cos(math.pi * step / steps)) / 2
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, steps, warmup=50))
     errors: list[float] = []
     for step, (known, certainty, background) in enumerate(
         DataLoader(_Holes(recipe), batch_size=None, num_workers=recipe.workers)

@@ -5,119 +5,175 @@ One step is a pure function of the state and the step's number, so that a resume
 
 from __future__ import annotations
 
+import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
-from diffusers import FlowMatchEulerDiscreteScheduler
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
 from diffusers.training_utils import EMAModel
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
-from transformers import PreTrainedTokenizerBase
 
-from ..data import SceneSource
 from ..evaluation.metrics import alpha_iou
 from ..files import whole_folder
-from ..loading import find_model
-from ..models.compact import CompactTransformer3DModel
-from ..models.layout import LAYERS
+from ..models.layout import CLIPS
 from ..models.sketch import sketch_error, sketch_targets
-from ..models.text import LayerTextEncoder, encode_prompts, load_text_encoder, pool
 from ..pipeline import LayerFlowPipeline
-from .batches import Batch, SceneBatches, draw_noise_levels
+from . import adapters as adapters_module
+from .adapters import AdapterSwitch
+from .batches import Batch, ClipBatches, draw_noise_levels
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from .fill import fit_fill
-from .optimizer import MuonAdamW, parameter_groups
-from .recipe import Recipe, RecipeError
-from .sketch import fit_sketch
+from .network import build_pipeline
+from .objective import Question, clip_errors, encode_batch, encode_clips, loss_of, noise_of, pose
+from .optimizer import make_optimizer
+from .recipe import ADAPTERS, Recipe, RecipeError
+from .results import Result, read_results, save_result
+from .schedule import warm_cosine
+from .sharding import gathered, load_average, load_model, load_optimizer
 
 Report = Callable[[int, dict[str, float]], None]
 
 
-def encode_batch(pipeline: LayerFlowPipeline, prompts: list[list[str]]) -> tuple[Tensor, Tensor]:
-    """B x L prompts to states (B, L, S, D) and mask (B, L, S); equal prompts are encoded once.
-
-    Nothing is kept from step to step: a state's last bits depend on the prompts it is encoded with, and a resumed
-    run must see the same bits.
-    """
-    flat = [prompt for sample in prompts for prompt in sample]
-    different = list(dict.fromkeys(flat))
-    states, mask = encode_prompts(pipeline.tokenizer, pipeline.text_encoder, different)
-    rows = torch.tensor([different.index(prompt) for prompt in flat], device=states.device)
-    shape = (len(prompts), len(prompts[0]))
-    return states[rows].unflatten(0, shape), mask[rows].unflatten(0, shape)
-
-
 def learning_rate_at(recipe: Recipe, step: int) -> float:
     """Linear warm-up, a plateau, then a cosine over the last share `decay` of the steps, to a fiftieth."""
-    warm = min(1.0, (step + 1) / max(1, recipe.warmup))
-    start = recipe.steps * (1 - recipe.decay)
-    progress = max(0.0, (step - start) / max(1.0, recipe.steps - start))
-    return recipe.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
-def add_noise(batch: Batch, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Noised sequence (B, K*F, C, H, W), given clips clean, and the timestep of each clip (B, K)."""
-    timestep = batch.layout.timesteps(t, batch.given)
-    level = batch.layout.per_frame(timestep)
-    return (1 - level) * batch.sequence + level * noise, timestep
-
-
-def clip_errors(prediction: Tensor, batch: Batch) -> Tensor:
-    """Weighted mean squared error of the clean prediction per sample and clip: (B, K)."""
-    layout = batch.layout
-    error = (prediction.float() - batch.sequence).square().unflatten(1, (len(layout.clips), layout.frames))
-    return (error * batch.weight).mean((2, 3, 4, 5)) / batch.weight.mean((2, 3, 4, 5))
-
-
-def loss_of(errors: Tensor, batch: Batch, t: Tensor, recipe: Recipe) -> Tensor:
-    """Errors of generated clips, weighted by noise level, averaged over clips and samples."""
-    generated = (~batch.given).to(errors.dtype)
-    weight = t.pow(-2).clamp(max=recipe.noise.max_weight)
-    return ((errors * generated).sum(1) / generated.sum(1) * weight).mean()
+    return recipe.learning_rate * warm_cosine(step, recipe.steps, recipe.warmup, recipe.decay, floor=0.02)
 
 
 class Trainer:
-    """One run of a recipe in its folder: checkpoints/, samples/, logs for TensorBoard, and the model at the end."""
+    """One stage of a recipe in its folder: checkpoints/, samples/, logs for TensorBoard, and at the end result/.
 
-    def __init__(self, recipe: Recipe, output: Path, resume: bool = False, report: Report | None = None) -> None:
-        self.recipe, self.folder, self.report = recipe, Path(output) / recipe.name, report
+    Started in several processes, as `torchrun` or `accelerate launch` do, they share every batch; the first one writes.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        output: Path,
+        resume: bool = False,
+        report: Report | None = None,
+        folder: Path | None = None,
+        earlier: Sequence[Path] = (),
+        final: bool = True,
+    ) -> None:
+        """
+        Args:
+            recipe: one stage.
+            output: folder of runs.
+            resume: go on with what is there already.
+            report: called with a step's number and what was measured.
+            folder: of this run; the recipe's name in `output` by default.
+            earlier: results of the stages before this one, in turn.
+            final: leave a whole model at the end.
+
+        Raises:
+            RecipeError: a run is there already, or the recipe does not fit the model, its data or the processes.
+        """
+        self.recipe, self.folder, self.report, self.final = recipe, folder or Path(output) / recipe.name, report, final
+        self.model_folder = Path(output) / recipe.name / "model"
         found = list_checkpoints(self.folder / "checkpoints")
         if found and not resume:
             raise RecipeError(
                 f"{self.folder} holds a run already (step {int(found[-1].name.split('-')[1])}); continue it with "
                 "--resume, or choose another --output"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
         set_seed(recipe.seed)
-        self.accelerator = Accelerator(mixed_precision=recipe.precision)
-        self.pipeline = build_pipeline(recipe, fit=not found, report=report)
-        self.device = self.accelerator.device
-        model = self.pipeline.transformer.to(self.device, memory_format=torch.channels_last).train()
-        groups = parameter_groups(model.named_parameters(), recipe.weight_decay)
-        optimizer = MuonAdamW(groups, lr=recipe.learning_rate)
-        self.ema = EMAModel(
-            model.parameters(), decay=recipe.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=True
-        )
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # what no sample of a batch needs
+        # Processes on a machine without a GPU only find each other when they are told so.
+        cpu = not torch.accelerator.is_available()
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=recipe.precision, kwargs_handlers=[unused])
+        kind = self.accelerator.distributed_type
+        if kind == DistributedType.DEEPSPEED or (kind == DistributedType.FSDP and not self.accelerator.is_fsdp2):
+            raise RecipeError(f"{kind.value}: weights are sharded with FSDP2 here; see recipes/accelerate/fsdp2.yaml")
+        self.is_main, self.device = self.accelerator.is_main_process, self.accelerator.device
+        self.folder.mkdir(parents=True, exist_ok=True)
+        results = read_results(earlier)
+        fresh = not found and not any(result.base for result in results)
+        self.pipeline = build_pipeline(recipe, fit=fresh, report=report)
+        model: Any = self.pipeline.transformer
+        self.fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        self.adapters = self._add_adapters(model, results)
+        self.switch = AdapterSwitch(model, self.adapters)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(self.is_trained(name))
+        if recipe.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        self.dtype = next((p.dtype for n, p in model.named_parameters() if adapters_module.is_base(n)), torch.float32)
+        model.to(self.device)
+        if self.pipeline.vae is None and kind != DistributedType.FSDP:  # which shards contiguous weights alone
+            model.to(memory_format=torch.channels_last)
+        named = [(name, parameter) for name, parameter in model.train().named_parameters() if parameter.requires_grad]
+        self.kind = type(model)
+        optimizer = make_optimizer(recipe, named)
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.sharded = any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
+        if self.sharded and recipe.optimizer == "muon":
+            raise RecipeError("optimizer: muon wants whole matrices, and these are sharded; set optimizer: adamw")
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.ema = EMAModel(
+            self.trained, decay=recipe.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=not self.sharded
+        )
         self.forward = torch.compile(self.model) if recipe.compile else self.model
-        self.pipeline.text_encoder.to(self.device)
-        self.writer = SummaryWriter(str(self.folder / "logs"))
+        # The large models' text encoders are larger than their networks.
+        half = self.pipeline.vae is not None and recipe.precision == "bf16"
+        for part in (self.pipeline.text_encoder, self.pipeline.vae):
+            if part is not None:
+                part.requires_grad_(False).to(self.device, torch.bfloat16 if half else torch.float32)
+        self.batches = ClipBatches(
+            recipe, self.accelerator.process_index, self.accelerator.num_processes, self.pipeline.vae is None
+        )
+        self._check_shapes()
+        self.writer = SummaryWriter(str(self.folder / "logs")) if self.is_main else None
         self.step = 0
         if found:
             self._restore(found[-1])
+
+    def _add_adapters(self, model: Any, results: Sequence[Result]) -> list[str]:
+        """Put what earlier stages left into the network, and the adapter of this one; returns the adapters' names."""
+        for result in results:
+            if result.base is not None:
+                model.load_state_dict(result.base)
+        own = self.recipe.trained
+        if own != "base" and self.recipe.frozen_dtype == "bfloat16":
+            model.to(torch.bfloat16)
+        latest = {name: folder for result in results for name, folder in result.adapters.items()}
+        names = [name for name in ADAPTERS if name in latest or name == own]
+        for name in names:
+            if name in latest:
+                adapters_module.load(model, name, latest[name])
+            else:
+                adapters_module.put_on(model, name, self.recipe.adapters)
+        return names
+
+    def is_trained(self, name: str) -> bool:
+        """Whether the stage trains a parameter."""
+        own = self.recipe.trained
+        if own == "base":
+            return adapters_module.is_base(name) and adapters_module.plain_name(name) not in self.fixed
+        return adapters_module.belongs_to(name, own)
+
+    def _check_shapes(self) -> None:
+        """Raise RecipeError for clips that the model does not take."""
+        config = self.pipeline.transformer.config
+        if tuple(config.clips) != CLIPS or config.get("task") is not None:
+            raise RecipeError(f"start_from: {self.recipe.start_from} is for one task; training wants a model for all")
+        for frames, (height, width) in self.batches.shapes():
+            try:
+                self.pipeline.codec.check(frames, height, width)
+            except ValueError as error:
+                raise RecipeError(f"clips of the recipe's data do not fit the model: {error}") from error
 
     def train(self, until: int | None = None) -> None:
         """Train to the recipe's last step, or to step `until`."""
         recipe, last = self.recipe, min(until or self.recipe.steps, self.recipe.steps)
         batches = DataLoader(
-            SceneBatches(recipe), batch_size=None, sampler=range(self.step, last), num_workers=recipe.workers,
+            self.batches, batch_size=None, sampler=range(self.step, last), num_workers=recipe.workers,
             prefetch_factor=4 if recipe.workers else None, worker_init_fn=_one_thread,
         )  # fmt: skip
         meters: dict[str, list[float]] = {}
@@ -126,7 +182,7 @@ class Trainer:
             start = time.perf_counter()
             for name, value in self.train_step(batch).items():
                 meters.setdefault(name, []).append(value)
-            frames = batch.positions.numel()
+            frames = batch.size * batch.positions.shape[1]
             now = time.perf_counter()
             meters.setdefault("speed/frames_per_second", []).append(frames / (now - ready))
             meters.setdefault("speed/waited_for_data", []).append((start - ready) / (now - ready))
@@ -142,151 +198,176 @@ class Trainer:
                 self.sample()
             if self.step % recipe.checkpoint_every == 0 or self.step % recipe.sample_every == 0:
                 ready = time.perf_counter()
-        self.writer.flush()
+        if self.writer is not None:
+            self.writer.flush()
         if self.step == recipe.steps:
-            self.export(self.folder / "model")
+            self._finish()
 
     def train_step(self, batch: Batch) -> dict[str, float]:
         """One optimiser step; returns what to log."""
-        recipe, device = self.recipe, self.device
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
-        t = draw_noise_levels(recipe, len(batch.tasks), generator)
-        noise = batch.layout.noise(batch.sequence, generator)
-        batch = Batch(
-            batch.sequence.to(device), batch.given.to(device), batch.positions.to(device), batch.weight.to(device),
-            batch.prompts, batch.tasks,
-        )  # fmt: skip
-        t = t.to(device)
-        noised, timestep = add_noise(batch, t, noise.to(device))
+        recipe = self.recipe
+        seed = recipe.seed * 1_000_003 + self.step
+        t = draw_noise_levels(recipe, batch.size, torch.Generator().manual_seed(seed))
+        t = t[batch.first : batch.first + len(batch.tasks)].to(self.device)
+        batch = batch.to(self.device)
+        clean, layout = encode_clips(self.pipeline, batch)
+        noise = noise_of(batch, layout, clean, seed)
+        question = pose(self.pipeline, batch, clean, layout, t, noise, recipe)
         text, mask = encode_batch(self.pipeline, batch.prompts)
+        self.switch.set(batch.adapters)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(recipe, self.step)
+        positions = batch.positions if self.pipeline.vae is None else None
         with self.accelerator.autocast():
-            output = self.forward(noised, timestep, text, mask, batch.layout, batch.positions)
-        prediction = output.sample
-        errors = clip_errors(prediction, batch)
-        of_sketch = sketch_error(output.sketch, sketch_targets(batch.sequence, batch.layout))
-        loss = loss_of(errors, batch, t, recipe) + recipe.sketch_weight * of_sketch
+            output = self.forward(
+                question.noised.to(self.dtype), question.timestep, text.to(self.dtype), mask, layout, positions
+            )
+        errors = clip_errors(output.sample, question)
+        loss = loss_of(errors, question)
+        scalars = {}
+        if "sketch" in output:
+            of_sketch = sketch_error(output.sketch, sketch_targets(clean, layout))
+            loss = loss + recipe.sketch_weight * of_sketch
+            scalars["error/sketch"] = of_sketch
         self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), recipe.max_grad_norm)
+        norm = gathered(self.accelerator.clip_grad_norm_(self.trained, recipe.max_grad_norm))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.ema.step(self.model.parameters())
+        self.ema.step(self.trained)
         if not math.isfinite(float(norm)):
             raise RuntimeError(f"the gradient is not finite at step {self.step}; lower learning_rate and --resume")
-        scalars = {"loss": loss, "error/sketch": of_sketch, "gradient_norm": norm}
-        values = {name: float(value.detach()) for name, value in scalars.items()}
-        return values | self._meters(batch, prediction.detach(), errors.detach(), t)
+        scalars = {"loss": loss, **scalars, "gradient_norm": norm}
+        values = {name: self._mean(value.detach()) for name, value in scalars.items()}
+        return values | self._meters(batch, question, output.sample.detach(), errors.detach(), t)
 
-    def _meters(self, batch: Batch, prediction: Tensor, errors: Tensor, t: Tensor) -> dict[str, float]:
+    def _mean(self, value: Tensor) -> float:
+        """Over all processes, whose shares of a batch are equal."""
+        if self.accelerator.num_processes > 1:
+            value = self.accelerator.reduce(value, "mean")
+        return float(value)
+
+    def _meters(
+        self, batch: Batch, question: Question, prediction: Tensor, errors: Tensor, t: Tensor
+    ) -> dict[str, float]:
         values = {}
         generated = ~batch.given
-        for column, clip in enumerate(batch.layout.clips):
+        for column, clip in enumerate(question.layout.clips):
             if generated[:, column].any():
                 values[f"error/{clip}"] = float(errors[generated[:, column], column].mean())
         pure = torch.tensor([task == "decompose" for task in batch.tasks], device=t.device) & (t == 1)
-        if pure.any():  # what decides: matte found from pure noise, not read out of a half-noised one
-            where = batch.layout.clip_slice("alpha")
-            pairs = zip(prediction[pure][:, where], batch.sequence[pure][:, where], strict=True)
+        if pure.any() and self.pipeline.vae is None:
+            # What decides: a matte found from pure noise, not read out of a half-noised one.
+            where = question.layout.clip_slice("alpha")
+            pairs = zip(prediction[pure][:, where], question.clean[pure][:, where], strict=True)
             ious = [alpha_iou(found, true, threshold=0) for found, true in pairs]
             values["decompose/alpha_iou_from_pure_noise"] = sum(ious) / len(ious)
         return values
 
-    def save(self) -> Path:
+    def _state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of the network: all of it where the base is trained, else the adapter alone."""
+        state = self.accelerator.unwrap_model(self.model).state_dict()
+        return gathered({name: tensor for name, tensor in state.items() if self.is_trained(name)})  # type: ignore[no-any-return]
+
+    def save(self) -> None:
         """Write a checkpoint, whole or not at all."""
-        model = self.accelerator.unwrap_model(self.model)
         tensors = {
-            "model": model.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        return save_checkpoint(self.folder / "checkpoints", self.step, tensors, {"recipe": self.recipe.to_dict()})
+            "model": self._state(), "ema": gathered(self.ema.state_dict()),
+            "optimizer": gathered(self.optimizer.state_dict()),
+        }  # fmt: skip
+        if self.is_main:
+            save_checkpoint(self.folder / "checkpoints", self.step, tensors, {"recipe": self.recipe.to_dict()})
+        self.accelerator.wait_for_everyone()
 
     def _restore(self, path: Path) -> None:
         state, info = load_checkpoint(path)
         model = self.accelerator.unwrap_model(self.model)
-        model.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["ema"])
+        missing, unexpected = load_model(model, state["model"])
+        if unexpected or any(self.is_trained(name) for name in missing):
+            raise RecipeError(f"{path} is of another network than the recipe's; choose another --output")
+        load_average(self.ema, state["ema"], self.trained)
         self.ema.to(self.device)
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.step = info["step"]
 
+    def averaged_model(self) -> Any:
+        """A copy of the network, adapters and all, with the averaged weights. All processes must call it."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        if self.sharded:
+            state = gathered(model.state_dict())
+            whole = self.kind.from_config(model.config).to(self.dtype)
+            for name in self.adapters:
+                whole.add_adapter(model.peft_config[name], adapter_name=name)
+            whole.load_state_dict({name: tensor.cpu() for name, tensor in state.items()})
+            for name, parameter in whole.named_parameters():
+                parameter.requires_grad_(self.is_trained(name))
+        else:
+            whole = copy.deepcopy(model)
+        averages = gathered(self.ema.shadow_params)
+        own = [parameter for parameter in whole.parameters() if parameter.requires_grad]
+        for parameter, average in zip(own, averages, strict=True):
+            parameter.data.copy_(average)
+        return whole.eval().to(memory_format=torch.contiguous_format)
+
     def averaged(self) -> LayerFlowPipeline:
-        """The pipeline with the averaged weights in a network of its own."""
-        model = CompactTransformer3DModel.from_config(self.pipeline.transformer.config)
-        model.load_state_dict(self.accelerator.unwrap_model(self.model).state_dict())
-        self.ema.copy_to(model.parameters())
-        pipeline = LayerFlowPipeline(
-            self.pipeline.tokenizer, self.pipeline.text_encoder, model.eval(), self.pipeline.scheduler
-        )
+        """The pipeline as it is used: averaged weights, content fused, motion left out."""
+        model = self.averaged_model()
+        if self.adapters:
+            if "content" in self.adapters:
+                model.fuse_lora(adapter_names=["content"])
+            model.unload_lora()
+        parts = {**self.pipeline.components, "transformer": model}
+        pipeline = LayerFlowPipeline(**parts)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    def export(self, folder: Path) -> None:
-        """Write the averaged weights as a model folder in diffusers layout, bf16, whole or not at all."""
-        pipeline = self.averaged()
+    def _finish(self) -> None:
+        """Leave what the stage trained, and at the last stage a whole model."""
+        model = self.averaged_model()
+        if self.is_main:
+            save_result(self, model, self.folder / "result")
+            if self.final:
+                self.export(self.model_folder, model)
+        self.accelerator.wait_for_everyone()
+
+    def export(self, folder: Path, model: Any) -> None:
+        """Write a copy of the network, which is used up, as a model folder in diffusers layout, bf16, whole or not at
+        all.
+
+        Adapters lie in it beside the network; loading fuses content and leaves motion out.
+        """
         with whole_folder(folder, replace=True) as partial:
-            pipeline.to(torch.bfloat16).save_pretrained(partial)
-        self.pipeline.text_encoder.float()  # it is shared with the copy that was rounded
+            for name in self.adapters:
+                adapters_module.save(model, name, partial / "adapters" / name)
+            if self.adapters:
+                model.unload_lora()
+            parts = {**self.pipeline.components, "transformer": model}
+            LayerFlowPipeline(**parts).to(torch.bfloat16).save_pretrained(partial)
+        for part in self.pipeline.components.values():  # they are shared with the copy that was rounded
+            if isinstance(part, torch.nn.Module) and part is not self.pipeline.transformer:
+                part.float()
 
     def sample(self) -> None:
-        """A picture of what the averaged weights make of training scenes, for the person who watches."""
+        """A picture of what the averaged weights make of drawn scenes, for the person who watches; only of backbones
+        that work on pixels, whose scenes these are."""
         from .sheets import write_sample_sheet
 
-        write_sample_sheet(self.averaged(), self.recipe, self.folder / "samples" / f"step-{self.step:06d}.png")
+        if self.pipeline.vae is not None:
+            return
+        pipeline = self.averaged()
+        if self.is_main:
+            write_sample_sheet(pipeline, self.recipe, self.folder / "samples" / f"step-{self.step:06d}.png")
+        self.accelerator.wait_for_everyone()
 
     def _log(self, values: dict[str, float]) -> None:
-        for name, value in values.items():
-            self.writer.add_scalar(name, value, self.step)
-        if self.report is not None:
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, self.step)
+        if self.report is not None and self.is_main:
             self.report(self.step, values)
-
-
-def build_pipeline(recipe: Recipe, fit: bool = True, report: Report | None = None) -> LayerFlowPipeline:
-    """The pipeline to train: a bundled or loaded text encoder and a fresh or loaded transformer.
-
-    A fresh one is fitted to captions, small stills and holes in backgrounds, which takes minutes; a checkpoint that is
-    loaded over it holds that already, so `fit` leaves it out.
-    """
-    tokenizer, text_encoder = load_text_encoder(find_model(recipe.text))
-    if recipe.start_from is not None:
-        model = LayerFlowPipeline.load_transformer(recipe.start_from)
-    else:
-        sizes: dict[str, Any] = {"sample_size": recipe.size, "sample_frames": recipe.clip_frames}
-        model = CompactTransformer3DModel(**{**sizes, **recipe.model})
-        if fit:
-            fit_text_whitening(model, tokenizer, text_encoder, recipe)
-        done = None if report is None else lambda what, share: report(0, {what: share})
-        if fit and recipe.sketch_scenes:
-            fit_sketch(model, tokenizer, text_encoder, recipe, done)
-        if fit and recipe.fill_steps:
-            fit_fill(model, recipe, done)
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
-    return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
-
-
-def fit_text_whitening(
-    model: CompactTransformer3DModel,
-    tokenizer: PreTrainedTokenizerBase,
-    text_encoder: LayerTextEncoder,
-    recipe: Recipe,
-    scenes: int = 400,
-) -> None:
-    """Fit the backbone's whitening of text states to the captions of some scenes and to the empty prompt."""
-    source = SceneSource("train", size=recipe.size, frames=recipe.clip_frames)
-    prompts = [source.prompts(index, recipe.seed)[layer] for index in range(scenes) for layer in LAYERS]
-    prompts += [""] * (len(prompts) // 10)
-    tokens, means = [], []
-    for start in range(0, len(prompts), 100):
-        states, mask = encode_prompts(tokenizer, text_encoder, prompts[start : start + 100])
-        tokens.append(states[mask])
-        means.append(pool(states, mask))
-    model.text_whitening.fit(torch.cat(tokens))
-    model.pool_whitening.fit(torch.cat(means))
 
 
 def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-__all__ = ["Trainer", "add_noise", "clip_errors", "learning_rate_at", "loss_of"]
+__all__ = ["Trainer", "learning_rate_at"]

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .recipe import Recipe
+
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton-Schulz iteration that Muon was published with."""
 MIN_SIDE = 32
@@ -42,6 +44,17 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: fl
             sides = parameter.shape[0], parameter[0].numel()
             groups[0 if min(sides) >= MIN_SIDE else 1]["params"].append(parameter)
     return [group for group in groups if group["params"]]
+
+
+def make_optimizer(recipe: Recipe, named: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+    """The optimiser that a recipe names, for named parameters."""
+    if recipe.optimizer == "muon":
+        return MuonAdamW(parameter_groups(named, recipe.weight_decay), lr=recipe.learning_rate)
+    groups: list[dict[str, Any]] = [
+        {"params": [p for _, p in named if p.ndim >= 2], "weight_decay": recipe.weight_decay},
+        {"params": [p for _, p in named if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.learning_rate, betas=(0.9, 0.99))
 
 
 class MuonAdamW(torch.optim.Optimizer):

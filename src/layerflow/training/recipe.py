@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -27,6 +27,8 @@ class NoiseRecipe:
     """Mean of the logit-normal distribution of the other samples' t; above 0 is shifted towards noise."""
     std: float = 1.3
     """Standard deviation of that logit-normal distribution."""
+    uniform: bool = False
+    """Draw those uniformly instead, as large models are trained."""
     max_weight: float = 4.0
     """The x-prediction loss is weighted by 1 / t^2 (the loss on velocity, arXiv 2511.13720), at most this."""
 
@@ -42,13 +44,80 @@ class PhaseRecipe:
     choice of the clip's frames at their true positions: looks are learnt from cheap stills."""
 
 
+STAGES = ("base", "motion", "content", "unify")
+"""Stages of the paper's training, in order; `unify` goes over everything once more."""
+ADAPTERS = ("motion", "content")
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """One source of training clips."""
+
+    kind: str = "scenes"
+    """scenes: drawn without end; shards: a folder that `layerflow data build` wrote."""
+    form: str = "clean"
+    """Of scenes. clean: as drawn; crude: with the matte and background that footage with masks would give; copy-paste:
+    the foreground of one, cut out crudely, over the background of another."""
+    folder: str = ""
+    """Of shards, relative to the recipe's own."""
+    kinds: tuple[str, ...] = ()
+    """Kinds of clips that are taken from the shards (masks, layered, pairs, ...); none named: all."""
+    share: float = 1.0
+    """How often a sample is drawn from here, beside the other sources."""
+    frozen: bool = False
+    """One frame is held for the whole clip: a static clip, as layered images give. Stills in shards always are."""
+    adapters: tuple[str, ...] = ("auto",)
+    """Adapters that are on for its samples. auto: content, and motion where the sample is frozen."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("scenes", "shards") or self.form not in ("clean", "crude", "copy-paste"):
+            raise RecipeError(
+                f"data: kind {self.kind!r} and form {self.form!r}; kind must be scenes or shards, and form clean, "
+                "crude or copy-paste"
+            )
+        if self.kind == "shards" and not self.folder:
+            raise RecipeError("data: shards want folder, the one that `layerflow data build` wrote")
+        if not self.share > 0:
+            raise RecipeError(f"data: share is {self.share}, but must be above 0; leave the source out instead")
+        unknown = [name for name in self.adapters if name not in (*ADAPTERS, "auto")]
+        if unknown:
+            raise RecipeError(f"data: adapter {unknown[0]!r} is not known; the adapters are {', '.join(ADAPTERS)}")
+
+    def adapters_on(self, frozen: bool) -> frozenset[str]:
+        """Adapters that are on for a sample of this source, as far as the network has them."""
+        if "auto" in self.adapters:
+            return frozenset(ADAPTERS if frozen else ("content",))
+        return frozenset(self.adapters)
+
+
+@dataclass(frozen=True)
+class AdapterRecipe:
+    """Size of the adapters."""
+
+    rank: int = 16
+    alpha: float = 16.0
+    """Their output is scaled by alpha / rank."""
+    targets: tuple[str, ...] = ()
+    """Ends of the names of layers that get one; by default those that fit the backbone, see `adapters.targets_of`."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """All that a training run depends on; two runs of one recipe on one machine give the same weights."""
 
     name: str
     """Folder under the output folder."""
-    phases: tuple[PhaseRecipe, ...]
+    phases: tuple[PhaseRecipe, ...] = ()
+    stages: tuple[dict[str, Any], ...] = ()
+    """Stages in turn. Each names its `stage` and any keys of the recipe that are other in it; without, the recipe is
+    one stage itself."""
+    stage: str = "base"
+    """Of `STAGES`: base trains the network, motion and content an adapter of that name, all else frozen."""
+    trains: str = "auto"
+    """base, motion or content: what is trained, if not what the stage says; unify trains content by default."""
+    data: tuple[DataRecipe, ...] = (DataRecipe(),)
+    """Where clips come from."""
+    adapters: AdapterRecipe = field(default_factory=AdapterRecipe)
     model: dict[str, Any] = field(default_factory=dict)
     """Arguments of the backbone, see CompactTransformer3DModel."""
     text: str = "mini"
@@ -57,11 +126,14 @@ class Recipe:
     """Model whose transformer weights training starts from; a fresh network where absent."""
     seed: int = 0
     size: int = 64
-    """Pixels, height and width."""
+    """Pixels, height and width of drawn scenes."""
     clip_frames: int = 8
     """Frames of a whole clip."""
     frames_per_batch: int = 32
-    """Frames in one optimiser step; a batch holds this many divided by the frames per sample."""
+    """Frames in one optimiser step; a batch holds this many divided by the frames per sample. Of larger clips than
+    `size` it holds as many fewer."""
+    batch_multiple: int = 1
+    """Batches hold a multiple of this many samples, so that so many processes can share each of them."""
     tasks: dict[str, float] = field(
         default_factory=lambda: {
             "generate": 0.5, "decompose": 0.22, "add-background": 0.08, "add-foreground": 0.08, "any": 0.12,
@@ -87,6 +159,8 @@ class Recipe:
     """Weight of the sketch's own error in the loss."""
     fill_steps: int = 4000
     """Steps in which a fresh network learns to continue backgrounds behind a foreground; 0 leaves it as it is."""
+    optimizer: str = "muon"
+    """muon: Muon for matrices, AdamW for the rest; adamw, which sharded weights want."""
     learning_rate: float = 1e-3
     warmup: int = 200
     """Steps of linear warm-up."""
@@ -99,6 +173,11 @@ class Recipe:
     precision: str = "no"
     """Accelerate's mixed precision: no, bf16, fp16."""
     compile: bool = False
+    """torch.compile the network."""
+    gradient_checkpointing: bool = False
+    """Blocks compute their activations again on the way back, instead of keeping them."""
+    frozen_dtype: str = "float32"
+    """Number format of a base that is frozen, float32 or bfloat16."""
     workers: int = 1
     """Processes that render scenes."""
     log_every: int = 20
@@ -112,6 +191,9 @@ class Recipe:
         for task in self.tasks:
             if task not in TASKS and task != "any":
                 raise RecipeError(f"tasks: unknown task {task!r}; the tasks are {', '.join(TASKS)} and any")
+        if self.stages:
+            return
+        self._check_stage()
         if not self.phases or self.steps < 1:
             raise RecipeError("phases: a recipe wants at least one phase with at least one step")
         for phase in self.phases:
@@ -123,6 +205,62 @@ class Recipe:
                     )
         if not 0 <= self.noise.pure <= 1:
             raise RecipeError(f"noise.pure is a share between 0 and 1, got {self.noise.pure}")
+
+    def _check_stage(self) -> None:
+        if self.stage not in STAGES:
+            raise RecipeError(f"stage {self.stage!r} is not known; the stages are {', '.join(STAGES)}")
+        if self.trains not in ("auto", "base", *ADAPTERS):
+            raise RecipeError(f"trains is {self.trains!r}, but must be auto, base, {' or '.join(ADAPTERS)}")
+        if self.optimizer not in ("muon", "adamw"):
+            raise RecipeError(f"optimizer is {self.optimizer!r}, but must be muon or adamw")
+        if self.frozen_dtype not in ("float32", "bfloat16"):
+            raise RecipeError(f"frozen_dtype is {self.frozen_dtype!r}, but must be float32 or bfloat16")
+        if not self.data:
+            raise RecipeError("data: a recipe wants at least one source")
+        if self.batch_multiple < 1 or self.adapters.rank < 1:
+            raise RecipeError(
+                f"batch_multiple {self.batch_multiple} and adapters.rank {self.adapters.rank} must be at least 1"
+            )
+
+    @property
+    def trained(self) -> str:
+        """What the stage trains: base, motion or content."""
+        if self.trains != "auto":
+            return self.trains
+        return "content" if self.stage == "unify" else self.stage
+
+    def in_stages(self) -> tuple[Recipe, ...]:
+        """A recipe for each stage, in turn; this one alone where it names none.
+
+        Raises:
+            RecipeError: a stage that cannot be followed, or that wants another before it.
+        """
+        if not self.stages:
+            return (self,)
+        common = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("stages", "stage")}
+        resolved: list[Recipe] = []
+        for number, own in enumerate(self.stages):
+            where = f"stages[{number}]"
+            if not isinstance(own, Mapping) or "stage" not in own or "stages" in own or "name" in own:
+                raise RecipeError(f"{where}: a stage names its `stage` ({', '.join(STAGES)}) and keys of a recipe")
+            # What is common was read already, so only the stage's own values are.
+            read = read_values(Recipe, own, where)
+            resolved.append(Recipe(**{**common, **read}))
+        there = {"base"} if self.start_from is not None or self.stages[0]["stage"] == "base" else set()
+        for recipe in resolved:
+            wanted = {"base"} | ({recipe.trained} if recipe.stage == "unify" else set())
+            if missing := sorted(wanted - there):
+                raise RecipeError(
+                    f"stages: {recipe.stage} wants a stage {missing[0]} before it" +
+                    (", or start_from, a model that is trained already" if missing[0] == "base" else "")
+                )
+            there |= {recipe.trained}
+        if len({recipe.precision for recipe in resolved}) > 1:
+            raise RecipeError("stages: precision must be the same in all of them; give it once, outside of stages")
+        names = [recipe.stage for recipe in resolved]
+        if len(set(names)) != len(names):
+            raise RecipeError(f"stages: each may be named once, got {', '.join(names)}")
+        return tuple(resolved)
 
     @property
     def steps(self) -> int:
@@ -142,13 +280,47 @@ class Recipe:
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe of the backbone; unknown keys, wrong types and values out of range raise RecipeError."""
-    return load_dataclass(Recipe, path, overrides)
+    """Read a recipe of the backbone; unknown keys, wrong types and values out of range raise RecipeError.
+
+    Folders of shards are taken as relative to the recipe's own.
+    """
+    recipe = load_dataclass(Recipe, path, overrides)
+    home = Path(path).resolve().parent
+    recipe = replace(
+        recipe,
+        data=tuple(_at_home(data, home) for data in recipe.data),
+        stages=tuple(_stage_at_home(stage, home) for stage in recipe.stages),
+    )
+    recipe.in_stages()
+    return recipe
+
+
+def _at_home(data: DataRecipe, home: Path) -> DataRecipe:
+    return replace(data, folder=str(home / data.folder)) if data.folder else data
+
+
+def _stage_at_home(stage: dict[str, Any], home: Path) -> dict[str, Any]:
+    sources = stage.get("data") if isinstance(stage, Mapping) else None
+    if not isinstance(sources, list) or not all(isinstance(source, Mapping) for source in sources):
+        return stage  # said by `in_stages`
+    placed = [{**s, "folder": str(home / str(s["folder"]))} if s.get("folder") else dict(s) for s in sources]
+    return {**stage, "data": placed}
 
 
 def load_dataclass(kind: type[T], path: str | Path, overrides: Mapping[str, Any] | None = None) -> T:
-    """Read a recipe of any kind; its name, where it gives none, is the file's."""
-    path = Path(path)
+    """Read a recipe of any kind; its name, where it gives none, is the file's.
+
+    `like: other.yaml` takes over the keys of a recipe in the same folder that this one does not give itself.
+    """
+    values = read_yaml(Path(path))
+    named = {"name": Path(path).stem, **values, **(overrides or {})}
+    return read_dataclass(kind, named, str(path))  # type: ignore[no-any-return]
+
+
+def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Keys and values of a recipe, with those of the one that it is like."""
+    if path in above:
+        raise RecipeError(f"recipe {path} is like itself, by way of {', '.join(p.name for p in above)}")
     try:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -157,21 +329,32 @@ def load_dataclass(kind: type[T], path: str | Path, overrides: Mapping[str, Any]
         raise RecipeError(f"recipe {path} is not readable as YAML: {error}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"recipe {path} must hold keys and values, see recipes/mini.yaml")
-    return read_dataclass(kind, {"name": path.stem, **values, **(overrides or {})}, str(path))  # type: ignore[no-any-return]
+    other = values.pop("like", None)
+    if other is None:
+        return values
+    if not isinstance(other, str) or Path(other).name != other:
+        raise RecipeError(f"{path}: like is {other!r}, but must be the name of a recipe in the same folder")
+    return {**read_yaml(path.with_name(other), (*above, path)), **values}
 
 
 def read_dataclass(kind: type, values: Mapping[str, Any], where: str) -> Any:
     """A (nested) dataclass from plain values, with errors that name the key."""
     if not isinstance(values, Mapping):
         raise RecipeError(f"{where}: expected keys and values, got {values!r}")
-    hints, known = get_type_hints(kind), {f.name: f for f in fields(kind)}
+    read = read_values(kind, values, where)
+    for f in fields(kind):
+        if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise RecipeError(f"{where}: key {f.name!r} is missing")
+    return kind(**read)
+
+
+def read_values(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Some values of a dataclass, checked against its fields."""
+    hints, known = get_type_hints(kind), {f.name for f in fields(kind)}
     for key in values:
         if key not in known:
             raise RecipeError(f"{where}: unknown key {key!r}; known are {', '.join(sorted(known))}")
-    for name, f in known.items():
-        if name not in values and f.default is MISSING and f.default_factory is MISSING:
-            raise RecipeError(f"{where}: key {name!r} is missing")
-    return kind(**{key: _read_value(hints[key], value, f"{where}: {key}") for key, value in values.items()})
+    return {key: _read_value(hints[key], value, f"{where}: {key}") for key, value in values.items()}
 
 
 def _read_value(hint: Any, value: Any, where: str) -> Any:

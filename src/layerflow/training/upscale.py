@@ -7,7 +7,6 @@ Letters in shape comments: N crops, F frames, C channels, H height, W width.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ from ..models.upscaler import DRAWN, LayeredUpscaler, composite
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from .optimizer import MuonAdamW, parameter_groups
 from .recipe import RecipeError, load_dataclass
+from .schedule import warm_cosine
 
 CROPS = 4
 """Crops of one scene; one lies anywhere, the others at its matte."""
@@ -205,7 +205,7 @@ def train_upscaler(
     ready = time.perf_counter()
     for step, (small, large) in enumerate(pairs, start + 1):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate_at(recipe, step - 1)
+            group["lr"] = recipe.learning_rate * warm_cosine(step - 1, recipe.steps, recipe.warmup, floor=0.01)
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
             drawn = model(small)
         loss = upscaling_loss(drawn, large, recipe.temporal_weight)
@@ -228,12 +228,6 @@ def train_upscaler(
     with whole_folder(folder / "upscaler", replace=True) as partial:
         model.to(torch.bfloat16).save_pretrained(partial)
     return folder / "upscaler"
-
-
-def learning_rate_at(recipe: UpscalerRecipe, step: int) -> float:
-    """Linear warm-up, then a cosine to a hundredth."""
-    warm = min(1.0, (step + 1) / max(1, recipe.warmup))
-    return recipe.learning_rate * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / recipe.steps)))
 
 
 def main() -> None:

@@ -1,0 +1,272 @@
+"""Folders of layers, whoever made them, measured beside folders of true layers.
+
+A set is a folder of samples, each a folder as `save_layers` writes it or with files named foreground.*, alpha.*,
+background.* and blended.*; a sample belongs to the true one of the same name. Without true layers what needs none is
+told: consistency, motion, and whether the layers agree.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..files import write_atomically
+from ..layered_video import LayeredVideo, blend
+from ..media import MediaError, load_layers
+from ..models.layout import LAYERS
+from . import metrics
+from .retrieval import Embedder, retrieved
+from .video import (
+    VideoFeatures,
+    frechet_distance,
+    is_dynamic,
+    load_features,
+    motion_flow,
+    motion_smoothness,
+    temporal_consistency,
+)
+
+UNITS = {
+    "alpha MAE": "", "alpha MSE": "", "alpha SAD": "thousands", "alpha Grad": "thousands", "alpha Conn": "thousands",
+    "alpha dtSSD": "", "alpha MESSDdt": "", "alpha IoU": "", "background PSNR": "dB", "background leak": "",
+    "background flicker": "", "foreground PSNR over grey": "dB", "blended PSNR": "dB", "composite PSNR": "dB",
+    "layer agreement": "", "matte motion": "", "temporal consistency": "", "motion smoothness": "",
+    "dynamic degree": "share",
+}  # fmt: skip
+"""Figures of single samples in the order of the table, and their units."""
+
+
+@dataclass
+class Line:
+    """One figure of a set."""
+
+    figure: str
+    value: float
+    spread: float | None
+    """Standard deviation over samples; None of figures of a whole set."""
+    count: int
+    """Samples that it is measured on."""
+    unit: str = ""
+
+
+@dataclass
+class FolderReport:
+    """What was measured of a set."""
+
+    made: str
+    truth: str | None
+    features: str
+    """Whose distances those of videos are."""
+    samples: dict[str, dict[str, float]]
+    """Figures of each sample by its name."""
+    of_set: list[Line]
+    """Figures of the whole set."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Why a sample could not be measured."""
+
+    def lines(self) -> list[Line]:
+        """The table."""
+        lines = []
+        for figure, unit in UNITS.items():
+            values = [sample[figure] for sample in self.samples.values() if figure in sample]
+            if values:
+                spread = stdev(values) if len(values) > 1 else None
+                lines.append(Line(figure, fmean(values), spread, len(values), unit))
+        return lines + self.of_set
+
+    def markdown(self) -> str:
+        """The table, ready for a document."""
+        beside = f", beside {self.truth}" if self.truth else ""
+        rows = [f"{len(self.samples)} samples of {self.made}{beside}.", "", "| figure | value | spread | n |"]
+        rows.append("| --- | ---: | ---: | ---: |")
+        for line in self.lines():
+            spread = "" if line.spread is None else f"{line.spread:.4g}"
+            rows.append(f"| {' '.join((line.figure, line.unit and f'({line.unit})')).strip()} "
+                        f"| {line.value:.4g} | {spread} | {line.count} |")  # fmt: skip
+        rows += ["", *(f"- not measured: {name}: {why}" for name, why in self.failed.items())]
+        return "\n".join(rows).rstrip() + "\n"
+
+
+def samples_in(folder: Path) -> dict[str, Path]:
+    """Folders of layers in a folder, by name; the folder itself where it is one.
+
+    Raises:
+        MediaError: there is none.
+    """
+    if not folder.is_dir():
+        raise MediaError(f"{folder}: there is no such folder; name one that holds folders of layers")
+    if _is_sample(folder):
+        return {folder.name: folder}
+    found = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and _is_sample(path)}
+    if not found:
+        raise MediaError(f"{folder} holds no folders of layers: each has layers.json, or files such as foreground.webm")
+    return found
+
+
+def _is_sample(folder: Path) -> bool:
+    names = {path.stem.split(".")[0] for path in folder.iterdir() if not path.name.startswith(".")}
+    return (folder / "layers.json").is_file() or bool(names & {"foreground", "alpha", "background", "blended"})
+
+
+def measure_folders(
+    made: Path,
+    truth: Path | None = None,
+    features: str = "random",
+    embedder: Embedder | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> FolderReport:
+    """Measure a set of layered videos. A sample that cannot be read, or has no true one, is listed and left out.
+
+    Args:
+        made: folder of samples.
+        truth: folder of true ones, by the same names.
+        features: of the distance between sets of videos, see `load_features`.
+        embedder: of layers and prompts, for retrieval; prompts are those in layers.json.
+        progress: called as (done, total).
+
+    Raises:
+        MediaError: a folder holds no samples, or none of them can be measured.
+        ValueError: the features are not known.
+    """
+    mine = samples_in(made)
+    theirs = samples_in(truth) if truth is not None else {}
+    if truth is not None and len(mine) == len(theirs) == 1:
+        theirs = dict(zip(mine, theirs.values(), strict=True))
+    embed = load_features(features)
+    report = FolderReport(str(made), str(truth) if truth else None, features, {}, [])
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    layers: dict[str, list[tuple[Tensor, str]]] = {}
+    for done, (name, path) in enumerate(mine.items(), 1):
+        try:
+            video = load_layers(path)
+            true = load_layers(theirs[name]) if truth is not None else None
+            report.samples[name] = measure_sample(video, true)
+        except KeyError:
+            report.failed[name] = f"{truth} has no sample of that name"
+            continue
+        except ValueError as error:
+            report.failed[name] = str(error)
+            continue
+        if true is not None:
+            _collect(video, true, embed, found)
+        for layer, prompt in _prompts(path).items():
+            if prompt and layer in video.clips():
+                layers.setdefault(layer, []).append((_shown(video, layer), prompt))
+        if progress is not None:
+            progress(done, len(mine))
+    if not report.samples:
+        first = next(iter(report.failed.values()))
+        raise MediaError(f"no sample of {made} could be measured; the first: {first}")
+    for layer, pairs in found.items():
+        if len(pairs) > 1:
+            distance = frechet_distance(*(torch.stack(side) for side in zip(*pairs, strict=True)))
+            report.of_set.append(Line(f"{layer} FVD ({features} features)", distance, None, len(pairs)))
+    if embedder is not None:
+        report.of_set += _retrieval(layers, embedder)
+    return report
+
+
+def measure_sample(video: LayeredVideo, true: LayeredVideo | None) -> dict[str, float]:
+    """Every figure that these layers can tell.
+
+    Raises:
+        ValueError: the two differ in frames or size.
+    """
+    figures: dict[str, float] = {}
+    if true is not None:
+        if (video.frames, video.height, video.width) != (true.frames, true.height, true.width):
+            raise ValueError(f"{video!r} is measured beside {true!r}: resize or cut one")
+        figures |= _beside_truth(video, true)
+    if len(video.clips()) == 4:
+        figures["composite PSNR"] = metrics.composite_psnr(video)
+        figures["layer agreement"] = metrics.layer_agreement(video)
+    if video.alpha is not None:
+        figures["matte motion"] = metrics.matte_motion(video.alpha)
+    shown = next((clip for clip in (video.blended, video.background, video.foreground) if clip is not None), None)
+    if shown is not None:
+        figures["temporal consistency"] = temporal_consistency(shown)
+        figures["motion smoothness"] = motion_smoothness(shown)
+        if find_spec("cv2") is not None:
+            figures["dynamic degree"] = float(len(shown) > 1 and is_dynamic(motion_flow(shown)))
+    return figures
+
+
+def _beside_truth(video: LayeredVideo, true: LayeredVideo) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    if video.alpha is not None and true.alpha is not None:
+        pair = video.alpha, true.alpha
+        figures = {
+            "alpha MAE": metrics.alpha_mae(*pair), "alpha MSE": metrics.mse(*pair), "alpha SAD": metrics.sad(*pair),
+            "alpha Grad": metrics.gradient_error(*pair), "alpha Conn": metrics.connectivity_error(*pair),
+            "alpha dtSSD": metrics.dtssd(*pair), "alpha IoU": metrics.alpha_iou(*pair),
+        }  # fmt: skip
+        shown = true.blended if true.blended is not None else true.foreground
+        if shown is not None and len(shown) > 1 and find_spec("cv2") is not None:
+            figures["alpha MESSDdt"] = metrics.messddt(*pair, motion_flow(shown))
+    if video.background is not None and true.background is not None:
+        figures["background PSNR"] = metrics.psnr(video.background, true.background)
+        figures["background flicker"] = metrics.flicker(video.background, true.background)
+        if true.alpha is not None:
+            figures["background leak"] = metrics.background_leak(video.background, true.background, true.alpha)
+    whole = [v.foreground is not None and v.alpha is not None for v in (video, true)]
+    if all(whole):
+        figures["foreground PSNR over grey"] = metrics.psnr(*(_shown(v, "foreground") for v in (video, true)))
+    if video.blended is not None and true.blended is not None:
+        figures["blended PSNR"] = metrics.psnr(video.blended, true.blended)
+    return figures
+
+
+def _shown(video: LayeredVideo, layer: str) -> Tensor:
+    """A layer as a picture; the foreground over mid-grey."""
+    clip = video.clips()[layer]
+    if layer == "foreground" and video.alpha is not None:
+        return blend(clip, video.alpha, torch.tensor(0.5))
+    return clip
+
+
+def _collect(
+    video: LayeredVideo, true: LayeredVideo, embed: VideoFeatures, found: dict[str, list[tuple[Tensor, Tensor]]]
+) -> None:
+    """Add the features of layers that are there on both sides."""
+    for layer in LAYERS:
+        if layer in video.clips() and layer in true.clips():
+            pair = embed(_shown(video, layer)), embed(_shown(true, layer))
+            found.setdefault(layer, []).append(pair)
+
+
+def _prompts(folder: Path) -> dict[str, str]:
+    """The prompts that layers.json keeps, by layer."""
+    try:
+        prompts = json.loads((folder / "layers.json").read_text("utf-8"))["metadata"]["prompts"]
+        return {layer: str(prompts.get(layer) or "") for layer in LAYERS}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _retrieval(layers: dict[str, list[tuple[Tensor, str]]], embedder: Embedder) -> list[Line]:
+    lines = []
+    for layer, pairs in layers.items():
+        texts = [prompt for _, prompt in pairs]
+        if len(set(texts)) > 1:
+            right = retrieved(*embedder([clip for clip, _ in pairs], texts), texts)
+            lines.append(Line(f"{layer} retrieves its prompt", sum(right) / len(right), None, len(right), "share"))
+    return lines
+
+
+def write_folder_report(report: FolderReport, folder: Path) -> Path:
+    """Write `report.json` and `report.md`, and return the latter's path."""
+    content: dict[str, Any] = asdict(report) | {"lines": [asdict(line) for line in report.lines()]}
+    write_atomically(folder / "report.json", json.dumps(content, indent=1).encode())
+    write_atomically(folder / "report.md", report.markdown().encode())
+    return folder / "report.md"
+
+
+__all__: Sequence[str] = ["FolderReport", "Line", "measure_folders", "measure_sample", "write_folder_report"]

@@ -1,0 +1,83 @@
+"""Whether a layer shows its own prompt rather than the other samples': retrieval among all prompts of a set.
+
+Letters: N samples, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..loading import first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ..layered_video import LayeredVideo
+    from .judge import Judge
+
+Embedder = Callable[[Sequence[Tensor], Sequence[str]], tuple[Tensor, Tensor]]
+"""Layers (F, 3, H, W) and prompts to features (N, D) each, to be compared by their cosine."""
+
+
+def retrieved(layers: Tensor, prompts: Tensor, texts: Sequence[str]) -> list[bool]:
+    """For each layer (N, D), whether no prompt (N, D) of another text is nearer than its own, by cosine."""
+    similarity = torch.nn.functional.normalize(layers, dim=1) @ torch.nn.functional.normalize(prompts, dim=1).T
+    own = similarity.diagonal()
+    same = torch.tensor([[a == b for b in texts] for a in texts])
+    others = similarity.masked_fill(same, -torch.inf)
+    return (own > others.amax(1)).tolist()
+
+
+def judged_words(video: LayeredVideo, judge: Judge, layer: str) -> str:
+    """What the judge sees in a layer, in words."""
+    from .judge import NATURAL
+
+    if layer == "foreground":
+        assert video.foreground is not None
+        assert video.alpha is not None
+        names = judge.name_foreground(video.foreground, video.alpha).names
+        return names["object"] if names["colour"] == NATURAL else f"{names['colour']} {names['object']}"
+    assert video.background is not None
+    names = judge.name_background(video.background).names
+    return f"{names['colour']} {names['family']}"
+
+
+@torch.no_grad()
+def text_features(
+    tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel, texts: Sequence[str]
+) -> Tensor:
+    """Mean text states (N, D) of texts, by a model's own text encoder."""
+    from ..models.text import encode_prompts, pool
+
+    return pool(*encode_prompts(tokenizer, encoder, list(texts)))
+
+
+def load_embedder(name: str) -> Embedder:
+    """An embedder of pictures and texts: folder or hub id of a CLIP model of transformers.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    from transformers import CLIPModel, CLIPProcessor
+
+    try:
+        model, processor = CLIPModel.from_pretrained(name).eval(), CLIPProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"embedder {name}: no CLIP model could be loaded ({first_line(error)})") from error
+
+    @torch.no_grad()
+    def embed(layers: Sequence[Tensor], prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        pictures = []
+        for layer in layers:
+            pixels = processor(images=list(layer), return_tensors="pt", do_rescale=False)["pixel_values"]
+            found = model.vision_model(pixel_values=pixels).pooler_output
+            pictures.append(model.visual_projection(found).mean(0))
+        ids = processor(text=list(prompts), return_tensors="pt", padding=True, truncation=True)
+        words = model.text_model(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"]).pooler_output
+        return torch.stack(pictures), model.text_projection(words)
+
+    return embed

@@ -1,0 +1,137 @@
+"""Adapters in training: put on a network, and switched on and off for single samples of a batch.
+
+PEFT chooses adapters for a whole batch, or, in inference only, one for each sample. Here a sample may want two of them
+and its neighbour one: images want the motion adapter, which knows that they stand still, and video does not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders.lora_base import LORA_ADAPTER_METADATA_KEY, LORA_WEIGHT_NAME_SAFE
+from peft import LoraConfig, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..models.compact import CompactTransformer3DModel
+from .recipe import AdapterRecipe, RecipeError
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+"""Layers that get an adapter in the large backbones, as official LayerFlow has it."""
+PLACES = ("space_pos", "places")
+"""Layers of the compact backbone that see places of a frame, which all samples share."""
+
+
+def targets_of(model: nn.Module, recipe: AdapterRecipe) -> list[str]:
+    """Names of the layers that get an adapter.
+
+    By default the attention of large backbones, and nearly every layer of the compact one: it has little attention, and
+    its convolutions carry motion and looks.
+
+    Raises:
+        RecipeError: a target of the recipe fits no layer.
+    """
+    layers = [
+        name.removesuffix(".base_layer")
+        for name, part in model.named_modules()
+        if isinstance(part, nn.Linear | nn.Conv2d) and ".lora_" not in name
+    ]
+    for target in recipe.targets:
+        if not any(_ends(name, target) for name in layers):
+            raise RecipeError(f"adapters: no layer's name ends in {target!r}; look at the network's named_modules()")
+    if isinstance(model, CompactTransformer3DModel) and not recipe.targets:
+        return [name for name in layers if name.split(".")[0] not in PLACES]
+    return [name for name in layers if any(_ends(name, target) for target in recipe.targets or ATTENTION)]
+
+
+def _ends(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")
+
+
+def put_on(model: Any, adapter: str, recipe: AdapterRecipe) -> None:
+    """Give a network a fresh adapter, which changes nothing until it is trained."""
+    config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets_of(model, recipe))
+    model.add_adapter(config, adapter_name=adapter)
+    _in_float32(model, adapter)
+
+
+def save(model: Any, adapter: str, folder: Path) -> None:
+    """Write an adapter as `loading.fuse_content` and diffusers' pipelines read it."""
+    weights, config = get_peft_model_state_dict(model, adapter_name=adapter), model.peft_config[adapter]
+    facts = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(config.target_modules)}
+    metadata = json.dumps({f"transformer.{key}": value for key, value in facts.items()})
+    folder.mkdir(parents=True)
+    save_file(
+        {f"transformer.{name}": tensor.detach().cpu().contiguous() for name, tensor in weights.items()},
+        folder / LORA_WEIGHT_NAME_SAFE,
+        {LORA_ADAPTER_METADATA_KEY: metadata},  # one entry: the order of several is not always the same
+    )
+
+
+def load(model: Any, adapter: str, folder: Path) -> None:
+    """Give a network the adapter that `save` wrote."""
+    model.load_lora_adapter(folder, adapter_name=adapter, use_safetensors=True)
+    _in_float32(model, adapter)
+
+
+def _in_float32(model: nn.Module, adapter: str) -> None:
+    for name, parameter in model.named_parameters():
+        if belongs_to(name, adapter):
+            parameter.data = parameter.data.float()
+
+
+def belongs_to(name: str, adapter: str) -> bool:
+    """Whether a parameter is one of an adapter's."""
+    return f".{adapter}." in name and ".lora_" in name
+
+
+def is_base(name: str) -> bool:
+    """Whether a parameter is one of the network's own."""
+    return ".lora_" not in name
+
+
+def plain_name(name: str) -> str:
+    """The name that a parameter of the network has without adapters."""
+    return name.replace(".base_layer.", ".")
+
+
+class AdapterSwitch:
+    """Turns adapters on for some samples of a batch and off for others.
+
+    What an adapter adds is multiplied by 1 or 0 for each sample. All layers with adapters must see a batch as
+    its first dimension, on its own or folded with others behind it, as in all backbones here.
+    """
+
+    def __init__(self, model: Any, adapters: list[str]) -> None:
+        self.on: dict[str, Tensor] = {}
+        if not adapters:
+            return
+        model.set_adapter(adapters)
+        for module in model.modules():
+            if isinstance(module, LoraLayer):
+                for adapter, out in module.lora_B.items():
+                    out.register_forward_hook(partial(self._masked, adapter))
+
+    def set(self, on: Mapping[str, Tensor]) -> None:
+        """For each adapter (B,) bool: on or off until the next call, so also where gradient checkpointing computes
+        a forward pass again."""
+        self.on = dict(on)
+
+    def _masked(self, adapter: str, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        on = self.on.get(adapter)
+        if on is None:
+            return None
+        rows, left = divmod(output.shape[0], len(on))
+        if left:
+            raise RuntimeError(
+                f"a layer with the adapter {adapter} sees {output.shape[0]} rows, which {len(on)} samples do not "
+                "divide: leave it out of adapters.targets"
+            )
+        mask = on.repeat_interleave(rows).view(-1, *[1] * (output.ndim - 1))
+        return torch.where(mask, output, torch.zeros_like(output))

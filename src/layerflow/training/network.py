@@ -1,0 +1,66 @@
+"""The network that a recipe trains, with what stays frozen beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from transformers import PreTrainedTokenizerBase
+
+from ..data import SceneSource
+from ..loading import find_model
+from ..models.compact import CompactTransformer3DModel
+from ..models.layout import LAYERS
+from ..models.text import LayerTextEncoder, encode_prompts, load_text_encoder, pool
+from ..pipeline import LayerFlowPipeline
+from .fill import fit_fill
+from .recipe import Recipe
+from .sketch import fit_sketch
+
+
+def build_pipeline(
+    recipe: Recipe, fit: bool = True, report: Callable[[int, dict[str, float]], None] | None = None
+) -> LayerFlowPipeline:
+    """The pipeline to train: that of the model to start from, or a fresh compact one with a text encoder that is there.
+
+    A fresh one is fitted to captions, small stills and holes in backgrounds, which takes minutes; a checkpoint that is
+    loaded over it holds that already, so `fit` leaves it out.
+    """
+    if recipe.start_from is not None:
+        pipeline = LayerFlowPipeline.from_pretrained(recipe.start_from)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+    tokenizer, text_encoder = load_text_encoder(find_model(recipe.text))
+    sizes: dict[str, Any] = {"sample_size": recipe.size, "sample_frames": recipe.clip_frames}
+    model = CompactTransformer3DModel(**{**sizes, **recipe.model})
+    if fit:
+        fit_text_whitening(model, tokenizer, text_encoder, recipe)
+    done = None if report is None else lambda what, share: report(0, {what: share})
+    if fit and recipe.sketch_scenes:
+        fit_sketch(model, tokenizer, text_encoder, recipe, done)
+    if fit and recipe.fill_steps:
+        fit_fill(model, recipe, done)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
+
+
+def fit_text_whitening(
+    model: CompactTransformer3DModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: LayerTextEncoder,
+    recipe: Recipe,
+    scenes: int = 400,
+) -> None:
+    """Fit the backbone's whitening of text states to the captions of some scenes and to the empty prompt."""
+    source = SceneSource("train", size=recipe.size, frames=recipe.clip_frames)
+    prompts = [source.prompts(index, recipe.seed)[layer] for index in range(scenes) for layer in LAYERS]
+    prompts += [""] * (len(prompts) // 10)
+    tokens, means = [], []
+    for start in range(0, len(prompts), 100):
+        states, mask = encode_prompts(tokenizer, text_encoder, prompts[start : start + 100])
+        tokens.append(states[mask])
+        means.append(pool(states, mask))
+    model.text_whitening.fit(torch.cat(tokens))
+    model.pool_whitening.fit(torch.cat(means))

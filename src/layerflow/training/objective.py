@@ -1,0 +1,156 @@
+"""What a network learns: from clips to a noised sequence, its target and its loss, by the network's kind of prediction.
+
+Letters in shape comments: B batch, K clips, F frames of a clip, N latent frames of the sequence, C channels, H, W
+pixels, h, w latents. A backbone without an autoencoder has pixels for latents.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..models.backbone import prompt_prefixes
+from ..models.layout import CLIPS, Layout
+from ..models.text import MAX_TOKENS, encode_prompts
+from ..pipeline import LayerFlowPipeline
+from .batches import MOST_SAMPLES, Batch
+from .recipe import Recipe
+
+
+@dataclass
+class Question:
+    """What the network is shown, and what it is to answer."""
+
+    noised: Tensor
+    """(B, N, C, h, w), given clips clean."""
+    timestep: Tensor
+    """(B, K) noise level of each clip, 0 for given ones."""
+    target: Tensor
+    """(B, N, C, h, w) what it should predict."""
+    clean: Tensor
+    """(B, N, C, h, w)."""
+    layout: Layout
+    """In latent frames."""
+    weight: Tensor
+    """(B, N, 1, h, w) loss weight of places."""
+    level_weight: Tensor
+    """(B,) loss weight of noise levels."""
+    given: Tensor
+    """(B, K) bool."""
+
+
+def encode_clips(pipeline: LayerFlowPipeline, batch: Batch) -> tuple[Tensor, Layout]:
+    """A batch's clips as latents (B, N, C, h, w), and their layout; as they are where there is no autoencoder."""
+    if pipeline.vae is None:
+        return batch.sequence, batch.layout
+    codec = pipeline.codec
+    clips = batch.layout.unpack(batch.sequence)
+    layout = codec.layout(batch.layout.frames)
+    size = codec.autoencoder.latent_size(*batch.sequence.shape[-2:])
+    with torch.no_grad():
+        latents = codec.encode(clips, layout, (len(batch.tasks), pipeline.transformer.config.in_channels, *size))
+    return latents, layout
+
+
+def place_weights(batch: Batch, layout: Layout, size: tuple[int, int]) -> Tensor:
+    """A batch's loss weights (B, K, F, 1, H, W) averaged over what a latent stands for: (B, N, 1, h, w)."""
+    parts = []
+    for index, name in enumerate(CLIPS):
+        weight, wanted = batch.weight[:, index].transpose(1, 2), (layout.clip_frames(name), *size)
+        if weight.shape[2:] != wanted:
+            weight = F.adaptive_avg_pool3d(weight, wanted)
+        parts.append(weight.transpose(1, 2))
+    return torch.cat(parts, dim=1)
+
+
+def noise_of(batch: Batch, layout: Layout, latents: Tensor, seed: int) -> Tensor:
+    """Noise (B, N, C, h, w); that of a sample is the same whatever process makes it."""
+    rows = []
+    for place in range(batch.first, batch.first + len(latents)):
+        generator = torch.Generator().manual_seed((seed * MOST_SAMPLES + place) % 2**63)
+        rows.append(layout.noise(torch.empty(latents[:1].shape), generator))
+    return torch.cat(rows).to(latents.device)
+
+
+def pose(
+    pipeline: LayerFlowPipeline, batch: Batch, latents: Tensor, layout: Layout, t: Tensor, noise: Tensor, recipe: Recipe
+) -> Question:
+    """Noise what is generated and leave what is given, as the network's kind of prediction wants it.
+
+    Args:
+        pipeline: its transformer says what it predicts, its scheduler has the levels of v-prediction.
+        batch: which clips are given.
+        latents, noise: (B, N, C, h, w).
+        layout: theirs.
+        t: (B,) noise levels in (0, 1].
+        recipe: weights of the loss.
+
+    Raises:
+        ValueError: a kind of prediction that is not known.
+    """
+    kind = pipeline.transformer.prediction_type
+    weight = place_weights(batch, layout, latents.shape[-2:])  # type: ignore[arg-type]
+    level_weight = torch.ones_like(t)
+    if kind == "v_prediction":
+        scheduler = pipeline.scheduler
+        count = scheduler.config.num_train_timesteps
+        steps = (t * count).round().long().clamp(1, count) - 1
+        t = steps / count
+        timestep = layout.timesteps(t, batch.given)
+        noised = scheduler.add_noise(latents, noise, steps)
+        target = scheduler.get_velocity(latents, noise, steps)
+    elif kind in ("sample", "flow"):
+        timestep = layout.timesteps(t, batch.given)
+        level = t.view(-1, 1, 1, 1, 1)
+        noised = (1 - level) * latents + level * noise
+        target = latents if kind == "sample" else noise - latents
+        if kind == "sample":  # the loss on velocity (arXiv 2511.13720), bounded
+            level_weight = t.pow(-2).clamp(max=recipe.noise.max_weight)
+    else:
+        raise ValueError(f"prediction type {kind!r} is not known to training")
+    noised = torch.where(layout.per_frame(batch.given), latents, noised)
+    return Question(noised, timestep, target, latents, layout, weight, level_weight, batch.given)
+
+
+def clip_errors(prediction: Tensor, question: Question) -> Tensor:
+    """Weighted mean squared error of a prediction (B, N, C, h, w) per sample and clip: (B, K)."""
+    layout = question.layout
+    squared = (prediction.float() - question.target).square()
+    errors = []
+    for name in layout.clips:
+        where = layout.clip_slice(name)
+        weight = question.weight[:, where]
+        errors.append((squared[:, where] * weight).mean((1, 2, 3, 4)) / weight.mean((1, 2, 3, 4)))
+    return torch.stack(errors, dim=1)
+
+
+def loss_of(errors: Tensor, question: Question) -> Tensor:
+    """Errors (B, K) of generated clips, weighted by noise level, averaged over clips and samples."""
+    generated = (~question.given).to(errors.dtype)
+    return ((errors * generated).sum(1) / generated.sum(1) * question.level_weight).mean()
+
+
+def encode_batch(pipeline: LayerFlowPipeline, prompts: list[list[str]]) -> tuple[Tensor, Tensor]:
+    """B x L prompts to states (B, L, S, D) and mask (B, L, S); equal prompts are encoded once.
+
+    Nothing is kept from step to step: a state's last bits depend on the prompts it is encoded with, and a resumed
+    run must see the same bits.
+    """
+    config, conventions = pipeline.transformer.config, pipeline.transformer.conventions
+    prefixes = prompt_prefixes(config)
+    flat = [prefix + prompt for sample in prompts for prefix, prompt in zip(prefixes, sample, strict=False)]
+    different = list(dict.fromkeys(flat))
+    length = config.get("text_length", MAX_TOKENS)
+    states, mask = encode_prompts(
+        pipeline.tokenizer, pipeline.text_encoder, different, length, conventions.attend_padding
+    )
+    rows = torch.tensor([different.index(prompt) for prompt in flat], device=states.device)
+    shape = (len(prompts), len(prefixes))
+    states, mask = states[rows].unflatten(0, shape), mask[rows].unflatten(0, shape)
+    if conventions.zero_unconditional:
+        nothing = torch.tensor([not any(sample) for sample in prompts], device=states.device)
+        states = states.masked_fill(nothing[:, None, None, None], 0)
+    return states, mask

@@ -1,0 +1,270 @@
+"""What training needs, before any weights are loaded: one step is run, forwards and back, on tensors without data.
+
+As in `layerflow.plan` nothing is estimated by formula but what is plain arithmetic: the bytes that every trained
+parameter has beside it.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..counting import FusedAttention, LiveBytes, cost_of
+from ..loading import model_folder, read_index, skeleton
+from ..models.backbone import prompt_prefixes
+from ..models.compact import CompactTransformer3DModel
+from ..models.layout import CLIPS, LAYERS, Layout
+from ..models.sequence import SequenceCodec
+from ..models.text import MAX_TOKENS
+from ..plan import text_encoder_skeleton
+from . import adapters
+from .recipe import ADAPTERS, Recipe, RecipeError
+
+FULL, HALF = 4, 2
+"""Bytes of a number."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Memory of one stage, in bytes, on each device."""
+
+    stage: str
+    trained: str
+    frames: int
+    height: int
+    width: int
+    samples: int
+    """Of a batch on one device."""
+    processes: int
+    parameters: int
+    trained_parameters: int
+    weights: int
+    """Of the network: what is trained in float32, what is frozen as the recipe says."""
+    copies: int
+    """Of trained weights in half precision, which autocast keeps during a step."""
+    gradients: int
+    optimizer: int
+    averages: int
+    activations: int
+    """At the peak of a step, as the recipe has it."""
+    activations_otherwise: int
+    """The same with gradient checkpointing the other way."""
+    encoding: int
+    """At the peak of encoding a batch's clips to latents, before the step; 0 without an autoencoder."""
+    largest_block: int
+    """Of the weights that sharding gathers at once."""
+    frozen_parts: int
+    """Text encoder and autoencoder."""
+    flops: int
+    """Of a step on one device."""
+
+    @property
+    def state(self) -> int:
+        """What sharding divides among the devices."""
+        return self.weights + self.gradients + self.optimizer + self.averages
+
+    @property
+    def peak(self) -> int:
+        """With everything on every device."""
+        return self.state + self.frozen_parts + max(self.copies + self.activations, self.encoding)
+
+    @property
+    def sharded_peak(self) -> int:
+        """With the state shared out among the processes, two blocks gathered at once."""
+        step = 2 * self.largest_block + self.activations
+        return self.state // self.processes + self.frozen_parts + max(step, self.encoding)
+
+
+class TrainedAttention(FusedAttention):
+    """Attention as fused kernels do it in training: they keep inputs and output, and compute scores again."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not nn.functional.scaled_dot_product_attention:
+            return func(*args, **(kwargs or {}))
+        query, key, value = args[:3] if len(args) >= 3 else (kwargs[name] for name in ("query", "key", "value"))
+        pairs = 2 * query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        self.flops += pairs + (5 * pairs // 2 if torch.is_grad_enabled() else 0)
+        return _KeepsInputs.apply(query, key, value)
+
+
+class _KeepsInputs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = query.new_empty(*query.shape[:-1], value.shape[-1])
+        ctx.save_for_backward(query, key, value, out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
+        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
+
+
+def plan_training(
+    recipe: Recipe, size: tuple[int, int] | None = None, frames: int | None = None, processes: int = 1
+) -> list[TrainingPlan]:
+    """Plan each stage of a recipe. Data need not be there.
+
+    Args:
+        recipe: all of it.
+        size: height and width of clips in pixels; by default the recipe's for a fresh model, else the model's.
+        frames: of a sample; by default the most that a phase of the stage asks for.
+        processes: that share each batch, and the weights where they are sharded.
+
+    Raises:
+        RecipeError: the recipe cannot be followed.
+        UnknownModelError: the model to start from is none.
+        ValueError: a size that the model does not take.
+    """
+    plans, there = [], []
+    for stage in recipe.in_stages():
+        if stage.trained in ADAPTERS and stage.trained not in there:
+            there.append(stage.trained)
+        plans.append(_plan_stage(stage, list(there), size, frames, processes))
+    return plans
+
+
+def _plan_stage(
+    recipe: Recipe, names: list[str], size: tuple[int, int] | None, frames: int | None, processes: int
+) -> TrainingPlan:
+    model, vae, encoder, text_dim = _parts(recipe)
+    codec = SequenceCodec.of(model, vae)
+    frames = frames or max(count for phase in recipe.phases for count in phase.frames)
+    height, width = size or codec.trained_size[1:]
+    layout = codec.check(frames, height, width)
+    smaller = min(1.0, recipe.size**2 / (height * width))
+    whole = max(recipe.batch_multiple, int(recipe.frames_per_batch * smaller / frames + 1e-9))
+    samples = -(-whole // processes)
+    half = recipe.precision in ("bf16", "fp16")
+    frozen = HALF if recipe.frozen_dtype == "bfloat16" else FULL
+    with torch.device("meta"):
+        model.to("meta", torch.bfloat16 if half else torch.float32).train()
+        for name in names:
+            adapters.put_on(model, name, recipe.adapters)
+        if names:
+            model.set_adapter(names)
+        own = recipe.trained
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(adapters.is_base(name) if own == "base" else adapters.belongs_to(name, own))
+        inputs = _inputs(model, layout, codec.autoencoder.latent_size(height, width), text_dim, samples)
+        encoding = 0
+        if vae is not None:
+            vae.to("meta", torch.bfloat16 if half else torch.float32)
+            clips = {name: torch.empty(samples, frames, 3, height, width) for name in CLIPS}
+            latents = samples, *inputs[0].shape[2:]
+            encoding = cost_of(vae, lambda: codec.encode(clips, layout, latents)).activations
+        peaks, flops = {}, 0
+        for again in (True, False):
+            if again:
+                model.enable_gradient_checkpointing()
+            else:
+                model.disable_gradient_checkpointing()
+            peak, counted = _one_step(model, inputs)
+            peaks[again] = peak
+            flops = counted if again == recipe.gradient_checkpointing else flops
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters())
+    held = FULL if own == "base" else frozen
+    states = 1 if recipe.optimizer == "muon" else 2
+    return TrainingPlan(
+        stage=recipe.stage, trained=own, frames=frames, height=height, width=width, samples=samples,
+        processes=processes, parameters=total, trained_parameters=trained,
+        weights=FULL * trained + held * (total - trained), copies=HALF * trained if half else 0,
+        gradients=FULL * trained, optimizer=FULL * states * trained, averages=FULL * trained,
+        activations=peaks[recipe.gradient_checkpointing],
+        activations_otherwise=peaks[not recipe.gradient_checkpointing],
+        encoding=encoding,
+        largest_block=_largest_block(model) * (HALF if half else FULL),
+        frozen_parts=HALF * _count(vae, encoder) if half else FULL * _count(vae, encoder),
+        flops=flops,
+    )  # fmt: skip
+
+
+def _parts(recipe: Recipe) -> tuple[Any, Any, Any, int]:
+    """Transformer, autoencoder and text encoder without weights, and the width of text states."""
+    folder = Path(model_folder(recipe.start_from or recipe.text, weights=False))
+    encoder, text_dim = text_encoder_skeleton(folder, read_index(folder), torch.float32)
+    if recipe.start_from is not None:
+        parts = skeleton(folder)
+        return parts.transformer, parts.vae, encoder, text_dim
+    with torch.device("meta"):
+        sizes: dict[str, Any] = {"sample_size": recipe.size, "sample_frames": recipe.clip_frames}
+        return CompactTransformer3DModel(**{**sizes, **recipe.model}), None, encoder, text_dim
+
+
+def _inputs(model: Any, layout: Layout, size: tuple[int, int], text_dim: int, samples: int) -> tuple[Any, ...]:
+    config = model.config
+    if tuple(config.clips) != CLIPS:
+        raise RecipeError(f"training wants a model of all clips, and this one has {', '.join(config.clips)}")
+    prompts, words = len(prompt_prefixes(config)), config.get("text_length", MAX_TOKENS)
+    dtype = next(parameter.dtype for name, parameter in model.named_parameters() if adapters.is_base(name))
+    return (
+        torch.empty(samples, layout.length, config.in_channels, *size, dtype=dtype),
+        torch.ones(samples, len(CLIPS)),
+        torch.empty(samples, max(prompts, len(LAYERS)), words, text_dim, dtype=dtype),
+        torch.ones(samples, max(prompts, len(LAYERS)), words, dtype=torch.bool),
+        layout,
+    )
+
+
+def _one_step(model: Any, inputs: tuple[Any, ...]) -> tuple[int, int]:
+    """Bytes of activations at the peak of a forward and backward pass, and floating-point operations of both."""
+    live, fused, counter = LiveBytes(), TrainedAttention(), FlopCounterMode(display=False)
+    for weight in (*model.parameters(), *model.buffers()):
+        live.forget(weight)
+    for parameter in model.parameters():
+        parameter.grad = None
+    with ExitStack() as modes:
+        for mode in (counter, live, fused):
+            modes.enter_context(mode)
+        loss = model(*inputs).sample.float().square().mean()
+        before = live.peak
+        # Gradients are counted by arithmetic, so each is dropped as soon as it is there.
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(_dropped)
+        torch.autograd.backward(loss)  # `loss.backward()` would put the mode for attention aside meanwhile
+    return max(before, live.peak), counter.get_total_flops() + fused.flops
+
+
+def _dropped(parameter: Tensor) -> None:
+    parameter.grad = None
+
+
+def _count(*parts: nn.Module | None) -> int:
+    return sum(p.numel() for part in parts if part is not None for p in part.parameters())
+
+
+def _largest_block(model: nn.Module) -> int:
+    """Parameters of the largest of the blocks that are sharded one by one."""
+    kinds = set(model._no_split_modules or ())  # type: ignore[arg-type]
+    blocks = [part for part in model.modules() if type(part).__name__ in kinds]
+    return max((sum(p.numel() for p in block.parameters()) for block in blocks), default=0)
+
+
+def described(plan: TrainingPlan) -> list[str]:
+    """A plan in lines for people."""
+    gib = 2**30
+    percent = plan.trained_parameters / plan.parameters
+    rows = {
+        "trains": f"{plan.trained}: {plan.trained_parameters / 1e6:.1f} M of {plan.parameters / 1e6:.1f} M parameters "
+        f"({percent:.1%})",
+        "batch": f"{plan.samples} samples a device, {plan.frames} frames of {plan.width}x{plan.height}",
+        "arithmetic": f"{plan.flops / 1e12:.2f} TFLOP a step and device",
+        "weights": f"{plan.weights / gib:.2f} GiB, and {plan.frozen_parts / gib:.2f} of text encoder and autoencoder",
+        "gradients": f"{plan.gradients / gib:.2f} GiB",
+        "optimizer": f"{plan.optimizer / gib:.2f} GiB, and {plan.averages / gib:.2f} of moving averages",
+        "autocast": f"{plan.copies / gib:.2f} GiB of weights in half precision",
+        "activations": f"{plan.activations / gib:.2f} GiB; with gradient checkpointing the other way "
+        f"{plan.activations_otherwise / gib:.2f}",
+        "encoding": f"{plan.encoding / gib:.2f} GiB for the clips of a batch, before the step",
+        "peak": f"{plan.peak / gib:.2f} GiB on a device",
+    }
+    if plan.processes > 1:
+        rows["sharded"] = f"{plan.sharded_peak / gib:.2f} GiB on each of {plan.processes} devices (FSDP2, ZeRO-3)"
+    return [f"stage {plan.stage}", *(f"  {name:<12} {text}" for name, text in rows.items())]

@@ -1,0 +1,189 @@
+"""Where training clips come from: drawn scenes without end, and shards of footage. Each clip has a number.
+
+Shapes: F frames, C channels, H, W pixels; clips in [0, 1], straight colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import SceneSource
+from ..footage.access import ShardSet
+from ..layered_video import CLIPS
+from .crude import crude_layers, pasted_layers
+from .recipe import DataRecipe, Recipe, RecipeError
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+SHUFFLED_SHARDS = 8
+"""Samples are shuffled among so many shards at a time, so that a reader stays with a few files."""
+
+
+@dataclass
+class Wanted:
+    """What a sample asks of a source."""
+
+    size: Size
+    frames: int
+    """Frames that are shown."""
+    number: int
+    """Which clip: counts up for each source, size and number of frames."""
+    scattered: bool
+    """The frames shown may be any of the clip's, in order; else they follow each other."""
+    shown: bool
+    """A given clip shows the foreground."""
+
+
+@dataclass
+class Found:
+    """A clip as a source gives it."""
+
+    clips: dict[str, Tensor]
+    """(F, C, H, W) by name, all of `CLIPS`."""
+    positions: Tensor
+    """(F,) which frames of the clip these are."""
+    captions: Mapping[str, str]
+    """A text for each layer that has one."""
+
+
+class Scenes:
+    """Drawn scenes, clean or as footage would give them."""
+
+    def __init__(self, data: DataRecipe, recipe: Recipe) -> None:
+        self.recipe, self.seed, self.frames = data, recipe.seed, recipe.clip_frames
+        self.extra_objects = recipe.extra_objects
+        self.core = SceneSource("train", size=recipe.size, frames=recipe.clip_frames)
+        self.all = SceneSource("train", size=recipe.size, frames=recipe.clip_frames, objects="all")
+
+    def sizes(self, frames: int) -> dict[Size, int]:
+        """Sizes of clips that can show so many frames, and how many there are of each; 0: without end."""
+        return {(self.core.size, self.core.size): 0}
+
+    def frozen(self, wanted: Wanted) -> bool:
+        """Whether the clip is a still, held."""
+        return self.recipe.frozen
+
+    def clip(self, wanted: Wanted, rng: np.random.Generator) -> Found:
+        """The clip; the same for the same request and state of `rng`."""
+        # Objects beyond the core vocabulary only where the model sees them: there they teach what a foreground
+        # is; asked for by name alone they would cost capacity that the core objects need.
+        source = self.all if wanted.shown and rng.random() < self.extra_objects else self.core
+        positions = shown_frames(self.frames, wanted, rng)
+        drawn = [int(rng.integers(self.frames))] if self.recipe.frozen else positions.tolist()
+        scene = source.scene(int(rng.integers(2**62)), self.seed, frame_indices=drawn)
+        clips = {name: getattr(scene, name) for name in CLIPS}
+        captions = dict(scene.captions)
+        if self.recipe.form != "clean":
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            if self.recipe.form == "crude":
+                clips = crude_layers(clips, generator)
+            else:
+                other = self.core.scene(int(rng.integers(2**62)), self.seed, frame_indices=drawn)
+                clips = pasted_layers(clips, {name: getattr(other, name) for name in CLIPS}, generator)
+                captions = {name: (other if name == "background" else scene).captions[name] for name in captions}
+                captions.pop("blended")
+        return Found(held(clips, wanted.frames), positions, captions)
+
+
+class Shards:
+    """Clips from shards, each once in every round; rounds are shuffled anew."""
+
+    def __init__(self, data: DataRecipe, recipe: Recipe, number: int) -> None:
+        self.recipe, self.clip_frames = data, recipe.clip_frames
+        self.seed = [recipe.seed, 7, number]
+        self.set = ShardSet(data.folder)
+        self.rows = [row for row in self.set.rows if not data.kinds or row.kind in data.kinds]
+        missing = set(data.kinds) - {row.kind for row in self.rows}
+        if missing or not self.rows:
+            raise RecipeError(
+                f"data: {data.folder} holds no clips" + (f" of kind {', '.join(sorted(missing))}" if missing else "")
+            )
+        self._sizes = sorted({(row.height, row.width) for row in self.rows})
+        self._shard = np.array([row.shard for row in self.rows])
+        self._pools: dict[tuple[Size, int], np.ndarray] = {}
+        self._orders: dict[tuple[Size, int], tuple[int, np.ndarray]] = {}
+
+    def _is_frozen(self, frames: int) -> bool:
+        return self.recipe.frozen or frames == 1
+
+    def sizes(self, frames: int) -> dict[Size, int]:
+        """Sizes of clips that can show so many frames, and how many there are of each."""
+        return {size: len(pool) for size in self._sizes if len(pool := self.pool(size, frames))}
+
+    def pool(self, size: Size, frames: int) -> np.ndarray:
+        """Rows of a size that can show so many frames."""
+        if (size, frames) not in self._pools:
+            fit = [
+                place
+                for place, row in enumerate(self.rows)
+                if (row.height, row.width) == size and (row.frames >= frames or self._is_frozen(row.frames))
+            ]
+            self._pools[size, frames] = np.array(fit, dtype=np.int64)
+        return self._pools[size, frames]
+
+    def order(self, size: Size, frames: int, turn: int) -> np.ndarray:
+        """The pool in the order of a round: shards shuffled, then samples among neighbouring shards."""
+        known = self._orders.get((size, frames))
+        if known is None or known[0] != turn:
+            pool = self.pool(size, frames)
+            rng = np.random.default_rng([*self.seed, *size, frames, turn])
+            place = rng.permutation(len(self.set.paths))[self._shard[pool]]
+            known = turn, pool[np.lexsort((rng.random(len(pool)), place // SHUFFLED_SHARDS))]
+            self._orders[size, frames] = known
+        return known[1]
+
+    def row(self, wanted: Wanted) -> int:
+        """Which of the rows a request is for."""
+        turn, place = divmod(wanted.number, len(self.pool(wanted.size, wanted.frames)))
+        return int(self.order(wanted.size, wanted.frames, turn)[place])
+
+    def frozen(self, wanted: Wanted) -> bool:
+        return self._is_frozen(self.rows[self.row(wanted)].frames)
+
+    def clip(self, wanted: Wanted, rng: np.random.Generator) -> Found:
+        row = self.rows[self.row(wanted)]
+        sample = self.set.read(row)
+        clips = sample.video.clips()
+        if self._is_frozen(row.frames):
+            positions = shown_frames(self.clip_frames, wanted, rng)
+            drawn = [int(rng.integers(row.frames))]
+        else:
+            length = min(row.frames, self.clip_frames)
+            start = int(rng.integers(row.frames - length + 1))
+            positions = shown_frames(length, wanted, rng)
+            drawn = (start + positions).tolist()
+        return Found(held({name: clips[name][drawn] for name in CLIPS}, wanted.frames), positions, sample.captions)
+
+
+def shown_frames(length: int, wanted: Wanted, rng: np.random.Generator) -> Tensor:
+    """Which of a clip's frames are shown, (F,) in order: any, or the first ones of it."""
+    if not wanted.scattered:
+        return torch.arange(wanted.frames)
+    # A clip that is held has no end.
+    return torch.from_numpy(np.sort(rng.choice(max(length, wanted.frames), wanted.frames, replace=False)))
+
+
+def held(clips: dict[str, Tensor], frames: int) -> dict[str, Tensor]:
+    """Clips of so many frames, a lone one held."""
+    return {name: clip.expand(frames, -1, -1, -1) if len(clip) == 1 else clip for name, clip in clips.items()}
+
+
+def open_sources(recipe: Recipe) -> list[Scenes | Shards]:
+    """The sources that a recipe names.
+
+    Raises:
+        RecipeError: shards hold nothing of what is asked for.
+        MediaError: a folder holds no shards.
+    """
+    return [
+        Scenes(data, recipe) if data.kind == "scenes" else Shards(data, recipe, number)
+        for number, data in enumerate(recipe.data)
+    ]
+
+
+__all__ = ["Found", "Scenes", "Shards", "Wanted", "open_sources"]

@@ -1,0 +1,68 @@
+"""A recipe from its first stage to its last; each begins with what those before it left on disk."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from .loop import Trainer
+from .recipe import Recipe, RecipeError
+from .results import CARD
+
+
+class StageReport(Protocol):
+    """Told of a step."""
+
+    def __call__(self, step: int, values: dict[str, float], of: Recipe) -> None:
+        """Its number, what was measured, and the stage."""
+
+
+def follow(
+    recipe: Recipe,
+    output: Path,
+    resume: bool = False,
+    report: StageReport | None = None,
+    only: str | None = None,
+) -> Path:
+    """Train all stages of a recipe, or the one named; returns the folder of the run.
+
+    A stage that is done is not trained again. Every stage starts from files, also when the one before it ran in the
+    same process, so that a run which was stopped anywhere ends with the same weights.
+
+    Args:
+        recipe: with stages, or one itself.
+        output: folder of runs.
+        resume: go on with what is there already.
+        report: called with a step's number, what was measured, and the stage.
+        only: the one stage to train; those before it must be done.
+
+    Raises:
+        RecipeError: a run is there already, or a stage wants another before it.
+    """
+    stages, folder = recipe.in_stages(), Path(output) / recipe.name
+    if only is not None and only not in [stage.stage for stage in stages]:
+        raise RecipeError(f"stage {only!r} is not one of {recipe.name}'s: {', '.join(s.stage for s in stages)}")
+    earlier: list[Path] = []
+    for stage in stages:
+        last = stage is stages[-1]
+        place = folder / stage.stage if recipe.stages else folder
+        result = place / "result"
+        done = (result / CARD).is_file() and (not last or (folder / "model").is_dir())
+        if not done and only not in (None, stage.stage):
+            raise RecipeError(f"stage {only} wants stage {stage.stage} done before it; train that first")
+        if done and not resume:
+            raise RecipeError(f"{place} is trained already; go on with --resume, or choose another --output")
+        if not done:
+            told = partial(report, of=stage) if report is not None else None
+            trainer = Trainer(stage, output, resume, told, place, earlier, final=last)
+            if told is not None and trainer.step:
+                told(trainer.step, {})
+            trainer.train()
+        if only == stage.stage:
+            break
+        earlier.append(result)
+    return folder
+
+
+__all__ = ["follow"]

@@ -1,0 +1,118 @@
+"""Folders of layers beside true ones: what is measured, what is left out and said."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from layerflow.cli import run
+from layerflow.evaluation import folders, metrics
+from layerflow.layered_video import LayeredVideo
+from layerflow.media import MediaError, save_layers, write_video
+
+
+def scene(seed: int, frames: int = 3) -> LayeredVideo:
+    generator = torch.Generator().manual_seed(seed)
+    colour, back = torch.rand(2, 3, generator=generator)
+    alpha = torch.zeros(frames, 1, 32, 32)
+    for frame in range(frames):
+        alpha[frame, :, 8:20, 4 + 3 * frame : 16 + 3 * frame] = 1
+    stills = [c.view(1, 3, 1, 1).expand(frames, 3, 32, 32).contiguous() for c in (colour, back)]
+    return LayeredVideo(stills[0], alpha, stills[1]).compose()
+
+
+@pytest.fixture
+def sets(tmp_path: Path) -> tuple[Path, Path]:
+    """Three true samples, and a peer's: one as it should be, one with a wrong matte, one of another length."""
+    for name in ("a", "b", "c"):
+        save_layers(scene(ord(name)), tmp_path / "truth" / name, ["png"])
+    good = scene(ord("a"))
+    save_layers(good, tmp_path / "made" / "a", ["png"], {"prompts": {"foreground": "a red square"}})
+    wrong = scene(ord("b"))
+    assert wrong.alpha is not None
+    save_layers(
+        wrong.replace(alpha=wrong.alpha.flip(3)), tmp_path / "made" / "b", ["png"], {"prompts": {"foreground": "a fox"}}
+    )
+    save_layers(scene(ord("c"), frames=2), tmp_path / "made" / "c", ["png"])
+    save_layers(scene(ord("d")), tmp_path / "made" / "d", ["png"])
+    return tmp_path / "made", tmp_path / "truth"
+
+
+def test_samples_are_measured_beside_those_of_their_name(sets: tuple[Path, Path]) -> None:
+    report = folders.measure_folders(*sets)
+    assert list(report.samples) == ["a", "b"]
+    assert set(report.failed) == {"c", "d"}
+    assert "3 frames" in report.failed["c"]
+    assert "no sample of that name" in report.failed["d"]
+    good, wrong = report.samples["a"], report.samples["b"]
+    assert good["alpha MAE"] == good["alpha Conn"] == good["alpha MESSDdt"] == 0
+    assert good["alpha IoU"] == good["layer agreement"] == 1
+    true = scene(ord("b")).alpha
+    assert true is not None
+    assert wrong["alpha MAE"] == pytest.approx(metrics.alpha_mae(true.flip(3), true), abs=1e-6)
+    assert wrong["composite PSNR"] < 30 < good["composite PSNR"]
+    lines = {line.figure: line for line in report.lines()}
+    assert lines["alpha MAE"].value == pytest.approx(wrong["alpha MAE"] / 2)
+    assert lines["background FVD (random features)"].value == pytest.approx(0, abs=1e-9)
+    assert lines["foreground FVD (random features)"].value > 0
+    assert "| alpha SAD (thousands) |" in report.markdown()
+    assert "- not measured: d: " in report.markdown()
+
+
+def test_without_true_layers_what_needs_none_is_told(sets: tuple[Path, Path]) -> None:
+    report = folders.measure_folders(sets[0])
+    assert not report.failed
+    assert "alpha MAE" not in report.samples["a"]
+    assert report.samples["a"]["matte motion"] == pytest.approx(0.5)  # 3 of 12 columns leave, 3 enter
+
+
+def test_layers_retrieve_their_prompts_by_the_embedder_handed_in(sets: tuple[Path, Path]) -> None:
+    def embed(layers: Sequence[Tensor], prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        assert list(prompts) == ["a red square", "a fox"]
+        assert [tuple(layer.shape) for layer in layers] == [(3, 3, 32, 32)] * 2
+        return torch.eye(2), torch.tensor([[1.0, 0.0], [1.0, 0.1]])
+
+    report = folders.measure_folders(*sets, embedder=embed)
+    (line,) = [line for line in report.of_set if "retrieves" in line.figure]
+    assert (line.figure, line.value, line.count) == ("foreground retrieves its prompt", 1.0, 2)
+
+
+def test_peers_files_are_found_by_their_names(tmp_path: Path) -> None:
+    video = scene(1)
+    assert video.alpha is not None
+    for layer, clip in (("foreground", video.over((0.5, 0.5, 0.5))), ("alpha", video.alpha.expand(-1, 3, -1, -1))):
+        write_video(tmp_path / "peer" / "one" / f"{layer}.webp", clip, None, 8.0, "webp")
+    save_layers(video, tmp_path / "truth" / "one", ["png"])
+    report = folders.measure_folders(tmp_path / "peer", tmp_path / "truth")
+    assert report.samples["one"]["alpha MAE"] < 0.02
+    # A lone sample on each side belongs to the other, whatever its name.
+    (tmp_path / "truth" / "one").rename(tmp_path / "truth" / "other")
+    assert "alpha MAE" in folders.measure_folders(tmp_path / "peer", tmp_path / "truth").samples["one"]
+
+
+def test_mistakes_are_named(tmp_path: Path, sets: tuple[Path, Path]) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MediaError, match="holds no folders of layers"):
+        folders.measure_folders(tmp_path / "empty")
+    with pytest.raises(MediaError, match="there is no such folder"):
+        folders.measure_folders(tmp_path / "none")
+    with pytest.raises(MediaError, match=r"no sample of .* could be measured"):
+        folders.measure_folders(sets[0] / "c", sets[1] / "a")
+
+
+def test_the_command_prints_the_table_and_keeps_it(
+    sets: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run(["eval", str(sets[0]), "--truth", str(sets[1]), "-o", str(tmp_path / "report")])
+    shown = capsys.readouterr()
+    assert code == 0, shown.err
+    assert "alpha MESSDdt" in shown.out
+    assert "d: " in shown.err
+    kept = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert kept["samples"]["a"]["alpha MAE"] == 0
+    assert (tmp_path / "report" / "report.md").read_text().startswith("2 samples of ")
+    assert run(["eval", "mini", "--truth", str(sets[1])]) == 2
+    assert "mini is no folder of layers" in capsys.readouterr().err

@@ -1,0 +1,45 @@
+"""Sets of shards as tests make them, without footage and without the emoji font."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from layerflow.footage.shards import SCHEMA, encode, hash_file, write_shard
+from layerflow.layered_video import LayeredVideo
+
+
+def drawn_video(seed: int, frames: int, height: int, width: int) -> LayeredVideo:
+    """A square of one colour that moves over another."""
+    generator = torch.Generator().manual_seed(seed)
+    colours = torch.rand(2, 3, generator=generator)
+    alpha = torch.zeros(frames, 1, height, width)
+    for frame in range(frames):
+        left = (seed + 2 * frame) % (width // 2)
+        alpha[frame, :, height // 4 : height // 2, left : left + width // 3] = 1
+    foreground, background = (c.view(1, 3, 1, 1).expand(frames, 3, height, width).contiguous() for c in colours)
+    return LayeredVideo(foreground, alpha, background).compose()
+
+
+def write_set(folder: Path, clips: dict[str, tuple[int, int, int, str]], per_shard: int = 2) -> Path:
+    """Shards of clips, given by id as frames, height, width and kind."""
+    folder.mkdir(parents=True)
+    shards, names = [], list(clips)
+    for number, start in enumerate(range(0, len(names), per_shard)):
+        records, samples = [], []
+        for id in names[start : start + per_shard]:
+            frames, height, width, kind = clips[id]
+            record = {
+                "schema": SCHEMA, "id": id, "kind": kind, "frames": frames, "height": height, "width": width,
+                "fps": 8.0, "frozen": frames == 1, "captions": {"foreground": f"square {id}"}, "source": {},
+                "coverage": 0.1, "change": 0.0,
+            }  # fmt: skip
+            records.append(record)
+            samples.append(encode(id, drawn_video(names.index(id), frames, height, width), record))
+        path = folder / f"shard-{number:05d}.tar"
+        write_shard(path, samples)
+        path.with_suffix(".json").write_text(json.dumps({"samples": records}))
+        size, digest = path.stat().st_size, hash_file(path)
+        shards.append({"file": path.name, "bytes": size, "sha256": digest, "clips": len(records)})
+    (folder / "index.json").write_text(json.dumps({"schema": SCHEMA, "shards": shards, "failed": []}))
+    return folder

@@ -1,0 +1,150 @@
+"""Training in several processes (gloo): the losses of one process, also after one of them was lost."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from drawn_shards import write_set
+from safetensors.torch import load_file
+
+from layerflow.training.recipe import load_recipe
+from layerflow.training.stages import follow
+
+RECIPE = """
+seed: 5
+size: 32
+clip_frames: 2
+frames_per_batch: 8
+batch_multiple: 2
+model:
+  {widths: [8, 8, 8], blocks_up: [1, 1, 1], dim: 16, num_layers: 1, num_heads: 2, cond_dim: 16, sketch_width: 16,
+   fill_width: 8}
+sketch_scenes: 0
+fill_steps: 0
+warmup: 1
+optimizer: adamw
+workers: 0
+log_every: 1
+checkpoint_every: 2
+sample_every: 1000
+adapters: {rank: 2, alpha: 2.0}
+phases: [{steps: 3, frames: {1: 0.5, 2: 0.5}}]
+stages:
+  - {stage: base, phases: [{steps: 5, frames: {1: 0.5, 2: 0.5}}], data: [{kind: shards, folder: shards}]}
+  - {stage: content, data: [{kind: shards, folder: shards, kinds: [pairs]}, {kind: shards, folder: shards}]}
+"""
+SCRIPT = """
+import json, os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from layerflow.training.recipe import load_recipe
+from layerflow.training.stages import follow
+from layerflow.training.loop import Trainer
+
+home, run, lost_at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+real = Trainer.train_step
+
+def step(self, batch):
+    if self.step == lost_at and os.environ["RANK"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(self, batch)
+
+Trainer.train_step = step
+
+if run == "sharded":  # Accelerate shards on GPUs alone; this is what it does there
+    from accelerate import Accelerator
+    from torch.distributed.fsdp import fully_shard
+
+    def prepare(self, model, optimizer):
+        model.to(memory_format=torch.contiguous_format)
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        for part in list(model.modules()):
+            if type(part).__name__ in model._no_split_modules:
+                fully_shard(part)
+        fully_shard(model)
+        own = dict(model.named_parameters())
+        for group in optimizer.param_groups:
+            group["params"] = [own[names[parameter]] for parameter in group["params"]]
+        return model, optimizer
+
+    Accelerator.prepare = prepare
+
+def report(number, values, of):
+    if "loss" in values:
+        with (home / f"{run}.jsonl").open("a") as file:
+            print(json.dumps([of.stage, number, values["loss"], values["gradient_norm"]]), file=file)
+
+follow(load_recipe(home / "shared.yaml"), home / run, resume=True, report=report)
+"""
+
+
+def launch(home: Path, run: str, lost_at: int = -1) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.run(
+        [*command, str(home / "train.py"), str(home), run, str(lost_at)], capture_output=True, text=True, timeout=1800,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Recipe, shards, and the run of one process in `one`."""
+    home = tmp_path_factory.mktemp("home")
+    clips = {f"mask{i}": (2, 32, 32, "masks") for i in range(3)} | {f"pair{i}": (1, 32, 32, "pairs") for i in range(3)}
+    write_set(home / "shards", clips)
+    (home / "shared.yaml").write_text(RECIPE)
+    (home / "train.py").write_text(SCRIPT)
+    return home
+
+
+@pytest.fixture(scope="module")
+def alone(home: Path) -> dict[tuple[str, int], list[float]]:
+    """Loss and norm of the gradient at each step of the run of one process."""
+    found: dict[tuple[str, int], list[float]] = {}
+    follow(
+        load_recipe(home / "shared.yaml"), home / "one",
+        report=lambda step, values, of: found.update({(of.stage, step): [values["loss"], values["gradient_norm"]]}),
+    )  # fmt: skip
+    return found
+
+
+def check_losses(home: Path, run: str, alone: dict[tuple[str, int], list[float]]) -> list[int]:
+    """That a run's losses are those of one process; returns its steps."""
+    together = [json.loads(line) for line in (home / f"{run}.jsonl").read_text().splitlines()]
+    for stage, step, loss, norm in together:
+        assert loss == pytest.approx(alone[stage, step][0], abs=1e-5), (stage, step)
+        assert norm == pytest.approx(alone[stage, step][1], rel=1e-3), (stage, step)
+    return [step for _, step, *_ in together]
+
+
+def test_two_processes_have_the_losses_of_one_and_go_on_when_one_was_lost(
+    home: Path, alone: dict[tuple[str, int], list[float]]
+) -> None:
+    lost = launch(home, "two", lost_at=3)
+    assert lost.returncode != 0
+    assert not (home / "two" / "shared" / "model").exists()
+    again = launch(home, "two")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert check_losses(home, "two", alone) == [1, 2, 3, 3, 4, 5, 1, 2, 3]  # the third step twice
+    cards = [(home / run / "shared" / "content" / "result" / "README.md").read_text() for run in ("one", "two")]
+    assert cards[0] == cards[1]
+
+
+def test_sharded_weights_have_the_same_losses_and_leave_whole_tensors(
+    home: Path, alone: dict[tuple[str, int], list[float]]
+) -> None:
+    lost = launch(home, "sharded", lost_at=3)
+    assert lost.returncode != 0
+    again = launch(home, "sharded")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert check_losses(home, "sharded", alone) == [1, 2, 3, 3, 4, 5, 1, 2, 3]
+    whole, shards = (load_file(home / run / "shared" / "base" / "result" / "transformer.safetensors")
+                     for run in ("one", "sharded"))  # fmt: skip
+    assert whole.keys() == shards.keys()
+    for name, tensor in whole.items():
+        assert torch.allclose(shards[name], tensor, atol=1e-3), name  # AdamW makes steps of what is nearly no gradient

@@ -1,0 +1,101 @@
+"""Plans of training: parameters and bytes by closed forms, and activations as they are in a real step."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from full_size import build, plain_cogvideox
+
+from layerflow.cli import run
+from layerflow.counting import LiveBytes
+from layerflow.training.plan import plan_training
+from layerflow.training.recipe import AdapterRecipe, PhaseRecipe, Recipe
+
+
+def recipe_for(model: Path, frames: int, **changes: object) -> Recipe:
+    settings: dict[str, object] = {
+        "start_from": str(model), "size": 32, "clip_frames": frames, "frames_per_batch": 2 * frames,
+        "optimizer": "adamw", "adapters": AdapterRecipe(rank=2),
+        "stages": tuple({"stage": stage, "phases": [{"steps": 1, "frames": {frames: 1.0}}]}
+                        for stage in ("base", "motion", "content")), **changes,
+    }  # fmt: skip
+    return Recipe("plan", **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "wan"
+    build("wan").save_pretrained(folder)
+    return folder
+
+
+def test_bytes_are_those_of_what_is_trained(wan: Path) -> None:
+    base, motion, content = plan_training(recipe_for(wan, 5), processes=2)
+    network = sum(p.numel() for p in build("wan").transformer.parameters())
+    assert base.parameters == base.trained_parameters == network
+    assert (base.weights, base.gradients, base.optimizer, base.averages) == tuple(n * network for n in (4, 4, 8, 4))
+    # Two blocks of two attentions of four 32x32 layers, and an adapter of rank 2 on each.
+    one = 2 * 2 * 4 * 2 * (32 + 32)
+    assert motion.trained_parameters == content.trained_parameters == one
+    assert content.parameters == network + 2 * one
+    assert motion.gradients == 4 * one
+    assert motion.peak < base.peak
+    assert (base.samples, base.processes) == (1, 2)
+    assert base.state // 2 < base.sharded_peak < base.peak
+
+
+def test_half_precision_and_frozen_bases_are_counted(wan: Path) -> None:
+    full = recipe_for(wan, 5)
+    half = dataclasses.replace(full, precision="bf16", frozen_dtype="bfloat16")
+    plain, mixed = plan_training(full), plan_training(half)
+    network = plain[0].parameters
+    assert mixed[0].weights == plain[0].weights  # trained weights stay float32
+    assert (plain[0].copies, mixed[0].copies) == (0, 2 * network)
+    assert mixed[1].weights == 2 * network + 4 * mixed[1].trained_parameters
+    assert mixed[0].activations < plain[0].activations
+
+
+def test_gradient_checkpointing_trades_memory_for_arithmetic(wan: Path) -> None:
+    keeps = plan_training(recipe_for(wan, 5))[0]
+    again = plan_training(recipe_for(wan, 5, gradient_checkpointing=True))[0]
+    assert (keeps.activations, keeps.activations_otherwise) == (again.activations_otherwise, again.activations)
+    assert again.activations < keeps.activations
+    assert keeps.flops < again.flops < 1.5 * keeps.flops
+
+
+def test_activations_are_those_of_a_real_step(wan: Path) -> None:
+    planned = plan_training(recipe_for(wan, 5))[0]
+    model = build("wan").transformer.train()
+    live = LiveBytes()
+    for weight in (*model.parameters(), *model.buffers()):
+        live.forget(weight)
+        weight.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None)) if weight.requires_grad else None
+    config = model.config
+    from layerflow.models.layout import Layout
+
+    layout = Layout(2)
+    inputs = (
+        torch.randn(2, layout.length, config.in_channels, *config.sample_size), torch.rand(2, 4),
+        torch.randn(2, 3, config.text_length, config.text_dim), torch.ones(2, 3, config.text_length, dtype=torch.bool),
+    )  # fmt: skip
+    with live:
+        model(*inputs, layout).sample.float().square().mean().backward()
+    assert planned.activations == pytest.approx(live.peak, rel=0.15)
+
+
+def test_a_plain_model_and_a_fresh_network_are_planned_by_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain_cogvideox().save_pretrained(tmp_path / "cog")
+    (tmp_path / "r.yaml").write_text(
+        f"start_from: {tmp_path / 'cog'}\nsize: 32\nclip_frames: 16\nframes_per_batch: 32\nadapters: {{rank: 2}}\n"
+        "stages: [{stage: base, phases: [{steps: 1, frames: {16: 1.0}}], data: [{kind: shards, folder: nowhere}]}]\n"
+    )
+    assert run(["train", str(tmp_path / "r.yaml"), "--plan", "--processes", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "stage base" in shown
+    assert "GiB on each of 2 devices" in shown
+    mini = Recipe("fresh", phases=(PhaseRecipe(1, {1: 1.0}),))
+    (plan,) = plan_training(mini)
+    assert 5e6 < plan.parameters < 50e6
