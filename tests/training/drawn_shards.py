@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from layerflow.footage.shards import SCHEMA, encode, hash_file, write_shard
+from layerflow.files import hash_path
+from layerflow.footage.shards import SCHEMA, encode, write_shard
 from layerflow.layered_video import LayeredVideo
 
 
@@ -39,7 +40,7 @@ def write_set(folder: Path, clips: dict[str, tuple[int, int, int, str]], per_sha
         path = folder / f"shard-{number:05d}.tar"
         write_shard(path, samples)
         path.with_suffix(".json").write_text(json.dumps({"samples": records}))
-        size, digest = path.stat().st_size, hash_file(path)
+        size, digest = path.stat().st_size, hash_path(path)
         shards.append({"file": path.name, "bytes": size, "sha256": digest, "clips": len(records)})
     (folder / "index.json").write_text(json.dumps({"schema": SCHEMA, "shards": shards, "failed": []}))
     return folder
