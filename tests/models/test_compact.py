@@ -101,7 +101,10 @@ def test_alpha_is_one_number_and_blended_starts_as_the_composite(model: CompactT
 def test_saving_and_loading_keeps_the_prediction(model: CompactTransformer3DModel, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     loaded = CompactTransformer3DModel.from_pretrained(tmp_path)
-    assert torch.equal(loaded(**inputs()).sample, model(**inputs()).sample)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight), name
+    # Weights that lie elsewhere in memory may be added up in another order.
+    torch.testing.assert_close(loaded(**inputs()).sample, model(**inputs()).sample, atol=1e-4, rtol=1e-4)
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors"]
 
 
