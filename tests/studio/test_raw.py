@@ -13,6 +13,8 @@ from layerflow.studio import raw
 def scene() -> LayeredVideo:
     generator = torch.Generator().manual_seed(0)
     clips = {name: torch.rand(2, 3, 10, 12, generator=generator) for name in ("foreground", "background", "blended")}
+    # As the upscaler gives them: channels last in memory.
+    clips = {name: clip.contiguous(memory_format=torch.channels_last) for name, clip in clips.items()}
     return LayeredVideo(**clips, alpha=torch.rand(2, 1, 10, 12, generator=generator), fps=7.5)
 
 

@@ -20,8 +20,8 @@ SMALL_BODY = 64 * 1024
 UPLOADS = "/api/uploads"
 GRADIO = "/gradio"
 GRADIO_ROUTES = re.compile(
-    r"GET /config/?|GET /gradio_api/info/?|GET /gradio_api/heartbeat/\w+"
-    r"|POST /gradio_api/call/(run|job|cancel)/?|GET /gradio_api/call/(run|job|cancel)/\w+"
+    r"GET /config/?|GET /gradio_api/info/?|GET /gradio_api/heartbeat/[\w-]+"
+    r"|POST /gradio_api/call/(run|job|cancel)/?|GET /gradio_api/call/(run|job|cancel)/[\w-]+"
     r"|POST /gradio_api/queue/join/?|GET /gradio_api/queue/data"
 )
 """All that calling functions through Gradio takes. Its routes for files, uploads, proxies, pages stay shut."""
@@ -126,7 +126,7 @@ class Call(BaseModel):
 
     data: list[Any]
     fn_index: int | None = Field(None, ge=0, lt=3)
-    session_hash: str | None = Field(None, pattern=r"^\w{1,64}$")
+    session_hash: str | None = Field(None, pattern=r"^[\w-]{1,64}$")
     trigger_id: int | None = Field(None, ge=0, lt=1000)
     event_data: None = None
     simple_format: bool = False

@@ -26,7 +26,9 @@ def write_raw(video: LayeredVideo, folder: Path) -> None:
     if sum(clip.numel() for clip in clips.values()) * 2 > LARGEST:
         return
     # Offset to fit int16: unsigned 16 bits are not everywhere in torch.
-    samples = {name: ((clip * WHITE + 0.5).floor() - 32768).to(torch.int16) for name, clip in clips.items()}
+    samples = {
+        name: ((clip * WHITE + 0.5).floor() - 32768).to(torch.int16).contiguous() for name, clip in clips.items()
+    }
     save_file(samples, folder / NAME, {"fps": repr(float(video.fps))})
 
 
