@@ -9,6 +9,7 @@ from full_size import build, plain_cogvideox
 
 from layerflow.cli import run
 from layerflow.counting import LiveBytes
+from layerflow.models.layout import Layout
 from layerflow.training.plan import plan_training
 from layerflow.training.recipe import AdapterRecipe, PhaseRecipe, Recipe
 
@@ -72,12 +73,11 @@ def test_activations_are_those_of_a_real_step(wan: Path) -> None:
         live.forget(weight)
         weight.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None)) if weight.requires_grad else None
     config = model.config
-    from layerflow.models.layout import Layout
 
-    layout = Layout(2)
+    layout, n = Layout(2), planned.samples
     inputs = (
-        torch.randn(2, layout.length, config.in_channels, *config.sample_size), torch.rand(2, 4),
-        torch.randn(2, 3, config.text_length, config.text_dim), torch.ones(2, 3, config.text_length, dtype=torch.bool),
+        torch.randn(n, layout.length, config.in_channels, *config.sample_size), torch.rand(n, 4),
+        torch.randn(n, 3, config.text_length, config.text_dim), torch.ones(n, 3, config.text_length, dtype=torch.bool),
     )  # fmt: skip
     with live:
         model(*inputs, layout).sample.float().square().mean().backward()

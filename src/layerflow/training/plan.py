@@ -6,7 +6,6 @@ parameter has beside it.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..counting import FusedAttention, LiveBytes, cost_of
+from ..counting import LiveBytes, cost_of
 from ..loading import model_folder, read_index, skeleton
 from ..models.backbone import prompt_prefixes
 from ..models.compact import CompactTransformer3DModel
@@ -81,28 +80,41 @@ class TrainingPlan:
         return self.state // self.processes + self.frozen_parts + max(step, self.encoding)
 
 
-class TrainedAttention(FusedAttention):
-    """Attention as fused kernels do it in training: they keep inputs and output, and compute scores again."""
+class TrainedAttention:
+    """Within it attention is as fused kernels do it in training: they keep inputs and output, and compute scores again.
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is not nn.functional.scaled_dot_product_attention:
-            return func(*args, **(kwargs or {}))
-        query, key, value = args[:3] if len(args) >= 3 else (kwargs[name] for name in ("query", "key", "value"))
-        pairs = 2 * query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
-        self.flops += pairs + (5 * pairs // 2 if torch.is_grad_enabled() else 0)
-        return _KeepsInputs.apply(query, key, value)
+    It stands in for the function itself: a torch function mode is not there where checkpointing computes again.
+    """
+
+    def __init__(self) -> None:
+        self.flops = 0
+
+    def __enter__(self) -> TrainedAttention:
+        self._real = nn.functional.scaled_dot_product_attention
+        nn.functional.scaled_dot_product_attention = self._attend  # type: ignore[assignment]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        nn.functional.scaled_dot_product_attention = self._real
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> Tensor:
+        return _KeepsInputs.apply(self, query, key, value)  # type: ignore[no-any-return]
 
 
 class _KeepsInputs(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(ctx: Any, counter: TrainedAttention, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         out = query.new_empty(*query.shape[:-1], value.shape[-1])
         ctx.save_for_backward(query, key, value, out)
+        ctx.counter = counter
+        ctx.flops = 2 * query.shape[:-1].numel() * key.shape[-2] * (query.shape[-1] + value.shape[-1])
+        counter.flops += ctx.flops
         return out
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:  # type: ignore[override]
-        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
+        ctx.counter.flops += 5 * ctx.flops // 2  # five products of matrices where forward has two
+        return None, *(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
 
 
 def plan_training(
@@ -214,22 +226,19 @@ def _inputs(model: Any, layout: Layout, size: tuple[int, int], text_dim: int, sa
 
 def _one_step(model: Any, inputs: tuple[Any, ...]) -> tuple[int, int]:
     """Bytes of activations at the peak of a forward and backward pass, and floating-point operations of both."""
-    live, fused, counter = LiveBytes(), TrainedAttention(), FlopCounterMode(display=False)
+    live, counter = LiveBytes(), FlopCounterMode(display=False)
     for weight in (*model.parameters(), *model.buffers()):
         live.forget(weight)
-    for parameter in model.parameters():
-        parameter.grad = None
-    with ExitStack() as modes:
-        for mode in (counter, live, fused):
-            modes.enter_context(mode)
-        loss = model(*inputs).sample.float().square().mean()
-        before = live.peak
-        # Gradients are counted by arithmetic, so each is dropped as soon as it is there.
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.register_post_accumulate_grad_hook(_dropped)
-        torch.autograd.backward(loss)  # `loss.backward()` would put the mode for attention aside meanwhile
-    return max(before, live.peak), counter.get_total_flops() + fused.flops
+    # Gradients are counted by arithmetic, so each is dropped as soon as it is there.
+    hooks = [p.register_post_accumulate_grad_hook(_dropped) for p in model.parameters() if p.requires_grad]
+    flops = 0
+    for mode in (live, counter):  # one after the other: the counter keeps alive what checkpointing computes again
+        with mode, TrainedAttention() as attention:
+            model(*inputs).sample.float().square().mean().backward()
+            flops = attention.flops
+    for hook in hooks:
+        hook.remove()
+    return live.peak, counter.get_total_flops() + flops
 
 
 def _dropped(parameter: Tensor) -> None:
