@@ -19,6 +19,8 @@ from pathlib import Path
 import torch
 from common import denoiser_step, flops_of, load, matmul_rate, median_seconds
 
+from layerflow.cli.models import model_facts, model_folder, pick_dtype
+
 PROMPTS = ("--foreground", "a red balloon rising", "--background", "green hills under a blue sky")
 
 
@@ -49,10 +51,11 @@ def main() -> None:
     parser.add_argument("--model", default="mini", help="mini, a model folder, or a hub id")
     parser.add_argument("--repeats", type=int, default=3, help="the median of so many runs is printed")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     arguments = parser.parse_args()
     model, repeats, device = arguments.model, arguments.repeats, arguments.device
-    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, {arguments.dtype}")
+    dtype = pick_dtype(arguments.dtype, device, model_facts(model_folder(model)))
+    print(f"torch {torch.__version__}, {device}, {torch.get_num_threads()} threads, {dtype}")
 
     print("\nin a fresh process, median seconds")
     loading = f"from layerflow import LayerFlowPipeline as P; P.from_pretrained({model!r})"
@@ -61,13 +64,13 @@ def main() -> None:
     start_up = fresh_process(loading, repeats)
     print(f"  start-up: imports and weights  {start_up:8.2f}")
     with tempfile.TemporaryDirectory() as folder:
-        runs = [generate_once(model, Path(folder) / "out", device, arguments.dtype) for _ in range(repeats)]
+        runs = [generate_once(model, Path(folder) / "out", device, dtype) for _ in range(repeats)]
     total = statistics.median(run[0] for run in runs)
     denoise = statistics.median(run[1]["denoise_seconds"] for run in runs)
     print(f"  layerflow generate             {total:8.2f}   (start-up is {start_up / total:.0%} of it)")
     print(f"  of it denoising                {denoise:8.2f}   ({denoise / total:.0%}; {runs[0][2]} steps)")
 
-    pipeline = load(model, device, arguments.dtype)
+    pipeline = load(model, device, dtype)
     config = pipeline.transformer.config
     step = denoiser_step(pipeline, config.sample_frames, config.sample_size, config.sample_size)
     flops = flops_of(step)
