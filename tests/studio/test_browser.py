@@ -190,6 +190,7 @@ def test_an_example_becomes_layers_that_can_be_looked_at_and_exported(page: Any)
     assert changes(page, lambda: page.keyboard.press("1"))
     assert changes(page, lambda: page.keyboard.press("1"))
     assert changes(page, lambda: page.keyboard.press("Alt+ArrowUp"))
+    page.keyboard.press("End")  # which may be where it is already
     assert changes(page, lambda: page.keyboard.press("Home"))
     page.keyboard.press("Space")
     api.expect(page.locator("#play")).to_have_text("Pause")
