@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_recipe
 import torch
 from drawn_shards import write_set
 from safetensors.torch import load_file
@@ -14,23 +15,13 @@ from safetensors.torch import load_file
 from layerflow.training.recipe import load_recipe
 from layerflow.training.stages import follow
 
-RECIPE = """
-seed: 5
-size: 32
-clip_frames: 2
+RECIPE = tiny_recipe.TINY + """seed: 5
 frames_per_batch: 8
 batch_multiple: 2
-model:
-  {widths: [8, 8, 8], blocks_up: [1, 1, 1], dim: 16, num_layers: 1, num_heads: 2, cond_dim: 16, sketch_width: 16,
-   fill_width: 8}
-sketch_scenes: 0
-fill_steps: 0
 warmup: 1
 optimizer: adamw
-workers: 0
 log_every: 1
 checkpoint_every: 2
-sample_every: 1000
 adapters: {rank: 2, alpha: 2.0}
 phases: [{steps: 3, frames: {1: 0.5, 2: 0.5}}]
 stages:

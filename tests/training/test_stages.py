@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_recipe
 import torch
 from drawn_shards import write_set
 from full_size import build, plain_wan
@@ -20,21 +21,11 @@ from layerflow.training.loop import Trainer
 from layerflow.training.recipe import Recipe, RecipeError, load_recipe
 from layerflow.training.stages import follow
 
-STAGES = """
-seed: 3
-size: 32
-clip_frames: 2
+STAGES = tiny_recipe.TINY + """seed: 3
 frames_per_batch: 4
-model:
-  {widths: [8, 8, 8], blocks_up: [1, 1, 1], dim: 16, num_layers: 1, num_heads: 2, cond_dim: 16, sketch_width: 16,
-   fill_width: 8}
-sketch_scenes: 0
-fill_steps: 0
 warmup: 1
-workers: 0
 log_every: 1
 checkpoint_every: 2
-sample_every: 1000
 adapters: {rank: 2, alpha: 2.0}
 phases: [{steps: 3, frames: {2: 1.0}}]
 stages:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny_recipe
 import torch
 
 from layerflow.data import MissingFontError, find_font
@@ -33,22 +34,12 @@ needs_font = pytest.mark.skipif(
     not HAS_FONT and not os.environ.get("CI"), reason="the emoji font is missing (fonts-noto-color-emoji)"
 )
 
-TINY = """
-name: tiny
-size: 32
-clip_frames: 2
+TINY = tiny_recipe.TINY + """name: tiny
 frames_per_batch: 4
 phases: [{steps: 4, frames: {1: 0.5, 2: 0.5}}, {steps: 2, frames: {2: 1.0}}]
-model:
-  {widths: [8, 8, 8], blocks_up: [1, 1, 1], dim: 16, num_layers: 1, num_heads: 2, cond_dim: 16, sketch_width: 16,
-   fill_width: 8}
-sketch_scenes: 0
-fill_steps: 0
 warmup: 2
-workers: 0
 log_every: 2
 checkpoint_every: 2
-sample_every: 1000
 """
 
 

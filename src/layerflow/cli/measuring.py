@@ -50,11 +50,14 @@ def evaluate_model(
             folder=output, name=model, progress=progress,
         )  # fmt: skip
     page = write_report(report, output)
-    out = Console()
-    # Into a file the table goes at full width, not at the 80 columns that Rich assumes there.
-    Console(width=None if out.is_terminal else 200, highlight=False).print(rich_table(report))
+    print_table(rich_table(report))
     say(f"figures: {output / 'report.json'}")
     print(page)
+
+
+def print_table(table: Table) -> None:
+    """Print a table; into a file it goes at full width, not at the 80 columns that Rich assumes there."""
+    Console(width=None if Console().is_terminal else 200, highlight=False).print(table)
 
 
 def is_results(name: str) -> bool:
@@ -78,8 +81,7 @@ def evaluate_results(made: Path, truth: Path | None, output: Path, features: str
     for line in report.lines():
         spread = "" if line.spread is None else f"{line.spread:.4g}"
         table.add_row(line.figure, f"{line.value:.4g}", spread, str(line.count), line.unit)
-    out = Console()
-    Console(width=None if out.is_terminal else 200, highlight=False).print(table)
+    print_table(table)
     print(write_folder_report(report, output))
 
 

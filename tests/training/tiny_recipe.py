@@ -1,0 +1,13 @@
+"""What the recipes of these tests have in common: a network that is trained in moments, on clips of two frames."""
+
+TINY = """
+size: 32
+clip_frames: 2
+model:
+  {widths: [8, 8, 8], blocks_up: [1, 1, 1], dim: 16, num_layers: 1, num_heads: 2, cond_dim: 16, sketch_width: 16,
+   fill_width: 8}
+sketch_scenes: 0
+fill_steps: 0
+workers: 0
+sample_every: 1000
+"""
