@@ -278,6 +278,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
                 self.rest()
             scale = conventions.noise_scale if noise_scale is None else noise_scale
             latents = torch.where(clean_frames, sequence, scale * layout.noise(sequence, generator))
+            draw = getattr(self.transformer, "draw_placement", None)
+            placement = draw(batch, generator) if draw is not None else None
 
             # 4. Denoise what is generated, leave what is given
             self.scheduler.set_timesteps(steps, device=device)
@@ -289,7 +291,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
                 guider.set_state(step=step, num_inference_steps=steps, timestep=timestep)
                 level = self.noise_level(step, timestep)
                 clip_times = layout.timesteps(level.expand(batch), given_mask)
-                prediction = self.predict(latents, clip_times, text, nothing, layout, guider)
+                prediction = self.predict(latents, clip_times, text, nothing, layout, guider, placement)
                 output, clean = self.interpret(prediction, latents, level, timestep)
                 stepped = self.scheduler.step(output, timestep, latents, **extra, return_dict=False)[0]
                 latents = torch.where(clean_frames, sequence, stepped)
@@ -323,6 +325,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         nothing: tuple[Tensor, Tensor],
         layout: Layout,
         guider: BaseGuidance,
+        placement: Tensor | None = None,
     ) -> Tensor:
         """The transformer's guided prediction (B, N, C, h, w), float32.
 
@@ -340,10 +343,11 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             groups = groups[mine : mine + 1]
         hidden_states = torch.cat([latents] * repeats).to(self.transformer.dtype)
         timestep = torch.cat([timestep] * repeats)  # float32: bfloat16 would round it
+        extra = {} if placement is None else {"placement": torch.cat([placement] * repeats)}
         predictions: list[Tensor] = []
         for (states, mask), name in zip(groups, ("cond", "uncond"), strict=False):
             with self.transformer.cache_context(name):
-                sample = self.transformer(hidden_states, timestep, states, mask, layout).sample.float()
+                sample = self.transformer(hidden_states, timestep, states, mask, layout, **extra).sample.float()
             predictions += sample.chunk(repeats)
         if group is not None:
             (own,) = predictions

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import torch
 
 from layerflow.data import (
     BACKGROUND_COLOURS,
+    CAMERAS,
+    CASTS,
     EXTRA_OBJECTS,
     FAMILIES,
     FOREGROUND_COLOURS,
@@ -19,13 +22,16 @@ from layerflow.data import (
     MOTIONS,
     OBJECTS,
     PLACES,
+    SOFT_OBJECTS,
     SPLITS,
     TRAIN_FAMILIES,
     MissingFontError,
     MotionParams,
+    ObjectSpec,
     Scene,
     SceneSource,
     SceneSpec,
+    Variations,
     background,
     captions,
     find_font,
@@ -39,6 +45,7 @@ from layerflow.data.captions import (
     MAX_WORDS,
     MOTION_WORDS,
     PLACE_WORDS,
+    SEE_THROUGH,
 )
 from layerflow.data.sprites import FONT_VARIABLE
 
@@ -218,9 +225,141 @@ def test_train_covers_all_words() -> None:
     assert not any(spec.object.core for spec in _specs("train", "all") if spec.object in EXTRA_OBJECTS)
 
 
+def test_see_through_scenes_differ_from_the_others_in_their_foreground_alone() -> None:
+    plain, glassy = (SceneSource("train", variations=Variations(see_through=share)) for share in (0.0, 1.0))
+    for index in range(200):
+        one, other = plain.spec(index, 3), glassy.spec(index, 3)
+        assert (other.object in SOFT_OBJECTS) != (other.opacity < 1)
+        assert replace(other, object=one.object, opacity=1.0) == one
+        assert _seen(other)
+
+
+def test_some_scenes_are_see_through_and_which_does_not_depend_on_the_others() -> None:
+    plain = SceneSource("train")
+    sources = (SceneSource("train", variations=Variations(see_through=share)) for share in (0.1, 0.5))
+    few, many = ({n for n in range(400) if source.spec(n, 3) != plain.spec(n, 3)} for source in sources)
+    assert few < many
+    assert 0.05 < len(few) / 400 < 0.16
+
+
+VARIED = {
+    "see_through": ("object", "opacity"),
+    "company": ("company",),
+    "camera": ("camera", "background_moves"),
+    "cast": ("cast",),
+}
+"""Variation to what it changes."""
+
+
+def _on(family: str, spec: SceneSpec, **changes: str) -> SceneSpec:
+    colour = FAMILIES[family].colours[0]
+    return replace(spec, family=family, background_colour=colour, background_moves=False, **changes)
+
+
+@pytest.mark.parametrize("name", VARIED)
+def test_a_variation_changes_only_what_it_is_about(name: str) -> None:
+    plain, every = SceneSource("train"), Variations(**dict.fromkeys(VARIED, 1.0))
+    alone = SceneSource("train", variations=Variations(**{name: 1.0}))
+    for index in range(60):
+        one, other = plain.spec(index, 3), alone.spec(index, 3)
+        assert one != other
+        assert replace(other, **{key: getattr(one, key) for key in VARIED[name]}) == one
+        if name != "cast":  # whether shadow or light depends on the object
+            all_varied = SceneSource("train", variations=every).spec(index, 3)
+            assert [getattr(all_varied, key) for key in VARIED[name]] == [getattr(other, key) for key in VARIED[name]]
+
+
+def test_company_is_seen_in_training_too() -> None:
+    source = SceneSource("train", objects="all", variations=Variations(company=1.0))
+    for index in range(100):
+        spec = source.spec(index, 6)
+        assert len(spec.company) in (1, 2)
+        assert len({spec.object, *(c.object for c in spec.company)}) == 1 + len(spec.company)
+        for companion in spec.company:
+            assert _seen(replace(spec, object=companion.object, motion=companion.motion))
+            assert companion.object.name in captions(spec)["foreground"]
+
+
+@needs_font
+def test_company_stands_beside_and_behind_the_first_object() -> None:
+    source = SceneSource("train", frames=2, variations=Variations(company=1.0))
+    spec = replace(source.spec(5, 2), place="centre", motion="still")
+    spec = replace(spec, company=tuple(replace(companion, motion="still") for companion in spec.company))
+    alone, together = source.render(replace(spec, company=())), source.render(spec)
+    assert (together.alpha >= alone.alpha - 1e-6).all()
+    assert together.alpha.sum() > 1.1 * alone.alpha.sum()
+    solid = (alone.alpha > 0.999).expand_as(alone.foreground)
+    torch.testing.assert_close(together.foreground[solid], alone.foreground[solid])
+
+
+@needs_font
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_the_camera_moves_over_a_still_background(camera: str) -> None:
+    source = SceneSource("train", frames=5)
+    spec = _on("dots", source.spec(5, 2))
+    still, filmed = source.render(spec), source.render(replace(spec, camera=camera))
+    torch.testing.assert_close(filmed.alpha, still.alpha)
+    assert filmed.background.shape == still.background.shape
+    assert all((one - other).abs().mean() > 0.01 for one, other in pairwise(filmed.background))
+    assert any(words in filmed.captions["background"] for words in CAMERAS[camera])
+    torch.testing.assert_close(source.render(spec, [2]).background, still.background[2:3])
+
+
+@needs_font
+def test_a_pan_to_the_right_lets_the_background_run_to_the_left() -> None:
+    source = SceneSource("train", frames=3)
+    spec = _on("stripes", source.spec(5, 2), camera="panning right")
+    first, second, _ = source.render(spec).background
+    shifts = range(-8, 9)
+    errors = [(second.roll(shift, -1) - first)[..., 10:-10].abs().mean() for shift in shifts]
+    assert shifts[int(np.argmin(errors))] > 0
+
+
+@needs_font
+def test_a_shadow_darkens_and_light_brightens_the_blended_clip_alone() -> None:
+    source = SceneSource("train", frames=2)
+    spec = source.spec(5, 2)
+    plain = source.render(spec)
+    for cast, sign in (("shadow", -1), ("light", 1)):
+        lit = source.render(replace(spec, cast=cast))
+        torch.testing.assert_close(lit.background, plain.background)
+        torch.testing.assert_close(lit.foreground, plain.foreground)
+        change = sign * (lit.blended - plain.blended)
+        assert change.min() > -1e-6
+        assert change.max() > 0.05
+        assert any(words in lit.captions["blended"] for words in CASTS[cast])
+        assert not any(words in lit.captions["background"] for words in CASTS[cast])
+
+
+@needs_font
+def test_a_see_through_object_lets_as_much_of_its_background_through_everywhere() -> None:
+    source = SceneSource("train", frames=2)
+    spec = source.spec(5, 2)
+    solid, glassy = source.render(spec), source.render(replace(spec, opacity=0.5))
+    torch.testing.assert_close(glassy.alpha, 0.5 * solid.alpha)
+    torch.testing.assert_close(glassy.foreground, solid.foreground)
+    assert any(word in glassy.captions["foreground"] for word in SEE_THROUGH)
+    assert not any(word in solid.captions["foreground"] for word in SEE_THROUGH)
+
+
+@pytest.mark.parametrize("entry", SOFT_OBJECTS, ids=lambda entry: entry.name)
+def test_soft_objects_are_soft(entry: ObjectSpec) -> None:
+    rgba = sprite(entry)
+    alpha = rgba[..., 3]
+    assert alpha.max() > 0.6
+    assert ((alpha > 0.05) & (alpha < 0.95)).sum() > (alpha >= 0.95).sum()
+    assert (rgba[..., :3] <= alpha[..., None] + 1e-6).all()
+    assert max(alpha[[0, -1]].max(), alpha[:, [0, -1]].max()) < 0.3  # nothing is cut by the sprite's edge
+    assert np.abs(sprite(entry, "red") - rgba)[..., :3].max() > 0.1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"split": "test"}, "test"), ({"objects": "some"}, "some"), ({"frames": 0}, "frames 0")],
+    [
+        ({"split": "test"}, "test"),
+        ({"objects": "some"}, "some"),
+        ({"frames": 0}, "frames 0"),
+            ],
 )
 def test_source_refuses_bad_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -351,3 +490,9 @@ def test_other_sizes_show_the_same_scene() -> None:
         shrunk = torch.nn.functional.avg_pool2d(other.blended, 2)
         assert (shrunk - one.blended).abs().mean() < 0.03
     assert SceneSource(frames=1).scene(0, 7).blended.shape == (1, 3, 64, 64)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_variations_refuse_what_is_no_share(share: float) -> None:
+    with pytest.raises(ValueError, match=f"camera {share}"):
+        Variations(camera=share)

@@ -7,7 +7,9 @@ import pytest
 from layerflow.data import MissingFontError, find_font
 from layerflow.evaluation import Judge, JudgeConfig
 
-TINY = JudgeConfig(size=16, widths=(4, 8), stills=24, foreground_epochs=1, background_epochs=1, batch_size=8)
+TINY = JudgeConfig(
+    size=16, widths=(4, 8), stills=24, foreground_epochs=1, background_epochs=1, leak_epochs=1, batch_size=8
+)
 
 
 def _font_is_missing() -> bool:

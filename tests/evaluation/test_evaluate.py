@@ -46,10 +46,10 @@ def test_every_trial_is_run_as_it_should(
     told: list[tuple[int, int, str]] = []
     report = run(tiny_pipeline, untrained_judge, progress=lambda *t: told.append(t))
     assert [record["trial"] for record in report.records] == [trial for trial in TRIALS for _ in range(2)]
-    assert told[-1][:2] == (10, 10)
+    assert told[-1][:2] == (2 * len(TRIALS), 2 * len(TRIALS))
     by_trial = dict(zip(TRIALS, calls, strict=True))
     scale = CompactTransformer3DModel.conventions.guidance
-    assert [call["guidance_scale"] for call in calls] == [1.0, 1.0, *[scale] * 3]
+    assert [call["guidance_scale"] for call in calls] == [1.0, 1.0, 1.0, *[scale] * 6]
     assert "foreground" not in by_trial["decompose"]
     assert by_trial["generate"]["given"] is None
     assert set(by_trial["add-background"]["given"][0].clips()) == {"foreground", "alpha"}
@@ -58,8 +58,9 @@ def test_every_trial_is_run_as_it_should(
     ]
     # The same scenes wherever layers are generated, so that the tasks compare.
     assert by_trial["generate"]["foreground"] == by_trial["add-foreground"]["foreground"]
+    assert by_trial["plain-words"]["background"] == by_trial["other-words"]["background"]
     exact = [record["given_exact"] for record in report.records if "given_exact" in record]
-    assert exact == [True] * 8
+    assert exact == [True] * 10
     assert tiny_pipeline._progress_bar_config == {"disable": True}
 
 
@@ -78,13 +79,13 @@ def test_what_is_done_is_not_done_again(
     first = run(tiny_pipeline, untrained_judge, folder=tmp_path, trials=["decompose", "generate"])
     assert len(calls) == 2
     again = run(tiny_pipeline, untrained_judge, folder=tmp_path)
-    assert len(calls) == 5  # the other three trials
+    assert len(calls) == len(TRIALS)  # those that were left
     assert [record for record in again.records if record["trial"] in ("decompose", "generate")] == first.records
     shown = [picture for picture in again.pictures if picture.trial in ("decompose", "generate")]
     for one, other in zip(first.pictures, shown, strict=True):
         assert (one.kind, one.output, one.truth) == (other.kind, other.output, other.truth)
     run(tiny_pipeline, untrained_judge, folder=tmp_path, trials=["decompose"], steps=2)
-    assert len(calls) == 6  # other steps, other results
+    assert len(calls) == len(TRIALS) + 1  # other steps, other results
 
 
 def test_other_weights_are_another_model(
@@ -105,9 +106,9 @@ def test_an_interrupted_evaluation_goes_on(
 
     with pytest.raises(KeyboardInterrupt):
         run(tiny_pipeline, untrained_judge, folder=tmp_path, progress=stop)
-    assert len(calls) == 3
+    assert len(calls) == 4
     run(tiny_pipeline, untrained_judge, folder=tmp_path)
-    assert len(calls) == 3 + 3
+    assert len(calls) == 4 + len(TRIALS) - 3  # three were done before
 
 
 def test_quick_takes_one_seed(tiny_pipeline: LayerFlowPipeline, untrained_judge: Judge) -> None:

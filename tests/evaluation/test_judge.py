@@ -68,13 +68,24 @@ def test_writing_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.real_scenes
 def test_training_learns(tiny_config: JudgeConfig) -> None:
-    config = replace(tiny_config, size=32, widths=(8, 16), stills=60, foreground_epochs=1, background_epochs=30)
+    config = replace(tiny_config, size=32, widths=(8, 16), stills=60, background_epochs=30, leak_epochs=40)
     stills = judge.draw_stills(config)
     trained = train_judge(config, stills=stills)
     with torch.no_grad():
         logits = trained.background(stills.background.float() / 255)["family"]
     right = (logits.argmax(1) == stills.labels["background"]["family"]).float().mean()
     assert float(right) > 0.5
+    shown = stills.labels["leak"]["foreground"].bool()
+    found = [trained.finds_foreground(still[None].float() / 255) for still in stills.leak]
+    assert float((torch.tensor(found) == shown).float().mean()) > 0.7
+
+
+@pytest.mark.real_scenes
+def test_every_other_still_has_a_foreground_left_in_its_background(tiny_config: JudgeConfig) -> None:
+    stills = judge.draw_stills(tiny_config)
+    differ = (stills.leak.float() - stills.background.float()).abs().flatten(1).amax(1) > 2
+    assert torch.equal(differ, stills.labels["leak"]["foreground"].bool())
+    assert differ.float().mean() == 0.5
 
 
 @pytest.mark.real_scenes
@@ -84,7 +95,7 @@ def test_the_cache_is_filled_once(tiny_config: JudgeConfig, tmp_path: Path, monk
         load_judge(train_if_missing=False, config=tiny_config)
     seen: list[tuple[int, int, str]] = []
     first = load_judge(config=tiny_config, progress=lambda *told: seen.append(told))
-    assert {what for *_, what in seen} == {"judge: foreground", "judge: background"}
+    assert {what for *_, what in seen} == {"judge: foreground", "judge: background", "judge: leak"}
     assert all(0 < done <= total for done, total, _ in seen)
     path = judge.judge_path(tiny_config)
     assert [path] == list((tmp_path / "layerflow").iterdir())

@@ -124,23 +124,33 @@ def test_a_batch_is_a_pure_function_of_its_step_and_holds_the_composition(recipe
 
 
 @needs_font
-def test_objects_beyond_the_vocabulary_are_only_shown_never_asked_for(
-    recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("share", "kinds"), [(0.0, {"core"}), (0.5, {"core", "all"}), (1.0, {"all"})])
+def test_so_many_samples_may_show_any_object(
+    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, share: float, kinds: set[str]
 ) -> None:
-    recipe = dataclasses.replace(recipe, extra_objects=1.0)
-    source = ClipBatches(recipe)
+    source = ClipBatches(dataclasses.replace(recipe, extra_objects=share))
     drawn = []
     for name in ("core", "all"):
         real = getattr(source.sources[0], name)
         monkeypatch.setattr(
             real, "scene", lambda *a, _n=name, _r=real.scene, **k: drawn.append(_n) or _r(*a, **k)
         )
-    for step in range(20):
-        drawn.clear()
-        batch = source[step]
-        for kind, given in zip(drawn, batch.given.tolist(), strict=True):
-            shown = given[CLIPS.index("foreground")] or given[CLIPS.index("blended")]
-            assert kind == ("all" if shown else "core")
+    for step in range(5):
+        source[step]
+    assert set(drawn) == kinds
+
+
+@needs_font
+@pytest.mark.parametrize(("task", "measured"), [("generate", True), ("add-foreground", True), ("decompose", False)])
+def test_placements_are_measured_where_nothing_given_shows_them(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, measured: bool
+) -> None:
+    trainer = Trainer(dataclasses.replace(recipe, tasks={task: 1.0}), tmp_path)
+    monkeypatch.setattr(trainer.model, "find_placement", lambda *_: torch.ones(batch.positions.shape[0], 3))
+    batch = ClipBatches(trainer.recipe)[0]
+    found = trainer.placements(batch, torch.empty(0), torch.empty(0), seed=3)["placement"]
+    assert bool((found == 1).all()) == measured
+    assert bool((found.abs() <= 2 * trainer.model.config.placement_spread).all()) != measured
 
 
 @needs_font

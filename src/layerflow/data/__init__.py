@@ -3,12 +3,15 @@
 from .backgrounds import BACKGROUND_COLOURS, FAMILIES, TRAIN_FAMILIES, Family, background
 from .captions import captions
 from .motions import MOTION_PLACES, MOTIONS, PLACES, MotionParams
-from .objects import EXTRA_OBJECTS, OBJECTS, ObjectSpec
+from .objects import EXTRA_OBJECTS, OBJECTS, SOFT_OBJECTS, ObjectSpec
 from .scenes import SPLITS, Scene, SceneSource, SceneSpec, Split, is_held_out
 from .sprites import FOREGROUND_COLOURS, MissingFontError, find_font, sprite
+from .variations import CAMERAS, CASTS, Companion, Variations
 
 __all__ = [
     "BACKGROUND_COLOURS",
+    "CAMERAS",
+    "CASTS",
     "EXTRA_OBJECTS",
     "FAMILIES",
     "FOREGROUND_COLOURS",
@@ -16,8 +19,10 @@ __all__ = [
     "MOTION_PLACES",
     "OBJECTS",
     "PLACES",
+    "SOFT_OBJECTS",
     "SPLITS",
     "TRAIN_FAMILIES",
+    "Companion",
     "Family",
     "MissingFontError",
     "MotionParams",
@@ -26,6 +31,7 @@ __all__ = [
     "SceneSource",
     "SceneSpec",
     "Split",
+    "Variations",
     "background",
     "captions",
     "find_font",

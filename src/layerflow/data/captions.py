@@ -1,7 +1,7 @@
 """Captions in varied words for the three layers of a scene.
 
-What differs from the default is always said (a tint, a motion, a place other than the centre, a background
-colour other than the natural one, a background that moves); a default is said only now and then.
+What differs from the default is always said (a tint, a see-through object, a motion, a place other than the centre, a
+background colour other than the natural one, a background that moves); a default is said only now and then.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .backgrounds import FAMILIES
+from .variations import CAMERAS, CASTS
 
 if TYPE_CHECKING:
     from .scenes import SceneSpec
+    from .variations import Companion
 
 MAX_WORDS = 20
-"""No caption is longer than this."""
+"""No caption is longer than this, or than as many more as company, camera and shadow take."""
+_MORE_WORDS = 8  # for each of these
 
 COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     "red": ("red", "crimson", "scarlet"),
@@ -34,17 +37,25 @@ COLOUR_WORDS: dict[str, tuple[str, ...]] = {
 """The plain word first; the others are used rarely."""
 
 MOTION_WORDS: dict[str, tuple[str, ...]] = {
-    "still": ("standing still", "not moving", "at rest", "staying still"),
-    "moving right": ("moving right", "moving to the right", "going right", "sliding to the right"),
-    "moving left": ("moving left", "moving to the left", "going left", "sliding to the left"),
-    "rising": ("rising", "moving up", "going up", "floating upwards"),
-    "falling": ("falling", "moving down", "going down", "dropping"),
-    "bouncing": ("bouncing", "bouncing up and down", "hopping"),
-    "growing": ("growing", "getting bigger", "growing larger"),
-    "shrinking": ("shrinking", "getting smaller", "growing smaller"),
-    "spinning": ("spinning", "spinning around", "rotating", "turning around"),
-    "swaying": ("swaying", "rocking", "swaying from side to side", "rocking back and forth"),
-}
+    "still": ("standing still", "not moving", "at rest", "staying still", "motionless"),
+    "moving right": (
+        "moving right", "moving to the right", "going right", "sliding to the right", "heading right",
+        "drifting to the right", "gliding from left to right",
+    ),
+    "moving left": (
+        "moving left", "moving to the left", "going left", "sliding to the left", "heading left",
+        "drifting to the left", "gliding from right to left",
+    ),
+    "rising": ("rising", "moving up", "going up", "floating upwards", "ascending", "climbing", "lifting off"),
+    "falling": ("falling", "moving down", "going down", "dropping", "descending", "sinking", "falling down"),
+    "bouncing": ("bouncing", "bouncing up and down", "hopping", "jumping", "jumping up and down"),
+    "growing": ("growing", "getting bigger", "growing larger", "becoming bigger", "swelling"),
+    "shrinking": ("shrinking", "getting smaller", "growing smaller", "becoming smaller", "dwindling"),
+    "spinning": ("spinning", "spinning around", "rotating", "turning around", "whirling", "twirling around"),
+    "swaying": (
+        "swaying", "rocking", "swaying from side to side", "rocking back and forth", "swinging", "wobbling",
+    ),
+}  # fmt: skip
 
 PLACE_WORDS: dict[str, tuple[str, ...]] = {
     "centre": ("in the centre", "in the middle", "in the center"),
@@ -108,6 +119,17 @@ BACKGROUND_MOTION_WORDS: dict[str, tuple[str, ...]] = {
 }
 """What the caption appends for a family that moves of its own."""
 
+FILLERS = ("cute", "lovely", "pretty", "nice", "simple", "funny", "little", "beautiful")
+"""Words before a noun that change nothing."""
+
+FRAMES = ("a picture of {x}", "a video of {x}", "an image of {x}", "we see {x}", "here we see {x}", "show {x}")
+"""Phrases around a caption that change nothing."""
+
+SEE_THROUGH = ("see-through", "transparent", "translucent", "glassy")
+"""Words for a foreground that lets its background through everywhere."""
+
+_FILLED = 0.15  # how often a noun has a filler
+_FRAMED = 0.1  # how often a caption stands in a phrase
 _RARE = 0.12  # how often a colour's second word is used
 _SAY_DEFAULT = 0.15  # how often a default is said
 
@@ -138,8 +160,10 @@ class _Writer:
 
     def foreground(self) -> str:
         spec = self.spec
-        noun = self.mostly_first(spec.object.nouns, 0.7)
-        subject = _article(noun if spec.colour is None else f"{self.colour(spec.colour)} {noun}")
+        noun = self.mostly_first(spec.object.nouns, 0.6)
+        noun = noun if spec.colour is None else f"{self.colour(spec.colour)} {noun}"
+        noun = noun if spec.opacity == 1 else f"{self.mostly_first(SEE_THROUGH, 0.4)} {noun}"
+        subject = _article(f"{self.pick(FILLERS)} {noun}" if self.chance(_FILLED) else noun)
         motion = place = ""
         if spec.motion != "still" or self.chance(_SAY_DEFAULT):
             motion = self.mostly_first(MOTION_WORDS[spec.motion])
@@ -156,7 +180,13 @@ class _Writer:
             templates = ("{s} {p}", "{s} {p}", "{p}, {s}", "{s} is {p}", "{s}, {p}")
         else:
             templates = ("{s}", "{s}", "{s}", "one {n}", "just {s}")
-        return self.pick(templates).format(s=subject, m=motion, p=place, n=subject.split(" ", 1)[1])
+        text = self.pick(templates).format(s=subject, m=motion, p=place, n=subject.split(" ", 1)[1])
+        return "".join([text, *(f", and {self.companion(companion)}" for companion in spec.company)])
+
+    def companion(self, companion: Companion) -> str:
+        noun = companion.object.nouns[0]
+        subject = _article(noun if companion.colour is None else f"{self.colour(companion.colour)} {noun}")
+        return f"{subject} {self.mostly_first(MOTION_WORDS[companion.motion])}"
 
     def background(self) -> str:
         spec = self.spec
@@ -170,14 +200,21 @@ class _Writer:
         before, article, after = self.pick(BACKGROUND_WORDS[spec.family]).partition("@")
         text = before.format(**words) + (_article(after.format(**words)) if article else "")
         text = text.strip()  # "dots on {a}" ends in the space of its colour
-        return text + (self.pick(BACKGROUND_MOTION_WORDS[spec.family]) if spec.background_moves else "")
+        text += self.pick(BACKGROUND_MOTION_WORDS[spec.family]) if spec.background_moves else ""
+        return f"{text}, {self.pick(CAMERAS[spec.camera])}" if spec.camera else text
+
+    def framed(self, text: str) -> str:
+        """The text, now and then in a phrase."""
+        sentence = " is " in text or text.startswith(("in front", "in the", "on the", "at the", "near the"))
+        return self.pick(FRAMES).format(x=text) if not sentence and self.chance(_FRAMED) else text
 
     def blended(self, foreground: str, background: str) -> str:
         templates = (
             "{f}, in front of {b}", "{f} in front of {b}", "{f} against {b}", "{f}, with {b} behind",
             "{b}, and {f}", "in front of {b}, {f}",
         )  # fmt: skip
-        return self.pick(templates).format(f=foreground, b=background)
+        text = self.pick(templates).format(f=foreground, b=background)
+        return f"{text}, {self.pick(CASTS[self.spec.cast])}" if self.spec.cast else text
 
 
 def captions(spec: SceneSpec) -> dict[str, str]:
@@ -189,7 +226,10 @@ def captions(spec: SceneSpec) -> dict[str, str]:
     """
     writer = _Writer(spec, np.random.default_rng([spec.seed, 1]))
     foreground, background = writer.foreground(), writer.background()
-    blended = writer.blended(writer.foreground(), writer.background())
-    while len(blended.split()) > MAX_WORDS:  # rare: most wordings are shorter
+    blended = writer.framed(writer.blended(writer.foreground(), writer.background()))
+    most = MAX_WORDS + _MORE_WORDS * (len(spec.company) + bool(spec.camera) + bool(spec.cast))
+    while len(blended.split()) > most:  # rare: most wordings are shorter
         blended = writer.blended(writer.foreground(), writer.background())
-    return {"foreground": foreground, "background": background, "blended": blended}
+    return {
+        "foreground": writer.framed(foreground), "background": writer.framed(background), "blended": blended,
+    }  # fmt: skip

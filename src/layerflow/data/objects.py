@@ -2,7 +2,8 @@
 
 `OBJECTS` is the small vocabulary the model learns to draw from words. Four of them are held out: they are
 never trained on and show how well a foreground the model has never seen is taken out of a blended clip.
-`EXTRA_OBJECTS` widens the shapes seen in tasks where the foreground is shown to the model anyway.
+`EXTRA_OBJECTS` widens the shapes seen in tasks where the foreground is shown to the model anyway. `SOFT_OBJECTS` are
+see-through, glowing, thin or in many parts.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ class ObjectSpec:
     name: str
     """Plain name, unique among all objects; also the first of `nouns`."""
     char: str
-    """A single code point of Noto Color Emoji."""
+    """A single code point of Noto Color Emoji; empty: a painter of `soft` draws it."""
     held_out: bool
     """True: never part of a training scene."""
     core: bool
@@ -38,12 +39,14 @@ def _parse(table: str, *, core: bool, held_out: bool = False) -> tuple[ObjectSpe
 
 
 _TRAINED = """
-🍎 apple; 🍌 banana; 🍉 watermelon|slice of watermelon; 🍕 pizza|slice of pizza; 🍦 ice cream|soft ice cream;
-🧁 cupcake|muffin; 🍄 mushroom|toadstool; 🌵 cactus; 🌷 tulip; 🌻 sunflower; 🍀 clover|four-leaf clover;
-❤ heart; ⭐ star; 🎈 balloon; 🔑 key; 🔔 bell; 🎸 guitar; 🚀 rocket|spaceship; 🚗 car|automobile;
-⛵ sailboat|sailing boat; ✈ airplane|plane; 🏠 house|little house; ⚽ soccer ball|football; 🐱 cat|kitten;
-🐶 dog|puppy; 🐼 panda|panda bear; 🐸 frog; 🐧 penguin; 🐠 fish|tropical fish; 🐳 whale; 🦋 butterfly;
-🐞 ladybug|ladybird; 🐙 octopus; 🐢 turtle|tortoise
+🍎 apple; 🍌 banana; 🍉 watermelon|slice of watermelon; 🍕 pizza|slice of pizza;
+🍦 ice cream|soft ice cream|ice cream cone; 🧁 cupcake|muffin; 🍄 mushroom|toadstool; 🌵 cactus; 🌷 tulip;
+🌻 sunflower; 🍀 clover|four-leaf clover; ❤ heart|love heart; ⭐ star|five-pointed star;
+🎈 balloon|party balloon|toy balloon; 🔑 key|door key; 🔔 bell; 🎸 guitar|electric guitar;
+🚀 rocket|spaceship|space rocket; 🚗 car|automobile|motor car; ⛵ sailboat|sailing boat|yacht;
+✈ airplane|plane|aeroplane|jet plane; 🏠 house|little house|cottage|home; ⚽ soccer ball|football;
+🐱 cat|kitten|cat face|kitty; 🐶 dog|puppy|dog face|pup; 🐼 panda|panda bear; 🐸 frog|toad; 🐧 penguin;
+🐠 fish|tropical fish; 🐳 whale; 🦋 butterfly; 🐞 ladybug|ladybird; 🐙 octopus; 🐢 turtle|tortoise
 """
 
 # One from each of four kinds: an animal, a vehicle, a fruit, a thing.
@@ -76,3 +79,18 @@ OBJECTS: tuple[ObjectSpec, ...] = _parse(_TRAINED, core=True) + _parse(_HELD_OUT
 
 EXTRA_OBJECTS: tuple[ObjectSpec, ...] = _parse(_EXTRA, core=False)
 """Further objects, shown to the model but never asked of it by name alone."""
+
+_SOFT = {
+    "soap bubble": ("soap bubble", "bubble"),
+    "glass ball": ("glass ball", "ball of glass", "crystal ball"),
+    "puff of smoke": ("puff of smoke", "cloud of smoke"),
+    "glowing light": ("glowing light", "ball of light"),
+    "burst of sparks": ("burst of sparks", "shower of sparks"),
+    "dandelion": ("dandelion", "dandelion clock"),
+}
+
+SOFT_OBJECTS: tuple[ObjectSpec, ...] = tuple(ObjectSpec(name, "", False, False, nouns) for name, nouns in _SOFT.items())
+"""Drawn by the painters of `soft`, with soft alpha."""
+
+GLOWING = ("glowing light", "burst of sparks", "flame", "light bulb")
+"""Objects that cast light and no shadow."""

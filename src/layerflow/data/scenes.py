@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -14,8 +14,9 @@ import torch
 from .backgrounds import FAMILIES, background
 from .captions import captions
 from .motions import BASE_WIDTH, MOTION_PLACES, MOTIONS, UNITS, MotionParams
-from .objects import EXTRA_OBJECTS, OBJECTS, ObjectSpec
+from .objects import EXTRA_OBJECTS, GLOWING, OBJECTS, SOFT_OBJECTS, ObjectSpec
 from .sprites import FOREGROUND_COLOURS, draw
+from .variations import CAMERAS, WIDER, Companion, Variations, beside, filmed, with_cast
 
 Split = Literal["train", "held_out_objects", "held_out_combinations", "held_out_family"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -24,6 +25,9 @@ _HELD_OUT_SHARE = 20  # one combination in this many is held out
 _TINTED = 0.5
 _MOVING_BACKGROUND = 0.35
 _NATURAL_COLOUR = 0.4
+_SOFT = 0.4
+_OPACITY = (0.35, 0.75)
+_THREE = 0.25  # of scenes with company have two companions
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,14 @@ class SceneSpec:
     """Whether the background moves of its own."""
     seed: int
     """Fixes the jitter, the background's layout and the captions' wording."""
+    opacity: float = 1.0
+    """Factor on the alpha of the whole foreground, in (0, 1]."""
+    company: tuple[Companion, ...] = ()
+    """Smaller objects behind the first."""
+    camera: str = ""
+    """A name of `CAMERAS`, or nothing: it stands still."""
+    cast: str = ""
+    """A name of `CASTS`, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,7 @@ class Scene:
     background: torch.Tensor
     """(F, 3, H, W)."""
     blended: torch.Tensor
-    """(F, 3, H, W), exactly alpha * foreground + (1 - alpha) * background."""
+    """(F, 3, H, W), exactly alpha * foreground + (1 - alpha) * background; a shadow or light is on top of it."""
 
 
 def is_held_out(name: str, family: str, motion: str) -> bool:
@@ -74,7 +86,7 @@ def is_held_out(name: str, family: str, motion: str) -> bool:
 @lru_cache(maxsize=8)
 def _combinations(split: Split, objects: str) -> tuple[tuple[ObjectSpec, str, str], ...]:
     """All (object, family, motion) of a split."""
-    pool = OBJECTS if objects == "core" else OBJECTS + EXTRA_OBJECTS
+    pool = {"core": OBJECTS, "all": OBJECTS + EXTRA_OBJECTS, "soft": SOFT_OBJECTS}[objects]
     pool = tuple(entry for entry in pool if entry.held_out == (split == "held_out_objects"))
     families = tuple(name for name in FAMILIES if FAMILIES[name].held_out == (split == "held_out_family"))
     every = ((entry, family, motion) for entry in pool for family in families for motion in MOTIONS)
@@ -93,6 +105,7 @@ class SceneSource:
         size: height and width of the frames in pixels.
         frames: frames of a clip.
         objects: `core`, or `all` to include `EXTRA_OBJECTS`.
+        variations: how often scenes are varied; what is not varied does not depend on it.
 
     Raises:
         ValueError: an argument is not one of the above.
@@ -104,6 +117,7 @@ class SceneSource:
         size: int = 64,
         frames: int = 8,
         objects: Literal["core", "all"] = "core",
+        variations: Variations | None = None,
     ) -> None:
         if split not in SPLITS:
             raise ValueError(f"split {split!r} is not one of {', '.join(SPLITS)}")
@@ -112,7 +126,8 @@ class SceneSource:
         if size < 8 or frames < 1:
             raise ValueError(f"size {size} and frames {frames} must be at least 8 and 1")
         self.split, self.size, self.frames, self.objects = split, size, frames, objects
-        self._choices = _combinations(split, objects)
+        self.variations = variations or Variations()
+        self._choices, self._soft = _combinations(split, objects), _combinations(split, "soft")
 
     def spec(self, index: int, seed: int) -> SceneSpec:
         """What scene number `index` of stream `seed` shows; both are non-negative."""
@@ -133,7 +148,41 @@ class SceneSource:
             background_colour = colours[rng.integers(len(colours))]
         moves = bool(rng.random() < _MOVING_BACKGROUND) and kind.moves
         scene_seed = int(rng.integers(2**62))
-        return SceneSpec(entry, colour, motion, place, family, background_colour, moves, scene_seed)
+        spec = SceneSpec(entry, colour, motion, place, family, background_colour, moves, scene_seed)
+        return self._varied(spec)
+
+    def _varied(self, spec: SceneSpec) -> SceneSpec:
+        rng = np.random.default_rng([spec.seed, 4])
+        shares, chances = self.variations, rng.random(4)
+        # Each from numbers of its own, so that one variation does not change another.
+        ways = [np.random.default_rng([spec.seed, 5, n]) for n in range(4)]
+        if chances[0] < shares.see_through:
+            spec = self._seen_through(spec, ways[0])
+        if chances[1] < shares.company:
+            spec = replace(spec, company=self._company(spec, ways[1]))
+        if chances[2] < shares.camera:
+            spec = replace(spec, camera=str(ways[2].choice(list(CAMERAS))), background_moves=False)
+        if chances[3] < shares.cast:
+            spec = replace(spec, cast="light" if spec.object.name in GLOWING else "shadow")
+        return spec
+
+    def _seen_through(self, spec: SceneSpec, rng: np.random.Generator) -> SceneSpec:
+        """The scene with a soft object, of the same motion on the same background, or a see-through one."""
+        soft = [c[0] for c in self._soft if c[1:] == (spec.family, spec.motion)]
+        if soft and rng.random() < _SOFT:
+            return replace(spec, object=soft[rng.integers(len(soft))])
+        return replace(spec, opacity=float(rng.uniform(*_OPACITY)))
+
+    def _company(self, spec: SceneSpec, rng: np.random.Generator) -> tuple[Companion, ...]:
+        """One or two objects that may stand on this background."""
+        fits = [c for c in self._choices if c[1] == spec.family and c[0] != spec.object]
+        colours = [None, *FOREGROUND_COLOURS]
+        sides = rng.permutation([-1, 1])[: 1 + int(rng.random() < _THREE)]
+        chosen = [fits[n] for n in rng.choice(len(fits), len(sides), replace=False)]
+        return tuple(
+            Companion(entry, colours[rng.integers(len(colours))], motion, int(side))
+            for (entry, _, motion), side in zip(chosen, sides, strict=True)
+        )
 
     def render(self, spec: SceneSpec, frame_indices: Sequence[int] | None = None) -> Scene:
         """Draws a scene, or only the named frames of it.
@@ -147,32 +196,38 @@ class SceneSource:
             if not 0 <= i < self.frames:
                 raise IndexError(f"frame {i} is not in a clip of {self.frames} frames")
         times = [i / max(self.frames - 1, 1) for i in indices]
-        behind = background(
-            spec.family,
-            spec.background_colour,
-            moves=spec.background_moves,
-            seed=spec.seed,
-            t=times,
-            size=self.size,
-        )
+        behind = self._behind(spec, times)
         rng = np.random.default_rng([spec.seed, 3])
         dx, dy = rng.uniform(-2, 2, 2)
         params = MotionParams(spec.place, dx, dy, 1 + rng.uniform(-0.06, 0.06))
         unit = self.size / UNITS
-        sprites = []
-        for t in times:
-            x, y, scale, angle = MOTIONS[spec.motion](t, params)
-            width = scale * BASE_WIDTH * unit
-            sprites.append(draw(spec.object, spec.colour, self.size, x * unit, y * unit, width, angle))
-        rgba = np.stack(sprites)  # (F, H, W, 4), premultiplied
+        drawn = [(spec.object, spec.colour, spec.motion, params)]
+        drawn += [(c.object, c.colour, c.motion, beside(params, c.side)) for c in spec.company]
+        rgba = np.zeros((len(times), self.size, self.size, 4), np.float32)  # premultiplied
+        for entry, colour, motion, own in drawn:  # from the front to the back
+            for frame, t in zip(rgba, times, strict=True):
+                x, y, scale, angle = MOTIONS[motion](t, own)
+                width = scale * BASE_WIDTH * unit
+                sprite = draw(entry, colour, self.size, x * unit, y * unit, width, angle)
+                frame += (1 - frame[..., 3:]) * sprite
+        rgba *= np.float32(spec.opacity)
         cover = rgba[..., 3:]
-        straight = np.where(cover > 0, rgba[..., :3] / np.maximum(cover, 1 / 255), np.float32(0.5))
+        straight = np.where(cover > 0, rgba[..., :3] / np.maximum(cover, spec.opacity / 255), np.float32(0.5))
 
         alpha = _to_tensor(cover)
         foreground = _to_tensor(straight)
         backdrop = _to_tensor(behind)
-        blended = alpha * foreground + (1 - alpha) * backdrop
+        lit = with_cast(backdrop, alpha, spec.cast) if spec.cast else backdrop
+        blended = alpha * foreground + (1 - alpha) * lit
         return Scene(spec, captions(spec), foreground, alpha, backdrop, blended)
+
+    def _behind(self, spec: SceneSpec, times: list[float]) -> np.ndarray:
+        """Frames of the background as the camera sees it."""
+        size = round(WIDER * self.size) if spec.camera else self.size
+        frames = background(
+            spec.family, spec.background_colour, moves=spec.background_moves, seed=spec.seed, t=times, size=size
+        )
+        return filmed(frames, spec.camera, times, self.size) if spec.camera else frames
 
     def prompts(self, index: int, seed: int) -> dict[str, str]:
         """The captions of scene number `index` of stream `seed`, without drawing it."""

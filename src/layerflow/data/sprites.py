@@ -1,4 +1,4 @@
-"""Foreground sprites: emoji glyphs with alpha, in their own colours or tinted."""
+"""Foreground sprites with alpha, emoji glyphs and paintings, in their own colours or tinted."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from .objects import ObjectSpec
+from .soft import PAINTERS
 
 SPRITE_SIZE = 96
 """Side of a sprite in pixels: about the resolution of the font's bitmaps after cropping."""
@@ -89,6 +90,29 @@ def _tint(straight: np.ndarray, alpha: np.ndarray, colour: str) -> np.ndarray:
     return np.where(shade < 0, darker, lighter).astype(np.float32)
 
 
+def _glyph(spec: ObjectSpec) -> np.ndarray:
+    """The font's picture, cropped tightly and centred: premultiplied (S, S, 4)."""
+    canvas = Image.new("RGBA", (192, 192))
+    ImageDraw.Draw(canvas).text((24, 24), spec.char, font=_font(find_font()), embedded_color=True)
+    box = canvas.getchannel("A").point(lambda value: 255 if value > 8 else 0).getbbox()
+    if box is None:
+        raise ValueError(f"the emoji font has no glyph for {spec.name!r} (U+{ord(spec.char):04X})")
+    glyph = canvas.crop(box)
+    side = max(glyph.size)
+    square = Image.new("RGBA", (side, side))
+    square.paste(glyph, ((side - glyph.width) // 2, (side - glyph.height) // 2))
+    resized = square.convert("RGBa").resize((SPRITE_SIZE, SPRITE_SIZE), Image.Resampling.LANCZOS)
+    # Read through bytes: numpy does not know Pillow's premultiplied mode.
+    pixels = np.frombuffer(resized.tobytes(), np.uint8).reshape(SPRITE_SIZE, SPRITE_SIZE, 4)
+    return pixels.astype(np.float32) / 255
+
+
+def _painting(spec: ObjectSpec) -> np.ndarray:
+    """What a painter draws: premultiplied (S, S, 4)."""
+    colour, alpha = PAINTERS[spec.name](SPRITE_SIZE)
+    return np.concatenate([np.clip(colour, 0, 1) * alpha, alpha], axis=-1).astype(np.float32)
+
+
 @lru_cache(maxsize=512)
 def sprite(spec: ObjectSpec, colour: str | None = None) -> np.ndarray:
     """The object on a transparent square, tightly cropped and centred.
@@ -106,19 +130,7 @@ def sprite(spec: ObjectSpec, colour: str | None = None) -> np.ndarray:
     """
     if colour is not None and colour not in FOREGROUND_COLOURS:
         raise ValueError(f"colour {colour!r} is not one of {', '.join(FOREGROUND_COLOURS)}")
-    canvas = Image.new("RGBA", (192, 192))
-    ImageDraw.Draw(canvas).text((24, 24), spec.char, font=_font(find_font()), embedded_color=True)
-    box = canvas.getchannel("A").point(lambda value: 255 if value > 8 else 0).getbbox()
-    if box is None:
-        raise ValueError(f"the emoji font has no glyph for {spec.name!r} (U+{ord(spec.char):04X})")
-    glyph = canvas.crop(box)
-    side = max(glyph.size)
-    square = Image.new("RGBA", (side, side))
-    square.paste(glyph, ((side - glyph.width) // 2, (side - glyph.height) // 2))
-    resized = square.convert("RGBa").resize((SPRITE_SIZE, SPRITE_SIZE), Image.Resampling.LANCZOS)
-    # Read through bytes: numpy does not know Pillow's premultiplied mode.
-    pixels = np.frombuffer(resized.tobytes(), np.uint8).reshape(SPRITE_SIZE, SPRITE_SIZE, 4)
-    rgba = pixels.astype(np.float32) / 255
+    rgba = _glyph(spec) if spec.char else _painting(spec)
     alpha = rgba[..., 3:]
     if colour is not None:
         straight = np.clip(rgba[..., :3] / np.maximum(alpha, 1 / 255), 0, 1)

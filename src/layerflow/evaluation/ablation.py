@@ -156,7 +156,7 @@ def measure_run(
     for task in tasks:
         for start in range(0, samples, batch_size):
             numbers = range(start, min(start + batch_size, samples))
-            scenes = [scene_of(source, seed, number) for number in numbers]
+            scenes = [scene_of(task, source, seed, number) for number in numbers]
             true = [LayeredVideo(**{name: getattr(scene, name).clamp(0, 1) for name in CLIPS}) for scene in scenes]
             asked: dict[str, Any] = {}
             if task == "decompose":

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..data import Scene, SceneSource
+from ..data import Scene
 from ..files import write_atomically
 from ..layered_video import CLIPS, LayeredVideo
 from ..models.backbone import Conventions
@@ -25,7 +25,7 @@ from ..models.layout import LAYERS
 from ..pipeline import LayerFlowPipeline
 from .figures import Row, ceilings, rows_of
 from .judge import Judge, Progress, data_version, load_judge
-from .trials import TRIALS, Record, noise_of, record_of, scene_of
+from .trials import TRIALS, Record, noise_of, record_of, scene_of, source_of
 
 QUICK_SAMPLES = 12
 """Samples of each trial with `quick`."""
@@ -205,12 +205,12 @@ def _run(
     progress: Progress | None,
 ) -> Part:
     config: Any = pipeline.transformer.config
-    source = SceneSource(TRIALS[name].split, size=config.sample_size, frames=config.sample_frames)
+    source = source_of(name, config.sample_size, config.sample_frames)
     records: list[Record] = []
     kept: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # bytes, for the pictures
     for start in range(0, count, batch_size):
         indices = range(start, min(start + batch_size, count))
-        scenes = [scene_of(source, seed, index) for index in indices]
+        scenes = [scene_of(name, source, seed, index) for index in indices]
         noise = [noise_of(name, seed, index) for index in indices]
         videos = sample(pipeline, name, scenes, noise, int(key["steps"]), float(key["guidance"]))
         for index, scene, video in zip(indices, scenes, videos, strict=True):

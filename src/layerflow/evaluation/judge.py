@@ -1,4 +1,4 @@
-"""The judge: two small networks, trained on real clips, that name what a generated layer shows.
+"""The judge: three small networks, trained on real clips, that name what a generated layer shows.
 
 It never saw a model's output, and its accuracy on real clips is printed beside every figure it gives: no
 model can be expected to score higher. Letters: N stills, F frames, C channels, S side in pixels.
@@ -41,7 +41,12 @@ BACKGROUND_HEADS: dict[str, tuple[str, ...]] = {
 }
 """What is named of a background."""
 
-_PREFIXES = ("foreground", "background")
+LEAK_HEADS: dict[str, tuple[str, ...]] = {"foreground": ("absent", "present")}
+"""What is asked of a background beside its name: whether a foreground is left in it."""
+
+_PREFIXES = ("foreground", "background", "leak")
+FAINTEST = 0.35
+"""Opacity of the faintest foreground that the judge learns to find in a background."""
 
 
 class MissingJudgeError(FileNotFoundError):
@@ -57,11 +62,13 @@ class JudgeConfig:
     widths: tuple[int, ...] = (24, 48, 96, 128)
     """Channels of the levels, each at half the size of the one before: about 40 MFLOP a frame."""
     stills: int = 10_000
-    """Scenes drawn for training, one frame of each, kept as bytes: 290 MB at 64 pixels."""
+    """Scenes drawn for training, one frame of each, kept as bytes: 410 MB at 64 pixels."""
     foreground_epochs: int = 6
     """Times that the foreground network sees each still; 38 objects in 9 colours take longer."""
     background_epochs: int = 4
     """Times that the background network sees each still."""
+    leak_epochs: int = 4
+    """Times that the network that looks for a foreground in a background sees each still."""
     batch_size: int = 64
     """Stills a step."""
     learning_rate: float = 2e-3
@@ -112,7 +119,8 @@ def _conv(into: int, out: int, stride: int = 1) -> nn.Sequential:
 
 
 class Judge(nn.Module):
-    """Names the object and colour of a foreground, and the family and colour of a background."""
+    """Names the object and colour of a foreground, and the family and colour of a background; finds a foreground that
+    is left in a background."""
 
     def __init__(self, config: JudgeConfig | None = None) -> None:
         super().__init__()
@@ -121,6 +129,7 @@ class Judge(nn.Module):
             torch.manual_seed(self.config.seed)
             self.foreground = StillNet(4, self.config.widths, FOREGROUND_HEADS)
             self.background = StillNet(3, self.config.widths, BACKGROUND_HEADS)
+            self.leak = StillNet(3, self.config.widths, LEAK_HEADS)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.eval()
 
@@ -140,6 +149,12 @@ class Judge(nn.Module):
         pairs = [(family, colour) for family in FAMILIES for colour in FAMILIES[family].colours]
         best = max(pairs, key=lambda pair: by_name["family"][pair[0]] + by_name["colour"][pair[1]])
         return Verdict(by_name, {"family": best[0], "colour": best[1]})
+
+    @torch.no_grad()
+    def finds_foreground(self, background: Tensor) -> bool:
+        """Whether a background (F, 3, H, W) shows a foreground, whole or faint."""
+        absent, present = self._mean(self.leak, background)["foreground"].tolist()
+        return present > absent
 
     def _mean(self, net: StillNet, stills: Tensor) -> dict[str, Tensor]:
         """Log-probabilities (classes,) by head of the mean logits over frames (F, C, H, W)."""
@@ -165,8 +180,10 @@ class Stills:
     """(N, 4, S, S) uint8: colour over mid-grey, and alpha."""
     background: Tensor
     """(N, 3, S, S) uint8."""
+    leak: Tensor
+    """(N, 3, S, S) uint8: the same backgrounds, every other one with its foreground, which may be faint."""
     labels: dict[str, dict[str, Tensor]]
-    """`foreground` or `background` to head to classes (N,)."""
+    """`foreground`, `background` or `leak` to head to classes (N,)."""
 
 
 def draw_stills(config: JudgeConfig, progress: Progress | None = None) -> Stills:
@@ -183,7 +200,9 @@ def draw_stills(config: JudgeConfig, progress: Progress | None = None) -> Stills
     unseen_families = sum(family.held_out for family in FAMILIES.values()) / len(FAMILIES)
     foreground = torch.empty(config.stills, 4, config.size, config.size, dtype=torch.uint8)
     background = torch.empty(config.stills, 3, config.size, config.size, dtype=torch.uint8)
-    said: dict[str, dict[str, list[int]]] = {"foreground": {}, "background": {}}
+    leak = torch.empty_like(background)
+    strength = FAINTEST + (1 - FAINTEST) * torch.rand(config.stills, generator=generator)
+    said: dict[str, dict[str, list[int]]] = {layer: {} for layer in _PREFIXES}
     for i in range(config.stills):
         draw = float(torch.rand((), generator=generator))
         split = "train"
@@ -193,10 +212,12 @@ def draw_stills(config: JudgeConfig, progress: Progress | None = None) -> Stills
         scene = sources[split].scene(i, config.seed, frame_indices=[frame])
         over = torch.cat([blend(scene.foreground, scene.alpha, torch.tensor(0.5)), scene.alpha], dim=1)
         foreground[i], background[i] = _bytes(over[0]), _bytes(scene.background[0])
+        leak[i] = _bytes(torch.lerp(scene.background[0], scene.blended[0], float(strength[i]) * (i % 2)))
         spec = scene.spec
         truth = (
             ("foreground", FOREGROUND_HEADS, {"object": spec.object.name, "colour": spec.colour or NATURAL}),
             ("background", BACKGROUND_HEADS, {"family": spec.family, "colour": spec.background_colour}),
+            ("leak", LEAK_HEADS, {"foreground": LEAK_HEADS["foreground"][i % 2]}),
         )
         for layer, heads, names in truth:
             for head, name in names.items():
@@ -204,7 +225,7 @@ def draw_stills(config: JudgeConfig, progress: Progress | None = None) -> Stills
         if progress is not None and (i + 1) % 100 == 0:
             progress(i + 1, config.stills, "judge: drawing stills")
     labels = {layer: {head: torch.tensor(v) for head, v in of.items()} for layer, of in said.items()}
-    return Stills(foreground, background, labels)
+    return Stills(foreground, background, leak, labels)
 
 
 def _bytes(clip: Tensor) -> Tensor:
@@ -214,7 +235,7 @@ def _bytes(clip: Tensor) -> Tensor:
 def train_judge(
     config: JudgeConfig | None = None, progress: Progress | None = None, stills: Stills | None = None
 ) -> Judge:
-    """Train both networks on stills of real scenes; the same config gives the same judge on one machine.
+    """Train the three networks on stills of real scenes; the same config gives the same judge on one machine.
 
     Raises:
         MissingFontError: the emoji font is not installed.
@@ -222,7 +243,7 @@ def train_judge(
     judge = Judge(config)
     config = judge.config
     stills = stills or draw_stills(config, progress)
-    epochs = (config.foreground_epochs, config.background_epochs)
+    epochs = (config.foreground_epochs, config.background_epochs, config.leak_epochs)
     for layer, times in zip(_PREFIXES, epochs, strict=True):
         images, labels = getattr(stills, layer), stills.labels[layer]
         _train(getattr(judge, layer), images, labels, times, config, progress, f"judge: {layer}")

@@ -5,18 +5,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..data import Scene, SceneSource, Split
+from ..data import Scene, SceneSource, Split, Variations
 from ..layered_video import CLIPS, LayeredVideo, blend
 from ..models.layout import LAYERS, TASKS
 from . import metrics
 from .baselines import BASELINES
 from .judge import NATURAL, Judge
 from .motion import name_motion
+from .variety import variety
+from .words import scene_in_words
 
 Record = dict[str, Any]
 """What is known of one sample: JSON values only."""
@@ -39,6 +42,10 @@ class Trial:
     """Whether classifier-free guidance is on unless asked otherwise."""
     measure: Callable[[Scene, LayeredVideo, Judge], Record]
     """Figures of one sample; `score` ranks samples from worst to best."""
+    scene: Callable[[SceneSource, int, int, Scene], Scene] | None = None
+    """Makes another scene of the source's, by seed and index."""
+    variations: Variations | None = None
+    """Of its scenes."""
 
     def given(self, scene: Scene) -> LayeredVideo | None:
         """The clips of a scene that the model is shown, or None when it is shown none."""
@@ -66,6 +73,19 @@ def measure_decompose(scene: Scene, video: LayeredVideo, judge: Judge) -> Record
     }
 
 
+COVERED = 0.1
+"""Alpha from which a see-through foreground counts as being there."""
+
+
+def measure_see_through(scene: Scene, video: LayeredVideo, judge: Judge) -> Record:
+    """A clip with a see-through foreground taken apart, and the better of two hard masks made from the true matte."""
+    record, alpha = measure_decompose(scene, video, judge), _clip(scene, "alpha")
+    masks = ((alpha >= threshold).to(alpha.dtype) for threshold in (COVERED, 0.5))
+    cover = metrics.alpha_iou(_need(video, "alpha"), alpha, threshold=COVERED)
+    hard = min(metrics.alpha_mae(mask, alpha) for mask in masks)
+    return record | {"score": cover, "cover_iou": cover, "hard_mask_mae": hard}
+
+
 def _errors(video: LayeredVideo, alpha: Tensor, background: Tensor) -> Record:
     squared = metrics.mse(_need(video, "background"), background)
     return {
@@ -78,7 +98,25 @@ def _errors(video: LayeredVideo, alpha: Tensor, background: Tensor) -> Record:
 
 def measure_generate(scene: Scene, video: LayeredVideo, judge: Judge) -> Record:
     """Whether a generated clip shows what the prompts name, and whether its layers agree."""
-    return _judged(scene, video, judge, ("foreground", "background"))
+    return (
+        _judged(scene, video, judge, ("foreground", "background"))
+        | _leak(scene, video, judge)
+        | variety(scene, _need(video, "blended"))
+    )
+
+
+def measure_again(scene: Scene, video: LayeredVideo, judge: Judge) -> Record:
+    """What another seed makes of the same prompts."""
+    return {"score": 0.0} | variety(scene, _need(video, "blended"))
+
+
+def _leak(scene: Scene, video: LayeredVideo, judge: Judge) -> Record:
+    """Whether a foreground is found in the background, and in what is known to have none and one."""
+    return {
+        "leak": judge.finds_foreground(_need(video, "background")),
+        "false_leak": judge.finds_foreground(_clip(scene, "background")),
+        "true_leak": judge.finds_foreground(_clip(scene, "blended")),
+    }
 
 
 def measure_background(scene: Scene, video: LayeredVideo, judge: Judge) -> Record:
@@ -89,6 +127,14 @@ def measure_background(scene: Scene, video: LayeredVideo, judge: Judge) -> Recor
 def measure_foreground(scene: Scene, video: LayeredVideo, judge: Judge) -> Record:
     """Whether the foreground generated on a given background is the one that the prompt names."""
     return _judged(scene, video, judge, ("foreground",))
+
+
+def measure_object(scene: Scene, video: LayeredVideo, judge: Judge) -> Record:
+    """Whether a generated clip shows the object that the prompt means, whatever else it says."""
+    record = _judged(scene, video, judge, ("foreground",))
+    for key in ("found", "real_found"):
+        record[key] = {"object": record[key]["object"]}
+    return record
 
 
 def _judged(scene: Scene, video: LayeredVideo, judge: Judge, layers: tuple[str, ...]) -> Record:
@@ -142,16 +188,34 @@ def found(scene: Scene, named: dict[str, str | None]) -> dict[str, bool]:
 TRIALS: dict[str, Trial] = {
     "decompose": Trial("decompose", "held_out_combinations", False, False, measure_decompose),
     "decompose-unseen-objects": Trial("decompose", "held_out_objects", False, False, measure_decompose),
+    "decompose-see-through": Trial(
+        "decompose", "held_out_combinations", False, False, measure_see_through, variations=Variations(see_through=1.0)
+    ),
     "generate": Trial("generate", "held_out_combinations", True, True, measure_generate),
+    "generate-again": Trial("generate", "held_out_combinations", True, True, measure_again),
     "add-background": Trial("add-background", "held_out_combinations", True, True, measure_background),
     "add-foreground": Trial("add-foreground", "held_out_combinations", True, True, measure_foreground),
+    "plain-words": Trial(
+        "generate", "held_out_combinations", True, True, measure_object, partial(scene_in_words, plain=True)
+    ),
+    "other-words": Trial(
+        "generate", "held_out_combinations", True, True, measure_object, partial(scene_in_words, plain=False)
+    ),
 }
-"""Name to trial, in the order they are run. Those on one split use the same scenes, so that they compare."""
+"""Name to trial, in the order they are run. Those on one split use the same scenes, so that they compare; see-through
+ones differ in the foreground alone."""
 
 
-def scene_of(source: SceneSource, seed: int, index: int) -> Scene:
-    """Scene number `index` of a seed of the evaluation."""
-    return source.scene(index, STREAM + seed)
+def source_of(name: str, size: int, frames: int) -> SceneSource:
+    """Where a trial's scenes come from."""
+    trial = TRIALS[name]
+    return SceneSource(trial.split, size, frames, variations=trial.variations)
+
+
+def scene_of(name: str, source: SceneSource, seed: int, index: int) -> Scene:
+    """Scene number `index` of a seed of the evaluation, as a trial wants it."""
+    scene, make = source.scene(index, STREAM + seed), TRIALS[name].scene
+    return scene if make is None else make(source, seed, index, scene)
 
 
 def noise_of(name: str, seed: int, index: int) -> torch.Generator:
@@ -179,6 +243,7 @@ def record_of(name: str, seed: int, index: int, scene: Scene, video: LayeredVide
             "family": spec.family,
             "background_colour": spec.background_colour,
             "background_moves": spec.background_moves,
+            "opacity": spec.opacity,
         },
     }
     if given is not None:

@@ -22,6 +22,7 @@ from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from .adapters import CheckedAdapterMixin
@@ -29,7 +30,17 @@ from .backbone import Conventions
 from .composition import COPY_PLANES, solve_composition
 from .fill import BackgroundFill
 from .layout import CLIPS, LAYERS, Layout
-from .sketch import FRAME_CODE, OBJECT_PLANES, SCENE_PLANES, Sketch, SketchReader, zeroed
+from .sketch import (
+    FRAME_CODE,
+    OBJECT_PLANES,
+    SCENE_PLANES,
+    Sketch,
+    SketchReader,
+    follow_sketch,
+    placement_between,
+    zeroed,
+)
+from .text import pool
 
 PLACE_CODE = 32
 
@@ -180,8 +191,6 @@ class CompactTransformer3DOutput(BaseOutput):
 
     sample: Tensor
     """(B, K*F, C, H, W) the predicted clean sequence."""
-    sketch: tuple[Tensor, Tensor] | None = None
-    """Scene (B*F, 7, 16, 16) and object (B*F, 4, 32, 32): what the prompts alone say of each frame."""
 
 
 TransformerBlockRegistry.register(
@@ -228,6 +237,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
         fill_width: int = 48,
         layer_embedding: bool = True,
         timestep_per_clip: bool = True,
+        placement_spread: float = 0.036,
     ) -> None:
         """
         Args:
@@ -247,6 +257,8 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
                 ablation.
             timestep_per_clip: tell each clip's own noise level, 0 for given ones; off, in an ablation, all clips are
                 told the largest.
+            placement_spread: standard deviation of what prompts leave open of an object's place, in half frames, and
+                of the logarithm of its size.
         """
         super().__init__()
         k = len(clips)
@@ -303,7 +315,9 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
         self.places = nn.ModuleList(zeroed(nn.Conv2d(PLACE_CODE, c, 1)) for c in widths)
         self.sketch = Sketch(text_rank, sketch_width)
         self.scene_level = min(1, len(widths) - 1)
-        self.object_readers = nn.ModuleList(SketchReader(OBJECT_PLANES, widths[0], cond_dim) for _ in range(2))
+        self.object_readers = nn.ModuleList(
+            SketchReader(OBJECT_PLANES, widths[0], cond_dim, patch_size) for _ in range(2)
+        )
         self.scene_readers = nn.ModuleList(
             SketchReader(SCENE_PLANES, widths[self.scene_level], cond_dim) for _ in range(2)
         )
@@ -311,6 +325,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
         self.head_modulation = zeroed(nn.Linear(cond_dim, 2 * widths[0] + folded))
         self.head = zeroed(nn.Conv2d(widths[0] + folded, folded, 3, padding=1))
         self.copy_head = zeroed(nn.Conv2d(widths[0] + folded, COPY_PLANES * patch_size**2, 3, padding=1))
+        self.trust_head = zeroed(nn.Conv2d(widths[0] + folded, patch_size**2, 3, padding=1))
         self.fill = BackgroundFill(in_channels, fill_width)
 
     @property
@@ -326,8 +341,9 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
         encoder_attention_mask: Tensor,
         layout: Layout,
         frame_positions: Tensor | None = None,
+        placement: Tensor | None = None,
         return_dict: bool = True,
-    ) -> CompactTransformer3DOutput | tuple[Tensor, tuple[Tensor, Tensor]]:
+    ) -> CompactTransformer3DOutput | tuple[Tensor]:
         """
         Args:
             hidden_states: (B, K*F, C, H, W) packed clips in model space, generated ones noised.
@@ -337,9 +353,11 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
             layout: where the clips stand in the sequence.
             frame_positions: (B, F) position of each frame in its clip, in frames; default 0..F-1. Lets stills
                 stand for any moment of a clip.
+            placement: (B, 3) what prompts leave open of the object's place and size, as `draw_placement` draws it; the
+                middle of it if None.
 
         Returns:
-            The predicted clean sequence (B, K*F, C, H, W), and the sketches it began from.
+            The predicted clean sequence (B, K*F, C, H, W).
         """
         b, k, f = hidden_states.shape[0], len(layout.clips), layout.frames
         if frame_positions is None:
@@ -352,7 +370,7 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
         conv_cond = self.conv_cond(cond.transpose(1, 2).flatten(2)) + self.frame_cond(frame_code)
         conv_cond = F.silu(conv_cond).flatten(0, 1)  # (B*F, E)
 
-        scene, sprite = self.sketch(means, frame_code)  # (B*F, 7, 16, 16), (B*F, 4, 32, 32)
+        scene, sprite = self.sketch(means, frame_code, placement)  # (B*F, 7, 16, 16), (B*F, 4, 64, 64)
 
         folded = self.fold(hidden_states, layout)  # (B*F, planes*p*p, H/p, W/p)
         x, skips = self.object_readers[0](self.stem(folded), sprite, conv_cond), []
@@ -382,14 +400,33 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
         )
         x = F.silu(torch.addcmul(shift, self.head_norm(x), 1 + scale))
         x = torch.cat([x, folded * (1 + keep)], dim=1)
-        clips = self.unfold(self.head(x), b, layout)
+        trust = F.pixel_shuffle(self.trust_head(x), self.config.patch_size).unflatten(0, (b, f))
+        clips = follow_sketch(self.unfold(self.head(x), b, layout), sprite, trust)
         if set(CLIPS) <= set(clips):
             copy = F.pixel_shuffle(self.copy_head(x), self.config.patch_size).unflatten(0, (b, f))
             clips = solve_composition(clips, copy, hidden_states, timestep, layout, self.fill)
         if "alpha" in clips:
             clips["alpha"] = clips["alpha"].expand(-1, -1, self.config.in_channels, -1, -1)
         sample = layout.pack(clips)
-        return CompactTransformer3DOutput(sample, (scene, sprite)) if return_dict else (sample, (scene, sprite))
+        return CompactTransformer3DOutput(sample) if return_dict else (sample,)
+
+    def draw_placement(self, batch: int, generator: torch.Generator | list[torch.Generator] | None = None) -> Tensor:
+        """What prompts leave open of objects' places and sizes, by lot: (B, 3), see `models.sketch.lay`."""
+        noise = randn_tensor((batch, 3), generator=generator, device=self.device, dtype=torch.float32)
+        return self.config.placement_spread * noise.clamp(-2, 2)
+
+    @torch.no_grad()
+    def find_placement(self, text: Tensor, mask: Tensor, frame_positions: Tensor, alpha: Tensor) -> Tensor:
+        """The placement (B, 3) of clips that are there.
+
+        Args:
+            text, mask, frame_positions: as for `forward`.
+            alpha: (B, F, 1, H, W) their mattes in model space.
+        """
+        mean = self.pool_whitening(pool(text.to(self.text_proj.weight.dtype), mask))
+        drawn = self.sketch.object(mean, self.frame_code(frame_positions).to(mean.dtype))[:, 3]
+        drawn = drawn.unflatten(0, frame_positions.shape)
+        return placement_between(drawn, alpha[:, :, 0], 3 * self.config.placement_spread)
 
     def condition(
         self, timestep: Tensor, text: Tensor, mask: Tensor, layout: Layout
@@ -401,11 +438,9 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
         if not self.config.timestep_per_clip:
             timestep = timestep.amax(dim=1, keepdim=True).expand_as(timestep)
         of_clip = layout.layers
-        weight = mask.to(dtype)[..., None]
-        weight = weight / weight.sum(2, keepdim=True).clamp(min=1)  # (B, L, S, 1)
-        mean = self.pool_whitening((text * weight).sum(2))
+        mean = self.pool_whitening(pool(text, mask))
         text = self.text_whitening(text)
-        pooled = (self.text_pool(text) * weight).sum(2) + self.pool_proj(mean)  # (B, L, E)
+        pooled = pool(self.text_pool(text), mask) + self.pool_proj(mean)  # (B, L, E)
         cond = self.time_embed(sinusoid(timestep * 1000, 128, 10000.0).to(dtype))
         cond = cond + pooled[:, of_clip] + self.clip_embed
         states = self.text_proj(text) + self.layer_embed[:, None]

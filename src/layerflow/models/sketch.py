@@ -9,6 +9,8 @@ Letters in shape comments: B batch, F frames of one clip, N = B*F, L layers, R w
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,15 +21,17 @@ SCENE_SIZE = 16
 """Height and width of the sketched scene, whatever the frame's size."""
 SCENE_PLANES = 7
 """Foreground, alpha, background."""
-OBJECT_SIZE = 32
+OBJECT_SIZE = 64
 """Height and width of the sketched object's frame."""
 OBJECT_PLANES = 4
 """Foreground and alpha."""
-SPRITE_SIZE = 24
+SPRITE_SIZE = 36
 SPRITE_EXTENT = 0.5
 """Side of the sprite before its pose is learnt, as a share of the frame's."""
 QUARTERS = 4
 """Quarter turns that a pose starts from."""
+EMPTY = 0.003
+"""A matte that covers less than this share of its frame has no place."""
 FRAME_CODE = 64
 
 
@@ -73,63 +77,148 @@ class SceneSketch(nn.Module):
         return x.flatten(0, 1).unflatten(1, (SCENE_PLANES, SCENE_SIZE, SCENE_SIZE))
 
 
+class SpriteDecoder(nn.Module):
+    """Prompts to a sprite of the object, (B, 4, 36, 36): premultiplied colour and alpha."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.coarse = SPRITE_SIZE // 4
+        self.features = nn.Sequential(
+            nn.Linear(len(LAYERS) * channels, width), nn.GELU("tanh"), nn.Linear(width, width), nn.GELU("tanh"),
+            nn.Linear(width, 32 * self.coarse**2),
+        )  # fmt: skip
+        self.drawing = nn.Sequential(
+            nn.Conv2d(32, 4 * 32, 3, padding=1), nn.PixelShuffle(2), nn.GELU("tanh"),
+            nn.Conv2d(32, 4 * 16, 3, padding=1), nn.PixelShuffle(2), nn.GELU("tanh"),
+            nn.Conv2d(16, OBJECT_PLANES, 3, padding=1),
+        )  # fmt: skip
+
+    def forward(self, mean: Tensor) -> Tensor:
+        """Mean text states (B, L, R); colour in [-1, 1], alpha in [0, 1]."""
+        coarse = self.features(mean.flatten(1)).unflatten(1, (32, self.coarse, self.coarse))
+        drawn = self.drawing(coarse).float()
+        alpha = drawn[:, 3:].sigmoid()
+        return torch.cat([drawn[:, :3].tanh() * alpha, alpha], dim=1)  # premultiplied: resampling keeps edges
+
+
+@dataclass
+class Pose:
+    """Where N sprites lie on their frames."""
+
+    place: Tensor
+    """(N, 2) centre in half frames from the middle, x and y."""
+    turn: Tensor
+    """(N, 2) cosine and sine of the angle, divided by the size; (0, 0) is upright at the size `SPRITE_EXTENT`."""
+    quarters: Tensor
+    """(N, 4) score of each quarter turn that the angle counts from."""
+
+    def detach(self) -> Pose:
+        """The same pose, through which no gradient flows."""
+        return Pose(self.place.detach(), self.turn.detach(), self.quarters.detach())
+
+
 class ObjectSketch(nn.Module):
-    """The foreground's object as a sprite that is moved: foreground and alpha in model space, (N, 4, 32, 32).
+    """The foreground's object as a sprite that is moved: foreground and alpha in model space, (N, 4, 64, 64).
 
     What an object looks like and where it stands are learnt apart: the sprite depends on the prompts alone, its pose
     (place, size, angle) on prompts and moment, and a spatial transformer (arXiv 1506.02025) lays one by the other.
+    What prompts leave open of its place and size is no blur but a number of its own, the *placement*: measured in
+    training (`placement_between`), drawn by lot when a video is made.
     """
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
-        self.looks = nn.Sequential(
-            nn.Linear(len(LAYERS) * channels, width), nn.GELU("tanh"), nn.Linear(width, width), nn.GELU("tanh"),
-            nn.Linear(width, OBJECT_PLANES * SPRITE_SIZE**2),
-        )  # fmt: skip
+        self.looks = SpriteDecoder(channels, width * 3 // 4)
         self.features = PromptMoment(channels, width // 2)
-        self.pose = zeroed(nn.Linear(width // 2, 4 + QUARTERS))
+        self.to_pose = zeroed(nn.Linear(width // 2, 4 + QUARTERS))
 
-    def forward(self, mean: Tensor, frame_code: Tensor) -> Tensor:
-        """Mean text states (B, L, R) and frame codes (B, F, 64) to planes (B*F, 4, 32, 32)."""
+    def pose(self, mean: Tensor, frame_code: Tensor) -> Pose:
+        """Mean text states (B, L, R) and frame codes (B, F, 64) to the poses of B*F sprites."""
+        return Pose(*self.to_pose(self.features(mean, frame_code)).float().flatten(0, 1).split([2, 2, QUARTERS], dim=1))
+
+    def forward(self, mean: Tensor, frame_code: Tensor, placement: Tensor | None = None) -> Tensor:
+        """Mean text states (B, L, R), frame codes (B, F, 64) and placements (B, 3) to planes (B*F, 4, 64, 64)."""
         frames = frame_code.shape[1]
-        sprite = self.looks(mean.flatten(1)).float().unflatten(1, (OBJECT_PLANES, SPRITE_SIZE, SPRITE_SIZE))
-        alpha = sprite[:, 3:].sigmoid()
-        sprite = torch.cat([sprite[:, :3].tanh() * alpha, alpha], dim=1)  # premultiplied: resampling keeps edges
-        sprite = sprite.repeat_interleave(frames, dim=0)
-        pose, quarters = self.pose(self.features(mean, frame_code)).float().flatten(0, 1).split([4, QUARTERS], dim=1)
-        weights = quarters.softmax(dim=1)[..., None, None, None]  # (N, 4, 1, 1, 1)
-        # By gradient alone a sprite does not find out that it should lie on its side or head: there, turning it a
-        # little does not help. Which quarter turn it starts from is therefore a choice of its own.
-        turned = torch.stack([torch.rot90(sprite, turns, (2, 3)) for turns in range(QUARTERS)], dim=1)
-        planes = F.grid_sample((turned * weights).sum(1), self.grid(pose), align_corners=False)
-        return torch.cat([planes[:, :3], planes[:, 3:] * 2 - 1], dim=1)
+        sprite = self.looks(mean).repeat_interleave(frames, dim=0)
+        if placement is not None:
+            placement = placement.repeat_interleave(frames, dim=0)
+        pose = self.pose(mean, frame_code)
+        return lay(sprite, pose, pose.quarters.argmax(1), placement)
 
-    def grid(self, pose: Tensor) -> Tensor:
-        """Poses (N, 4) to where each pixel of the frame lies on the sprite: (N, 32, 32, 2)."""
-        x, y = pose[:, 0], pose[:, 1]
-        cosine, sine = pose[:, 2] + 1 / SPRITE_EXTENT, pose[:, 3]
-        # Turned and scaled about the sprite's centre (x, y).
-        rows = [
-            torch.stack([cosine, sine, -cosine * x - sine * y], dim=-1),
-            torch.stack([-sine, cosine, sine * x - cosine * y], dim=-1),
-        ]
-        size = [pose.shape[0], OBJECT_PLANES, OBJECT_SIZE, OBJECT_SIZE]
-        return F.affine_grid(torch.stack(rows, dim=1), size, align_corners=False)
+
+def lay(
+    sprite: Tensor, pose: Pose, quarter: Tensor, placement: Tensor | None = None, size: int = OBJECT_SIZE
+) -> Tensor:
+    """Sprites (N, 4, S, S) on empty frames: foreground and alpha in model space, (N, 4, size, size).
+
+    Args:
+        sprite: premultiplied colour in [-1, 1] and alpha in [0, 1].
+        pose: of each.
+        quarter: (N,) the quarter turn that each angle counts from.
+        placement: (N, 3) shift to the right and down in half frames and logarithm of a factor on the size; none if
+            None.
+        size: height and width of the frames.
+    """
+    # By gradient alone a sprite does not find out that it should lie on its side or head: there, turning it a little
+    # does not help. Which quarter turn it starts from is therefore a choice of its own.
+    code = torch.tensor([(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)], device=sprite.device)[quarter]
+    real, imaginary = pose.turn[:, 0] + 1 / SPRITE_EXTENT, pose.turn[:, 1]
+    cosine = real * code[:, 0] - imaginary * code[:, 1]
+    sine = real * code[:, 1] + imaginary * code[:, 0]
+    x, y = pose.place.unbind(1)
+    if placement is not None:
+        x, y = x + placement[:, 0], y + placement[:, 1]
+        shrunk = torch.exp(-placement[:, 2])
+        cosine, sine = cosine * shrunk, sine * shrunk
+    # Turned and scaled about the sprite's centre (x, y).
+    rows = [
+        torch.stack([cosine, sine, -cosine * x - sine * y], dim=-1),
+        torch.stack([-sine, cosine, sine * x - cosine * y], dim=-1),
+    ]
+    grid = F.affine_grid(torch.stack(rows, dim=1), [len(x), OBJECT_PLANES, size, size], align_corners=False)
+    planes = F.grid_sample(sprite, grid, align_corners=False)
+    return torch.cat([planes[:, :3], planes[:, 3:] * 2 - 1], dim=1)
+
+
+def placement_between(drawn: Tensor, true: Tensor, limit: float) -> Tensor:
+    """By how much true mattes lie beside drawn ones: (B, 3), shift to the right and down in half frames and logarithm
+    of the size, each within `limit`; 0 where a matte is empty.
+
+    Args:
+        drawn, true: alpha (B, F, h, w) in model space, of any two sizes.
+        limit: the most that is believed; what differs by more is another pose.
+    """
+    moments = []
+    for alpha in (drawn, true):
+        cover = ((alpha.float() + 1) / 2).clamp(0, 1)
+        mass = cover.sum((2, 3))  # (B, F)
+        columns = torch.linspace(-1, 1, 2 * cover.shape[3] + 1, device=alpha.device)[1::2]
+        rows = torch.linspace(-1, 1, 2 * cover.shape[2] + 1, device=alpha.device)[1::2]
+        x = (cover.sum(2) * columns).sum(2) / mass.clamp(min=1e-6)
+        y = (cover.sum(3) * rows).sum(2) / mass.clamp(min=1e-6)
+        share = mass / (cover.shape[2] * cover.shape[3])
+        moments.append((torch.stack([x, y, 0.5 * share.clamp(min=1e-6).log()], dim=-1), share > EMPTY))  # (B, F, 3)
+    (one, here), (other, there) = moments
+    counts = (here & there).float()[..., None]
+    return ((other - one).clamp(-limit, limit) * counts).sum(1) / counts.sum(1).clamp(min=1)
 
 
 class SketchReader(nn.Module):
     """Adds a sketch to a level's features, gated by the conditioning vector; zero until it has learnt something."""
 
-    def __init__(self, planes: int, channels: int, cond_dim: int) -> None:
+    def __init__(self, planes: int, channels: int, cond_dim: int, patch_size: int = 1) -> None:
         super().__init__()
-        self.widen = nn.Conv2d(planes, 32, 3, padding=1)
+        self.patch_size = patch_size
+        self.widen = nn.Conv2d(planes * patch_size**2, 32, 3, padding=1)
         self.out = zeroed(nn.Conv2d(32, channels, 3, padding=1))
         self.gate = zeroed(nn.Linear(cond_dim, 32))
 
     def forward(self, x: Tensor, sketch: Tensor, cond: Tensor) -> Tensor:
         sketch = sketch.to(self.widen.weight.dtype)  # poses are kept in float32
-        if sketch.shape[-2:] != x.shape[-2:]:
-            sketch = F.interpolate(sketch, x.shape[-2:], mode="bilinear")
+        size = [self.patch_size * side for side in x.shape[-2:]]
+        if list(sketch.shape[-2:]) != size:
+            sketch = F.interpolate(sketch, size, mode="bilinear")
+        sketch = F.pixel_unshuffle(sketch, self.patch_size)
         h = F.silu(self.widen(sketch.contiguous(memory_format=torch.channels_last)))
         return x + self.out(h * (1 + self.gate(cond)[:, :, None, None]))
 
@@ -140,27 +229,34 @@ class Sketch(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.scene = SceneSketch(channels, width)
-        self.object = ObjectSketch(channels, width // 2)
+        self.object = ObjectSketch(channels, width)
 
-    def forward(self, mean: Tensor, frame_code: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean text states (B, L, R) and frame codes (B, F, 64) to scene (N, 7, 16, 16) and object (N, 4, 32, 32)."""
-        return self.scene(mean, frame_code), self.object(mean, frame_code)
+    def forward(
+        self, mean: Tensor, frame_code: Tensor, placement: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean text states (B, L, R), frame codes (B, F, 64) and placements (B, 3) to scene (N, 7, 16, 16) and object
+        (N, 4, 64, 64)."""
+        return self.scene(mean, frame_code), self.object(mean, frame_code, placement)
+
+
+def follow_sketch(drawn: dict[str, Tensor], sketch: Tensor, trust: Tensor) -> dict[str, Tensor]:
+    """Clips whose foreground and alpha follow the object's sketch where it is trusted: to draw it again would blur it.
+
+    Args:
+        drawn: clips (B, F, C, H, W) by name, of which any may be missing, alpha with one channel.
+        sketch: (B*F, 4, 64, 64) foreground and alpha in model space.
+        trust: (B, F, 1, H, W); 0 leaves what was drawn, 1 takes the sketch.
+    """
+    if sketch.shape[-2:] != trust.shape[-2:]:
+        sketch = F.interpolate(sketch, trust.shape[-2:], mode="bilinear")
+    sketch = sketch.unflatten(0, trust.shape[:2]).to(trust.dtype)
+    sketched = {"foreground": sketch[:, :, :-1], "alpha": sketch[:, :, -1:]}
+    return drawn | {name: drawn[name] + trust * (sketched[name] - drawn[name]) for name in sketched if name in drawn}
 
 
 def sketch_targets(sequence: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-    """What the sketches of a clean sequence (B, K*F, C, H, W) should show: (N, 7, 16, 16) and (N, 4, 32, 32)."""
+    """What the sketches of a clean sequence (B, K*F, C, H, W) should show: (N, 7, 16, 16) and (N, 4, 64, 64)."""
     clips = layout.unpack(sequence)
     planes = torch.cat([clips["foreground"], clips["alpha"][:, :, :1], clips["background"]], dim=2).flatten(0, 1)
     scene = F.adaptive_avg_pool2d(planes, SCENE_SIZE)
     return scene, F.adaptive_avg_pool2d(planes[:, :OBJECT_PLANES], OBJECT_SIZE)
-
-
-def sketch_error(drawn: tuple[Tensor, Tensor], targets: tuple[Tensor, Tensor]) -> Tensor:
-    """Mean squared errors of both sketches, added.
-
-    The object counts again at a quarter of its size: there a sprite still overlaps its target when it lies off by half
-    its width, so that poses are found by following the gradient.
-    """
-    errors = [F.mse_loss(sketch.float(), target) for sketch, target in zip(drawn, targets, strict=True)]
-    coarse = F.mse_loss(F.avg_pool2d(drawn[1].float(), 4), F.avg_pool2d(targets[1], 4))
-    return errors[0] + errors[1] + coarse

@@ -75,9 +75,9 @@ class LayerTextEncoder(ModelMixin, ConfigMixin):
 
 
 def pool(states: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the tokens of each prompt: states (N, T, D), mask (N, T) -> (N, D)."""
-    weight = mask.unsqueeze(-1).to(states.dtype)  # (N, T, 1)
-    return (states * weight).sum(1) / weight.sum(1).clamp(min=1)
+    """Mean over the tokens of each prompt: states (..., T, D), mask (..., T) -> (..., D)."""
+    weight = mask.unsqueeze(-1).to(states.dtype)  # (..., T, 1)
+    return (states * weight).sum(-2) / weight.sum(-2).clamp(min=1)
 
 
 @torch.no_grad()

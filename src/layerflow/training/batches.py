@@ -173,8 +173,7 @@ class ClipBatches(Dataset):
         rng = np.random.default_rng([recipe.seed, 1, number * MOST_SAMPLES + place])
         task = str(rng.choice(list(recipe.tasks), p=_normalised(recipe.tasks.values())))
         given = any_subset(rng) if task == "any" else TASKS[task]
-        shown = bool(given & {"foreground", "blended"})
-        return rng, task, given, Wanted(step.size, step.frames, step.picks[place][1], self.scattered, shown)
+        return rng, task, given, Wanted(step.size, step.frames, step.picks[place][1], self.scattered)
 
     def _sample(self, number: int, step: Step, place: int) -> dict[str, Any]:
         rng, task, given, wanted = self.request(number, step, place)

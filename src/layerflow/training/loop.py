@@ -23,12 +23,12 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..evaluation.metrics import alpha_iou
 from ..files import whole_folder
+from ..models.compact import CompactTransformer3DModel
 from ..models.layout import CLIPS
-from ..models.sketch import sketch_error, sketch_targets
 from ..pipeline import LayerFlowPipeline
 from . import adapters as adapters_module
 from .adapters import AdapterSwitch
-from .batches import Batch, ClipBatches, draw_noise_levels
+from .batches import MOST_SAMPLES, Batch, ClipBatches, draw_noise_levels
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from .network import build_pipeline
 from .objective import Question, clip_errors, encode_batch, encode_clips, loss_of, noise_of, pose
@@ -97,6 +97,8 @@ class Trainer:
         fresh = not found and not any(result.base for result in results)
         self.pipeline = build_pipeline(recipe, fit=fresh, report=report)
         model: Any = self.pipeline.transformer
+        if isinstance(model, CompactTransformer3DModel):
+            model.sketch.requires_grad_(False)  # it is fitted before, and the rest learns to rely on it
         self.fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
         self.adapters = self._add_adapters(model, results)
         self.switch = AdapterSwitch(model, self.adapters)
@@ -220,15 +222,11 @@ class Trainer:
         positions = batch.positions if self.pipeline.vae is None else None
         with self.accelerator.autocast():
             output = self.forward(
-                question.noised.to(self.dtype), question.timestep, text.to(self.dtype), mask, layout, positions
-            )
+                question.noised.to(self.dtype), question.timestep, text.to(self.dtype), mask, layout, positions,
+                **self.placements(batch, text, mask, seed),
+            )  # fmt: skip
         errors = clip_errors(output.sample, question)
         loss = loss_of(errors, question)
-        scalars = {}
-        if "sketch" in output:
-            of_sketch = sketch_error(output.sketch, sketch_targets(clean, layout))
-            loss = loss + recipe.sketch_weight * of_sketch
-            scalars["error/sketch"] = of_sketch
         self.accelerator.backward(loss)
         norm = gathered(self.accelerator.clip_grad_norm_(self.trained, recipe.max_grad_norm))
         self.optimizer.step()
@@ -236,9 +234,21 @@ class Trainer:
         self.ema.step(self.trained)
         if not math.isfinite(float(norm)):
             raise RuntimeError(f"the gradient is not finite at step {self.step}; lower learning_rate and --resume")
-        scalars = {"loss": loss, **scalars, "gradient_norm": norm}
+        scalars = {"loss": loss, "gradient_norm": norm}
         values = {name: self._mean(value.detach()) for name, value in scalars.items()}
         return values | self._meters(batch, question, output.sample.detach(), errors.detach(), t)
+
+    def placements(self, batch: Batch, text: Tensor, mask: Tensor, seed: int) -> dict[str, Tensor]:
+        """For a backbone that takes them, placements (B, 3) of a batch's objects: that of the clips where nothing given
+        shows it, for the rest is then as good as known; else one by lot, as the pipeline will draw it."""
+        model = self.accelerator.unwrap_model(self.model)
+        if not isinstance(model, CompactTransformer3DModel):
+            return {}
+        layout, shown = batch.layout, batch.given[:, [n != "background" for n in batch.layout.clips]].any(dim=1)
+        found = model.find_placement(text, mask, batch.positions, layout.unpack(batch.sequence)["alpha"])
+        places = range(batch.first, batch.first + len(shown))
+        lots = [torch.Generator().manual_seed((~seed * MOST_SAMPLES + place) % 2**63) for place in places]
+        return {"placement": torch.where(shown[:, None], model.draw_placement(len(shown), lots).to(found), found)}
 
     def _mean(self, value: Tensor) -> float:
         """Over all processes, whose shares of a batch are equal."""

@@ -9,6 +9,8 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
+from ..data import Variations
+
 T = TypeVar("T")
 
 
@@ -141,7 +143,9 @@ class Recipe:
     )  # fmt: skip
     """How often each set of given clips is drawn; `any` is a random proper subset."""
     extra_objects: float = 0.5
-    """Share of samples that show an object outside the captions' core vocabulary, where the model sees it given."""
+    """Share of samples that may show any object, and not one of the core objects that evaluation asks for."""
+    variations: Variations = field(default_factory=Variations)
+    """How often drawn scenes are varied."""
     noise: NoiseRecipe = field(default_factory=NoiseRecipe)
     prompt_dropout: float = 0.1
     """Share of samples without any prompt; guidance needs them."""
@@ -155,8 +159,6 @@ class Recipe:
     """Stills that a fresh network's sketch is fitted to before training begins; 0 leaves it as it is."""
     sketch_epochs: int = 7
     """Times that it sees each of them."""
-    sketch_weight: float = 0.5
-    """Weight of the sketch's own error in the loss."""
     fill_steps: int = 4000
     """Steps in which a fresh network learns to continue backgrounds behind a foreground; 0 leaves it as it is."""
     optimizer: str = "muon"
@@ -345,7 +347,12 @@ def read_dataclass(kind: type, values: Mapping[str, Any], where: str) -> Any:
     for f in fields(kind):
         if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
             raise RecipeError(f"{where}: key {f.name!r} is missing")
-    return kind(**read)
+    try:
+        return kind(**read)
+    except RecipeError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"{where}: {error}") from None
 
 
 def read_values(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:

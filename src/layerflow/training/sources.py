@@ -35,8 +35,6 @@ class Wanted:
     """Which clip: counts up for each source, size and number of frames."""
     scattered: bool
     """The frames shown may be any of the clip's, in order; else they follow each other."""
-    shown: bool
-    """A given clip shows the foreground."""
 
 
 @dataclass
@@ -57,8 +55,10 @@ class Scenes:
     def __init__(self, data: DataRecipe, recipe: Recipe) -> None:
         self.recipe, self.seed, self.frames = data, recipe.seed, recipe.clip_frames
         self.extra_objects = recipe.extra_objects
-        self.core = SceneSource("train", size=recipe.size, frames=recipe.clip_frames)
-        self.all = SceneSource("train", size=recipe.size, frames=recipe.clip_frames, objects="all")
+        self.core, self.all = (
+            SceneSource("train", recipe.size, recipe.clip_frames, objects, recipe.variations)
+            for objects in ("core", "all")
+        )
 
     def sizes(self, frames: int) -> dict[Size, int]:
         """Sizes of clips that can show so many frames, and how many there are of each; 0: without end."""
@@ -70,9 +70,7 @@ class Scenes:
 
     def clip(self, wanted: Wanted, rng: np.random.Generator) -> Found:
         """The clip; the same for the same request and state of `rng`."""
-        # Objects beyond the core vocabulary only where the model sees them: there they teach what a foreground
-        # is; asked for by name alone they would cost capacity that the core objects need.
-        source = self.all if wanted.shown and rng.random() < self.extra_objects else self.core
+        source = self.all if rng.random() < self.extra_objects else self.core
         positions = shown_frames(self.frames, wanted, rng)
         drawn = [int(rng.integers(self.frames))] if self.recipe.frozen else positions.tolist()
         scene = source.scene(int(rng.integers(2**62)), self.seed, frame_indices=drawn)
