@@ -98,7 +98,8 @@ def step_of(pipeline: LayerFlowPipeline, device: str) -> tuple[Callable[[], torc
 
     @torch.no_grad()
     def step() -> torch.Tensor:
-        return pipeline.predict(sequence, times, (text, mask), (torch.zeros_like(text), mask), layout, guider)
+        nothing = torch.zeros_like(text), mask
+        return pipeline.predict(pipeline.transformer, sequence, times, (text, mask), nothing, layout, guider)
 
     return step, sequence
 

@@ -1,6 +1,7 @@
 """Tiny random models of the full-size families, whole: text encoder, transformer, autoencoder, scheduler."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import (
@@ -27,7 +28,7 @@ from layerflow.models.wan import WanLayerTransformer3DModel
 WORDS, TEXT = 24, 16
 LATENT_SIZE = (4, 6)
 """Height and width in latents: 32x48 pixels."""
-FRAMES = {"cogvideox": 16, "wan": 5}
+FRAMES = {"cogvideox": 16, "wan": 5, "wan2.2": 5}
 """Frames of a clip."""
 TINY_TEXT = {"vocab_size": 30522, "d_model": TEXT, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
 TINY_COGVIDEOX = {
@@ -74,27 +75,36 @@ def plain_cogvideox() -> CogVideoXPipeline:
     return CogVideoXPipeline(tokenizer(), encoder, cogvideox_autoencoder(), transformer.eval(), scheduler)
 
 
-def plain_wan() -> WanPipeline:
-    """What Wan 2.1 is, tiny."""
+def plain_wan(family: str = "wan") -> WanPipeline:
+    """What Wan 2.1 is, tiny; or, with two transformers, what Wan 2.2 A14B is."""
     torch.manual_seed(0)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     encoder = UMT5EncoderModel(UMT5Config(**TINY_TEXT)).eval()
-    transformer = WanTransformer3DModel(**TINY_WAN).eval()
-    return WanPipeline(tokenizer(), encoder, wan_autoencoder(), scheduler, transformer)
+    parts = tokenizer(), encoder, wan_autoencoder(), scheduler, WanTransformer3DModel(**TINY_WAN).eval()
+    if family == "wan":
+        return WanPipeline(*parts)
+    return WanPipeline(*parts, WanTransformer3DModel(**TINY_WAN).eval(), boundary_ratio=0.875)
+
+
+def put_layers_on(plain: WanTransformer3DModel) -> WanLayerTransformer3DModel:
+    transformer = WanLayerTransformer3DModel.from_plain(
+        plain, text_length=WORDS, sample_size=LATENT_SIZE, sample_frames=2
+    )
+    for embedding in (transformer.clip_embedding, transformer.layer_embedding):
+        nn.init.normal_(embedding.weight)
+    return transformer
 
 
 def build(family: str, configuration: OfficialConfiguration | None = None) -> LayerFlowPipeline:
-    """A pipeline with trained-like random layer embeddings: "wan", or "cogvideox" as one of the official models or,
-    by default, as one for every task."""
+    """A pipeline with trained-like random layer embeddings: "wan", "wan2.2" with two transformers, or "cogvideox" as
+    one of the official models or, by default, as one for every task."""
     torch.manual_seed(1)
-    if family == "wan":
-        plain = plain_wan()
-        transformer = WanLayerTransformer3DModel.from_plain(
-            plain.transformer, text_length=WORDS, sample_size=LATENT_SIZE, sample_frames=2
-        )
-        for embedding in (transformer.clip_embedding, transformer.layer_embedding):
-            nn.init.normal_(embedding.weight)
-        parts = plain.tokenizer, plain.text_encoder, transformer, plain.scheduler, plain.vae
+    second: dict[str, Any] = {}
+    if family.startswith("wan"):
+        plain = plain_wan(family)
+        parts = plain.tokenizer, plain.text_encoder, put_layers_on(plain.transformer), plain.scheduler, plain.vae
+        if family == "wan2.2":
+            second = {"transformer_2": put_layers_on(plain.transformer_2), "boundary_ratio": 0.875}
     else:
         one = configuration or CONFIGURATIONS[0]
         transformer = CogVideoXLayerTransformer3DModel(
@@ -105,9 +115,14 @@ def build(family: str, configuration: OfficialConfiguration | None = None) -> La
         ).eval()  # fmt: skip
         encoder = T5EncoderModel(T5Config(**TINY_TEXT)).eval()
         parts = tokenizer(), encoder, transformer, LayerFlowDPMScheduler(), cogvideox_autoencoder()
-    pipeline = LayerFlowPipeline(*parts)
+    pipeline = LayerFlowPipeline(*parts, **second)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def blocks_of(pipeline: LayerFlowPipeline) -> list[list[nn.Module]]:
+    """Blocks of each transformer."""
+    return [list(getattr(one, "blocks", None) or one.transformer_blocks) for one in pipeline.transformers.values()]
 
 
 def random_video(pipeline: LayerFlowPipeline, seed: int = 0) -> LayeredVideo:

@@ -30,6 +30,7 @@ PROMPTS = {"foreground": "a red fox", "background": "green hills", "num_inferenc
 SIZES: dict[str, dict[str, int]] = {
     "cogvideox": {"num_frames": 16},
     "wan": {"num_frames": 5, "height": 64, "width": 96},
+    "wan2.2": {"num_frames": 5, "height": 64, "width": 96},
     "mini": {"num_frames": 4, "height": 256, "width": 256, "upscale": 4},
 }
 TEXT = 192
@@ -171,7 +172,7 @@ def main() -> None:
             sides |= {name.replace("min", "stride"): side * 3 // 4 for name, side in sides.items()}
         kind.enable_tiling = partialmethod(kind.enable_tiling, **sides)
     for family in SIZES:  # what libraries load and keep when they are first used is not the model's
-        measure(family, "full", num_frames={"cogvideox": 8, "wan": 1, "mini": 1}[family])
+        measure(family, "full", num_frames={"cogvideox": 8}.get(family, 1))
     for name, value in LARGER.items():
         setattr(full_size, name, value)
     print(json.dumps({family: {memory: measure(family, memory) for memory in MEMORY} for family in SIZES}))

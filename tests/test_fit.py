@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 from accelerate import cpu_offload
 from diffusers import FirstBlockCacheConfig
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
-from full_size import FRAMES, build, random_video
+from full_size import FRAMES, blocks_of, build, random_video
 from torch import nn
 
 from layerflow import LayerFlowPipeline, placement
@@ -32,9 +33,8 @@ def latents(pipeline: LayerFlowPipeline) -> torch.Tensor:
     return pipeline(**PROMPTS, generator=torch.Generator().manual_seed(0), output_type="latent").videos
 
 
-def blocks_of(pipeline: LayerFlowPipeline) -> nn.ModuleList:
-    transformer = pipeline.transformer
-    return transformer.blocks if hasattr(transformer, "blocks") else transformer.transformer_blocks
+def all_blocks(pipeline: LayerFlowPipeline) -> list[nn.Module]:
+    return [block for blocks in blocks_of(pipeline) for block in blocks]
 
 
 def is_close(pipeline: LayerFlowPipeline, expected: torch.Tensor, tolerance: float) -> bool:
@@ -53,11 +53,11 @@ def test_memory_settings_are_taken_and_keep_the_result(
     place(pipeline, "cpu", memory)
     assert calls == {"full": [], "low": ["enable_model_cpu_offload"], "lowest": ["enable_group_offload"]}[memory]
     assert pipeline.vae.use_tiling == pipeline.vae.use_slicing == (memory != "full")
-    waiting = {block.attn1.to_q.weight.dtype for block in blocks_of(pipeline)}
+    waiting = {block.attn1.to_q.weight.dtype for block in all_blocks(pipeline)}
     assert waiting == {torch.float8_e4m3fn if memory == "lowest" else torch.float32}
     # 8 bits have 3 of mantissa; that it runs at all tells that layers compute in another format, for a CPU has no fp8
     assert is_close(pipeline, expected, 0.2 if memory == "lowest" else 1e-6)
-    assert {block.attn1.to_q.weight.dtype for block in blocks_of(pipeline)} == waiting
+    assert {block.attn1.to_q.weight.dtype for block in all_blocks(pipeline)} == waiting
 
 
 def test_lowest_on_a_card_fetches_the_next_layer_while_one_works(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_the_autoencoder_works_in_tiles_and_on_one_sample_at_a_time(
     place(pipeline, "cpu", memory)
     monkeypatch.setattr(pipeline.vae, "tile_sample_min_height", 16)  # Wan's are larger than these videos
     monkeypatch.setattr(pipeline.vae, "tile_sample_min_width", 16)
-    if family == "wan":
+    if family.startswith("wan"):
         monkeypatch.setattr(pipeline.vae, "tile_sample_stride_height", 8)
         monkeypatch.setattr(pipeline.vae, "tile_sample_stride_width", 8)
     one, in_tiles = pipeline.vae._decode, pipeline.vae.tiled_decode
@@ -100,7 +100,7 @@ def test_every_kind_of_offload_runs_the_whole_pipeline(family: str, kind: str) -
     else:
         # As enable_sequential_cpu_offload does it, which calls a CPU cpu:0; torch copies a tensor to go there, and what
         # was a parameter comes back as none.
-        for part in (pipeline.text_encoder, pipeline.transformer, pipeline.vae):
+        for part in (pipeline.text_encoder, *pipeline.transformers.values(), pipeline.vae):
             cpu_offload(part, torch.device("cpu"), offload_buffers=len(part._parameters) > 0)
         assert {parameter.device.type for parameter in pipeline.transformer.parameters()} == {"meta"}
     for _ in range(2):
@@ -133,15 +133,14 @@ def test_int8_is_really_taken_and_keeps_the_result(family: str, memory: str) -> 
     quantization = pytest.importorskip("torchao.quantization")
     expected, pipeline = latents(build(family)), build(family)
     place(pipeline, "cpu", memory, ["int8"])
-    for block in blocks_of(pipeline):
+    for block in all_blocks(pipeline):
         for layer in (block.attn1.to_q, block.attn1.to_out[0]):
             assert isinstance(layer.weight, quantization.Int8Tensor)
             assert layer.weight.qdata.dtype == torch.int8
-    delicate = [name for name, module in pipeline.transformer.named_modules() if "norm" in name or "embed" in name]
-    for name in delicate:
-        weight = getattr(pipeline.transformer.get_submodule(name), "weight", None)
-        if "time_embedding" not in name:
-            assert not isinstance(weight, quantization.Int8Tensor), name
+    for transformer in pipeline.transformers.values():
+        for name, module in transformer.named_modules():
+            if ("norm" in name or "embed" in name) and "time_embedding" not in name:
+                assert not isinstance(getattr(module, "weight", None), quantization.Int8Tensor), name
     assert not torch.equal(latents(pipeline), expected)
     assert is_close(pipeline, expected, 0.02)
 
@@ -206,26 +205,29 @@ def test_speed_settings_are_taken(family: str, monkeypatch: pytest.MonkeyPatch) 
     pipeline = build(family)
     expected = latents(pipeline)
     compiled = []
-    monkeypatch.setattr(pipeline.transformer, "compile_repeated_blocks", lambda **kwargs: compiled.append(kwargs))
+    for transformer in pipeline.transformers.values():
+        monkeypatch.setattr(transformer, "compile_repeated_blocks", lambda **kwargs: compiled.append(kwargs))
     # Choosing a backend also makes it the default of every other model.
     monkeypatch.setattr(_AttentionBackendRegistry, "_active_backend", _AttentionBackendRegistry._active_backend)
     place(pipeline, "cpu", speed=["compile", "attention=_native_math"])
-    assert compiled == [{"fullgraph": True}]
+    assert compiled == [{"fullgraph": True}] * len(pipeline.transformers)
     assert torch.allclose(latents(pipeline), expected, atol=1e-4)
     place(pipeline, "cpu", speed=["cache"])
-    assert pipeline.transformer.is_cache_enabled
-    processors = [module.processor for module in pipeline.transformer.modules() if hasattr(module, "processor")]
+    assert all(transformer.is_cache_enabled for transformer in pipeline.transformers.values())
+    modules = [module for block in all_blocks(pipeline) for module in block.modules()]
+    processors = [module.processor for module in modules if hasattr(module, "processor")]
     backends = {getattr(processor, "_attention_backend", None) for processor in processors}
     assert {getattr(backend, "value", backend) for backend in backends} == {"_native_math"}
     calls: list[int] = []
-    blocks = pipeline.transformer.blocks if family == "wan" else pipeline.transformer.transformer_blocks
-    blocks[-1].attn1.register_forward_hook(lambda *_: calls.append(1))
-    pipeline.transformer.disable_cache()
-    pipeline.transformer.enable_cache(FirstBlockCacheConfig(threshold=1e9))  # all steps but the first leave it out
+    for *_, last in blocks_of(pipeline):
+        last.attn1.register_forward_hook(lambda *_: calls.append(1))
+    for transformer in pipeline.transformers.values():
+        transformer.disable_cache()
+        transformer.enable_cache(FirstBlockCacheConfig(threshold=1e9))  # all its steps but the first leave it out
     for _ in range(2):  # a second run starts anew
         calls.clear()
-        latents(pipeline)
-        assert len(calls) == 2  # with prompts and without
+        pipeline(**PROMPTS | {"num_inference_steps": 6}, output_type="latent")
+        assert len(calls) == 2 * len(pipeline.transformers)  # with prompts and without
 
 
 @families
@@ -234,10 +236,9 @@ def test_compiled_blocks_run_with_caches_and_group_offload(
     family: str, speed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, pipeline = latents(build(family)), build(family)
-    real = pipeline.transformer.compile_repeated_blocks
-    monkeypatch.setattr(
-        pipeline.transformer, "compile_repeated_blocks", lambda **kwargs: real(backend="eager", **kwargs)
-    )
+    for transformer in pipeline.transformers.values():
+        real = partial(transformer.compile_repeated_blocks, backend="eager")
+        monkeypatch.setattr(transformer, "compile_repeated_blocks", real)
     place(pipeline, "cpu", "full" if "cache" in speed else "lowest", speed)
     assert latents(pipeline).isfinite().all()
     assert latents(pipeline).shape == expected.shape

@@ -140,7 +140,7 @@ def test_sizes_are_checked_before_any_work(pipelines: dict[str, LayerFlowPipelin
             r"50x32 pixels .* must divide by 16; the nearest is 48x32": {"width": 50},
             r"6 frames do not fit this model, which takes 4n \+ 1; the nearest: 5 or 9": {"num_frames": 6},
         },
-    }[family]
+    }[family.removesuffix("2.2")]
     hook = pipeline.text_encoder.register_forward_pre_hook(lambda *_: pytest.fail("worked before checking"))
     try:
         for match, kwargs in cases.items():
@@ -150,20 +150,25 @@ def test_sizes_are_checked_before_any_work(pipelines: dict[str, LayerFlowPipelin
         hook.remove()
 
 
-@pytest.mark.parametrize(("plain", "frames"), [(plain_cogvideox, 16), (plain_wan, 17)], ids=["cogvideox", "wan"])
-def test_a_plain_model_gets_layers(plain, frames: int, tmp_path: Path) -> None:
-    plain().save_pretrained(tmp_path)
+@families
+def test_a_plain_model_gets_layers(family: str, tmp_path: Path) -> None:
+    plain = plain_wan(family) if family.startswith("wan") else plain_cogvideox()
+    plain.save_pretrained(tmp_path)
     pipeline = LayerFlowPipeline.from_pretrained(tmp_path)
     pipeline.set_progress_bar_config(disable=True)
-    assert pipeline.codec.trained_size[0] == frames
-    video = pipeline(**PROMPTS, num_frames=FRAMES["cogvideox"] if frames == 16 else 5, height=32, width=48).video
+    assert pipeline.codec.trained_size[0] == (16 if family == "cogvideox" else 17)
+    video = pipeline(**PROMPTS, num_frames=FRAMES[family], height=32, width=48).video
     assert set(video.clips()) == set(CLIPS)
-    before = {name: part.state_dict() for name, part in plain().components.items() if hasattr(part, "state_dict")}
-    after = pipeline.transformer.state_dict()
-    assert all(torch.equal(after[name], tensor) for name, tensor in before["transformer"].items() if name in after)
-    transformer, vae, *_ = skeleton(tmp_path)
-    assert transformer.config == pipeline.transformer.config
-    assert vae is not None
+    assert list(pipeline.transformers) == ["transformer", "transformer_2"][: 2 if family == "wan2.2" else 1]
+    assert pipeline.config.boundary_ratio == plain.config.get("boundary_ratio")
+    found = skeleton(tmp_path)
+    for part, transformer in pipeline.transformers.items():
+        before, after = getattr(plain, part).state_dict(), transformer.state_dict()
+        assert all(torch.equal(after[name], tensor) for name, tensor in before.items() if name in after)
+        embeddings = [tensor for name, tensor in after.items() if name.startswith(("clip_embed", "layer_embed"))]
+        assert not any(embedding.any() for embedding in embeddings)  # fresh
+        assert getattr(found, part).config == transformer.config
+    assert found.vae is not None
 
 
 def test_what_layers_cannot_be_put_on_is_named(tmp_path: Path) -> None:
@@ -171,7 +176,8 @@ def test_what_layers_cannot_be_put_on_is_named(tmp_path: Path) -> None:
     file = tmp_path / "model_index.json"
     index = json.loads(file.read_text())
     for change, match in (
-        ({"transformer_2": ["diffusers", "WanTransformer3DModel"]}, "has two transformers"),
+        ({"transformer_2": ["diffusers", "WanTransformer3DModel"]}, "boundary_ratio None and a transformer_2/, but"),
+        ({"boundary_ratio": 0.9}, "boundary_ratio 0.9 and no transformer_2/, but a second transformer"),
         ({"_class_name": "FluxPipeline"}, "is a FluxPipeline; layers go on text-to-video models"),
         ({"text_encoder": [None, None]}, "has no text_encoder/; a converted model gets it from --base"),
     ):
@@ -215,7 +221,7 @@ def test_an_adapter_of_another_width_is_named(tmp_path: Path) -> None:
 
 def lora_of_width(family: str, width: int) -> dict[str, torch.Tensor]:
     """A LoRA for the first block of a model of that width."""
-    block = "blocks.0" if family == "wan" else "transformer_blocks.0"
+    block = "blocks.0" if family.startswith("wan") else "transformer_blocks.0"
     return {
         f"transformer.{block}.attn1.to_q.lora_{side}.weight": torch.ones((2, width) if side == "A" else (width, 2))
         for side in "AB"

@@ -21,7 +21,7 @@ from layerflow.plan import MEMORY, Plan, plan_run
 
 families = pytest.mark.parametrize("family", FRAMES)
 PROMPTS = {"foreground": "a red fox", "background": "green hills", "num_inference_steps": 2}
-LARGER = {"cogvideox": {}, "wan": {"num_frames": 9, "height": 64, "width": 96}}
+LARGER = {"cogvideox": {}} | {name: {"num_frames": 9, "height": 64, "width": 96} for name in ("wan", "wan2.2")}
 
 
 @pytest.fixture(scope="module")

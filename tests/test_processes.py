@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from full_size import FRAMES, build
+from full_size import FRAMES, blocks_of, build
 from safetensors.torch import load_file, save_file
 
 from layerflow import LayerFlowPipeline
@@ -29,8 +29,8 @@ def share(rank: int, folder: str, family: str, split_guidance: bool) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     pipeline = build(family)
     shapes: list[int] = []
-    last = (pipeline.transformer.blocks if family == "wan" else pipeline.transformer.transformer_blocks)[-1]
-    last.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape[-2]))
+    for *_, last in blocks_of(pipeline):
+        last.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape[-2]))
     parallelise(pipeline, split_guidance)
     result = latents(pipeline)
     save_file({"latents": result, "calls": torch.tensor(shapes)}, Path(folder) / f"{rank}.safetensors")
@@ -41,8 +41,8 @@ def share(rank: int, folder: str, family: str, split_guidance: bool) -> None:
 @pytest.mark.parametrize("split_guidance", [True, False], ids=["guidance", "sequence"])
 def test_two_processes_give_what_one_gives(family: str, split_guidance: bool, tmp_path: Path) -> None:
     pipeline, shapes = build(family), []
-    last = (pipeline.transformer.blocks if family == "wan" else pipeline.transformer.transformer_blocks)[-1]
-    last.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape[-2]))
+    for *_, last in blocks_of(pipeline):
+        last.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape[-2]))
     expected = latents(pipeline)
     mp.spawn(share, (str(tmp_path), family, split_guidance), nprocs=2)
     for rank in range(2):

@@ -27,6 +27,8 @@ PLAIN = {
 }
 """Text-to-video pipelines of diffusers, and what puts layers on them."""
 NEEDED = ("tokenizer", "text_encoder", "transformer", "scheduler")
+ADAPTER_FOLDERS = {"transformer": "adapters", "transformer_2": "adapters_2"}
+"""Folder, in a model's, of the adapters of each transformer."""
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.md")
 """What is downloaded of a hub model: never a pickle."""
 HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
@@ -118,10 +120,11 @@ def read_index(folder: Path) -> dict[str, Any]:
     if kind != "LayerFlowPipeline" and kind not in PLAIN:
         known = ", ".join(sorted(PLAIN))
         raise UnknownModelError(f"{folder} is a {kind}; layers go on text-to-video models: {known}")
-    if index.get("transformer_2", [None])[0] is not None:
+    second, boundary = index.get("transformer_2", [None])[0], index.get("boundary_ratio")
+    if (second is None) != (boundary is None):
         raise UnknownModelError(
-            f"{folder} has two transformers, one for high and one for low noise (Wan 2.2 A14B does); layers go on "
-            "models with one, such as Wan 2.1 or Wan 2.2 TI2V-5B"
+            f"{folder} has boundary_ratio {boundary} and {'a' if second else 'no'} transformer_2/, but a second "
+            "transformer and the noise level under which it takes over come together; get the model again"
         )
     missing = [part for part in NEEDED if part not in index or index[part] == [None, None]]
     if missing:
@@ -138,27 +141,22 @@ class Skeleton(NamedTuple):
     vae: Any | None
     upscaler: Any | None
     listing: dict[str, Any]
+    transformer_2: Any | None = None
 
 
 def skeleton(folder: Path) -> Skeleton:
-    """Transformer with layers, and autoencoder and upscaler if there are any.
+    """Transformer with layers, and autoencoder, upscaler and second transformer if there are any.
 
     Raises:
         UnknownModelError: a configuration is missing, damaged or of a kind that is not known.
     """
     index = read_index(folder)
     with init_empty_weights():
-        name = PLAIN.get(index["_class_name"]) or index["transformer"][1]
-        if name not in BACKBONES:
-            raise UnknownModelError(f"{folder}: its transformer {name} is not known here")
-        transformer_class = _backbone(name)
-        config = _read_config(folder / "transformer")
         try:
-            if index["_class_name"] in PLAIN:
-                transformer = transformer_class.from_config(transformer_class.config_from_plain(config))
-            else:
-                transformer = transformer_class.from_config(config)
-            vae = upscaler = None
+            transformer = _transformer(folder, index, "transformer")
+            transformer_2 = vae = upscaler = None
+            if index.get("transformer_2", [None])[0] is not None:
+                transformer_2 = _transformer(folder, index, "transformer_2")
             if index.get("vae", [None])[0] is not None:
                 kind = index["vae"][1]
                 if kind not in AUTOENCODERS:
@@ -170,7 +168,15 @@ def skeleton(folder: Path) -> Skeleton:
             raise
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
             raise UnknownModelError(f"{folder} is no model of layerflow: {first_line(error)}") from error
-    return Skeleton(transformer, vae, upscaler, index)
+    return Skeleton(transformer, vae, upscaler, index, transformer_2)
+
+
+def _transformer(folder: Path, index: dict[str, Any], part: str) -> Any:
+    name, config = PLAIN.get(index["_class_name"]) or index[part][1], _read_config(folder / part)
+    if name not in BACKBONES:
+        raise UnknownModelError(f"{folder}: its {part} {name} is not known here")
+    kind = _backbone(name)
+    return kind.from_config(kind.config_from_plain(config) if index["_class_name"] in PLAIN else config)
 
 
 def _upscaler(folder: Path) -> Any:
@@ -184,12 +190,14 @@ def _upscaler(folder: Path) -> Any:
 
 
 def plain_components(folder: Path, **kwargs: Any) -> dict[str, Any]:
-    """The parts of a plain text-to-video model, with fresh layer embeddings on its transformer."""
-    index = read_index(folder)
-    parts = dict(DiffusionPipeline.from_pretrained(folder, **kwargs).components)
-    parts = {name: parts[name] for name in (*NEEDED, "vae")}
-    name = PLAIN[index["_class_name"]]
-    parts["transformer"] = _backbone(name).from_plain(parts["transformer"])
+    """The parts of a plain text-to-video model, with fresh layer embeddings on its transformers."""
+    name = PLAIN[read_index(folder)["_class_name"]]
+    plain = DiffusionPipeline.from_pretrained(folder, **kwargs)
+    parts: dict[str, Any] = {part: getattr(plain, part) for part in (*NEEDED, "vae")}
+    parts["transformer"] = _backbone(name).from_plain(plain.transformer)
+    if getattr(plain, "transformer_2", None) is not None:
+        parts["transformer_2"] = _backbone(name).from_plain(plain.transformer_2)
+        parts["boundary_ratio"] = plain.config.boundary_ratio
     if name == PLAIN["CogVideoXPipeline"]:
         from .models.sampler import LayerFlowDPMScheduler
 
@@ -200,9 +208,9 @@ def plain_components(folder: Path, **kwargs: Any) -> dict[str, Any]:
     return parts
 
 
-def fuse_content(transformer: Any, folder: Path) -> None:
-    """Fuse the content adapter of a model folder, if it has one; the motion adapter is for training (paper, 3.3)."""
-    content = folder / "adapters" / "content"
+def fuse_content(transformer: Any, adapters: Path) -> None:
+    """Fuse the content adapter in a folder, if there is one; the motion adapter is for training (paper, 3.3)."""
+    content = adapters / "content"
     if content.is_dir():
         try:
             transformer.load_lora_adapter(content, adapter_name="content", use_safetensors=True)

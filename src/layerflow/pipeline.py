@@ -23,7 +23,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .collector import paused_collection
 from .layered_video import LayeredVideo
-from .loading import HUB_OPTIONS, PLAIN, find_model, fuse_content, model_folder, plain_components, read_index
+from .loading import (
+    ADAPTER_FOLDERS,
+    HUB_OPTIONS,
+    PLAIN,
+    find_model,
+    fuse_content,
+    model_folder,
+    plain_components,
+    read_index,
+)
+from .models.adapters import AdapterError
 from .models.backbone import prompt_prefixes
 from .models.clips import from_model_space, to_model_space
 from .models.compact import CompactTransformer3DModel
@@ -86,12 +96,15 @@ def check_task(config: Mapping[str, Any], given: frozenset[str]) -> None:
 
 
 class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
-    """Generates every layer that is not given, together, with one transformer (LayerFlow, arXiv 2506.04228)."""
+    """Generates every layer that is not given, together, with one transformer (LayerFlow, arXiv 2506.04228).
 
-    model_cpu_offload_seq = "text_encoder->transformer->vae->upscaler"
+    Models such as Wan 2.2 A14B have a second one, which takes over where noise is low.
+    """
+
+    model_cpu_offload_seq = "text_encoder->transformer->transformer_2->vae->upscaler"
     _callback_tensor_inputs = ("latents", "clean")
-    _optional_components: ClassVar = ["vae", "upscaler"]
-    _lora_loadable_modules: ClassVar = ["transformer"]
+    _optional_components: ClassVar = ["vae", "upscaler", "transformer_2"]
+    _lora_loadable_modules: ClassVar = ["transformer", "transformer_2"]
 
     tokenizer: PreTrainedTokenizerBase
     text_encoder: PreTrainedModel
@@ -99,6 +112,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
     scheduler: SchedulerMixin
     vae: AutoencoderKLCogVideoX | AutoencoderKLWan | None
     upscaler: LayeredUpscaler | None
+    transformer_2: Backbone | None
 
     def __init__(
         self,
@@ -108,13 +122,21 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         scheduler: SchedulerMixin,
         vae: ModelMixin | None = None,
         upscaler: LayeredUpscaler | None = None,
+        transformer_2: ModelMixin | None = None,
+        boundary_ratio: float | None = None,
     ) -> None:
         # Types that are there at run time: diffusers reads them when it loads a pipeline.
         super().__init__()
+        if (transformer_2 is None) != (boundary_ratio is None):
+            raise ValueError(
+                f"boundary_ratio is {boundary_ratio} {'without' if transformer_2 is None else 'with'} a transformer_2; "
+                "give both, or neither"
+            )
         self.register_modules(
             tokenizer=tokenizer, text_encoder=text_encoder, transformer=transformer, scheduler=scheduler, vae=vae,
-            upscaler=upscaler,
+            upscaler=upscaler, transformer_2=transformer_2,
         )  # fmt: skip
+        self.register_to_config(boundary_ratio=boundary_ratio)
         self._interrupt = False
         self.guidance_group: dist.ProcessGroup | None = None
         """Two processes, of which each makes one of a guided step's predictions; see `placement.parallelise`."""
@@ -142,7 +164,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             return cls(**plain_components(folder, **kwargs))
         with paused_collection():
             pipeline = super().from_pretrained(folder, **kwargs)
-        fuse_content(pipeline.transformer, folder)
+        for part, transformer in pipeline.transformers.items():
+            fuse_content(transformer, folder / ADAPTER_FOLDERS[part])
         if isinstance(pipeline.transformer, CompactTransformer3DModel):
             pipeline.transformer.to(memory_format=torch.channels_last)
         if pipeline.upscaler is not None:
@@ -157,20 +180,39 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         )
 
     def load_lora_weights(
-        self, pretrained_model_name_or_path_or_dict: str | Path | dict[str, Tensor], **kwargs: Any
+        self,
+        pretrained_model_name_or_path_or_dict: str | Path | dict[str, Tensor],
+        load_into_transformer_2: bool = False,
+        **kwargs: Any,
     ) -> None:
-        """Load a LoRA for the transformer: a file, folder, hub id or dict, in the forms that diffusers knows.
+        """Load a LoRA for a transformer: a file, folder, hub id or dict, in the forms that diffusers knows.
 
         `set_adapters`, `fuse_lora`, `unload_lora_weights` and the others are diffusers' own.
 
         Args:
             pretrained_model_name_or_path_or_dict: the LoRA.
+            load_into_transformer_2: it is for the transformer of low noise.
             kwargs: as in diffusers: `adapter_name`, `weight_name`, `revision` and so on.
 
         Raises:
-            AdapterError: it is for a transformer of another width, which it names, or of another kind.
+            AdapterError: it is for a transformer of another width, which it names, or of another kind, or for a
+                second one that is not there.
         """
-        self.transformer.load_lora_adapter(pretrained_model_name_or_path_or_dict, _pipeline=self, **kwargs)
+        transformer = self.transformer_2 if load_into_transformer_2 else self.transformer
+        if transformer is None:
+            raise AdapterError("this model has no transformer_2; leave load_into_transformer_2 out")
+        transformer.load_lora_adapter(pretrained_model_name_or_path_or_dict, _pipeline=self, **kwargs)
+
+    @property
+    def transformers(self) -> dict[str, Backbone]:
+        """By name: `transformer` and, where there is one, `transformer_2`."""
+        second = {} if self.transformer_2 is None else {"transformer_2": self.transformer_2}
+        return {"transformer": self.transformer, **second}
+
+    def transformer_at(self, timestep: Tensor) -> Backbone:
+        """The transformer that predicts at one of the scheduler's timesteps."""
+        boundary = (self.config.boundary_ratio or 0) * self.scheduler.config.num_train_timesteps
+        return self.transformer if self.transformer_2 is None or timestep >= boundary else self.transformer_2
 
     @property
     def interrupt(self) -> bool:
@@ -216,6 +258,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         upscale: int = 1,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        guidance_scale_2: float | None = None,
         guider: BaseGuidance | None = None,
         noise_scale: float | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -238,6 +281,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             num_inference_steps: denoising steps; the model's default if None.
             guidance_scale: strength of classifier-free guidance; 1 turns it off and halves the time. The model's
                 default for the task if None.
+            guidance_scale_2: that of `transformer_2`; the same if None.
             guider: a diffusers guider with conditional and unconditional prediction, instead of `guidance_scale`.
             noise_scale: standard deviation of the noise to start from. Under 1, with which models are trained, shapes
                 get smoother and steadier, and seeds less different. The model's default if None.
@@ -256,6 +300,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         steps = conventions.steps if num_inference_steps is None else num_inference_steps
         videos = [given] if isinstance(given, LayeredVideo) else list(given) if given is not None else []
         prompts = self.check_inputs(foreground, background, blended, videos, steps, output_type)
+        if guidance_scale_2 is not None and self.transformer_2 is None:
+            raise ValueError(f"guidance_scale_2 is {guidance_scale_2}, but there is no transformer_2; leave it out")
         layout, height, width = self.check_size(videos, num_frames, height, width, upscale)
         fps = fps or (videos[0].fps if videos else DEFAULT_FPS)
         device, batch = self._execution_device, len(prompts)
@@ -263,19 +309,18 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             guidance_scale = conventions.guidance_of(task_of(videos[0] if videos else None))
         kind = DynamicGuidance if conventions.dynamic_guidance else ClassifierFreeGuidance
         guider = guider or kind(guidance_scale, enabled=guidance_scale > 1)
+        guider_2 = guider if guidance_scale_2 is None else kind(guidance_scale_2, enabled=guidance_scale_2 > 1)
         self._interrupt = False
 
         try:
             # 2. Text: the prompts of each layer, and of nothing
             text, nothing = self.prepare_text(prompts, negative_prompt, device)
-            if videos:
-                self.rest()
+            self.rest()
 
             # 3. Latents: noise where clips are generated, the clean clip where it is given
             size = batch, height, width
             sequence, given_mask, clean_frames = self.prepare_given(videos, layout, size, device, upscale)
-            if videos:
-                self.rest()
+            self.rest()
             scale = conventions.noise_scale if noise_scale is None else noise_scale
             latents = torch.where(clean_frames, sequence, scale * layout.noise(sequence, generator))
             draw = getattr(self.transformer, "draw_placement", None)
@@ -288,10 +333,14 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             for step, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
                 if self._interrupt:
                     break
-                guider.set_state(step=step, num_inference_steps=steps, timestep=timestep)
+                transformer = self.transformer_at(timestep)
+                guide = guider if transformer is self.transformer else guider_2
+                guide.set_state(step=step, num_inference_steps=steps, timestep=timestep)
                 level = self.noise_level(step, timestep)
                 clip_times = layout.timesteps(level.expand(batch), given_mask)
-                prediction = self.predict(latents, clip_times, text, nothing, layout, guider, placement)
+                prediction = self.predict(
+                    transformer, latents, clip_times, text, nothing, layout, guide, placement
+                )
                 output, clean = self.interpret(prediction, latents, level, timestep)
                 stepped = self.scheduler.step(output, timestep, latents, **extra, return_dict=False)[0]
                 latents = torch.where(clean_frames, sequence, stepped)
@@ -300,6 +349,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
                     latents = callback_on_step_end(self, step, timestep, tensors).get("latents", latents)
 
             # 5. Unpack
+            self.rest()
             result = self._output(latents, layout, videos, fps, output_type, upscale)
         finally:  # caches are emptied and offloaded parts put back, also after an error
             self.maybe_free_model_hooks()
@@ -307,7 +357,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
 
     def rest(self) -> None:
         """Where one part at a time is on the device, take it off: diffusers only takes off the part that comes before
-        in a run where nothing is given, which here would leave the text encoder beside the autoencoder."""
+        in a run where nothing is given and none is left out, which here would leave the text encoder beside the
+        autoencoder."""
         for hook in getattr(self, "_all_hooks", ()):
             hook.offload()
 
@@ -319,6 +370,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
 
     def predict(
         self,
+        transformer: Backbone,
         latents: Tensor,
         timestep: Tensor,
         text: tuple[Tensor, Tensor],
@@ -327,12 +379,12 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         guider: BaseGuidance,
         placement: Tensor | None = None,
     ) -> Tensor:
-        """The transformer's guided prediction (B, N, C, h, w), float32.
+        """A transformer's guided prediction (B, N, C, h, w), float32.
 
         Every kind of prediction is linear in the clean sequence, so guiding it guides that.
         """
         conditions = [text, nothing][: guider.num_conditions]
-        if self.transformer.conventions.batched_guidance:
+        if transformer.conventions.batched_guidance:
             groups = [(torch.cat([c[0] for c in conditions]), torch.cat([c[1] for c in conditions]))]
         else:
             groups = conditions
@@ -341,13 +393,13 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         if group is not None:
             mine = dist.get_group_rank(group, dist.get_rank())
             groups = groups[mine : mine + 1]
-        hidden_states = torch.cat([latents] * repeats).to(self.transformer.dtype)
+        hidden_states = torch.cat([latents] * repeats).to(transformer.dtype)
         timestep = torch.cat([timestep] * repeats)  # float32: bfloat16 would round it
         extra = {} if placement is None else {"placement": torch.cat([placement] * repeats)}
         predictions: list[Tensor] = []
         for (states, mask), name in zip(groups, ("cond", "uncond"), strict=False):
-            with self.transformer.cache_context(name):
-                sample = self.transformer(hidden_states, timestep, states, mask, layout, **extra).sample.float()
+            with transformer.cache_context(name):
+                sample = transformer(hidden_states, timestep, states, mask, layout, **extra).sample.float()
             predictions += sample.chunk(repeats)
         if group is not None:
             (own,) = predictions

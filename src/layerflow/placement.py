@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from itertools import product
 from typing import Any
 
 import torch
@@ -79,7 +80,7 @@ def place(pipeline: LayerFlowPipeline, device: str, memory: str = "full", speed:
         pipeline: the pipeline.
         device: where it computes.
         memory: one of `MEMORY`. "full" keeps all parts on the device; "low" one part at a time, and the autoencoder
-            works in tiles; "lowest" keeps one layer of a part at a time, those of the transformer in 8-bit floating
+            works in tiles; "lowest" keeps one layer of a part at a time, those of transformers in 8-bit floating
             point, and the autoencoder works in tiles.
         speed: some of `SPEED`.
 
@@ -89,10 +90,10 @@ def place(pipeline: LayerFlowPipeline, device: str, memory: str = "full", speed:
     check_speed(speed, device)
     if memory not in MEMORY:
         raise PlacementError(f"memory must be one of {', '.join(MEMORY)}, got {memory!r}")
-    transformer, target = pipeline.transformer, torch.device(device)
+    transformers, target = pipeline.transformers.values(), torch.device(device)
     if target.type == "cuda":
         torch.cuda.set_device(target)  # streams and kernels without a device of their own go to the current one
-    for name in speed:
+    for name, transformer in product(speed, transformers):
         if name in QUANTISED:
             _quantize(transformer, name)
     if memory == "full":
@@ -104,10 +105,10 @@ def place(pipeline: LayerFlowPipeline, device: str, memory: str = "full", speed:
         if memory == "low":
             pipeline.enable_model_cpu_offload(device=target)
         else:
-            if not set(QUANTISED) & set(speed):
+            for transformer in transformers if not set(QUANTISED) & set(speed) else ():
                 transformer.enable_layerwise_casting(torch.float8_e4m3fn, transformer.dtype)
             pipeline.enable_group_offload(target, offload_type="leaf_level", use_stream=target.type == "cuda")
-    for name in speed:
+    for name, transformer in product(speed, transformers):
         if name.startswith("attention="):
             try:
                 transformer.set_attention_backend(name.removeprefix("attention="))
@@ -135,15 +136,15 @@ def parallelise(pipeline: LayerFlowPipeline, split_guidance: bool = True) -> Non
     split = split_guidance and size % 2 == 0 and not pipeline.transformer.conventions.batched_guidance
     halves = 2 if split else 1
     share = size // halves
-    transformer = pipeline.transformer
     if share > 1:
-        _check_share(transformer, size, share)
+        _check_share(pipeline.transformer, size, share)
     device = pipeline._execution_device.type
     mesh = dist.init_device_mesh(device, (halves, 1, share), mesh_dim_names=("guidance", "ring", "ulysses"))
     if share > 1:
         config = ContextParallelConfig(ulysses_degree=share, mesh=mesh["ring", "ulysses"])
         try:
-            transformer.enable_parallelism(config=config)
+            for transformer in pipeline.transformers.values():
+                transformer.enable_parallelism(config=config)
         except ValueError as error:  # an attention backend that cannot
             raise PlacementError(f"{size} processes: {first_line(error)}") from error
     if split:

@@ -39,19 +39,20 @@ class Plan:
     video_tokens: int
     text_tokens: int
     parts: dict[str, Cost]
-    """Text encoder, transformer, and autoencoder and upscaler where there are any; the autoencoder without tiling."""
+    """Text encoder, transformer, and second transformer, autoencoder and upscaler where there are any; the autoencoder
+    without tiling."""
     tiled: Cost | None = None
     """The autoencoder's with tiling."""
 
     @property
     def step_flops(self) -> int:
-        """Floating-point operations of a denoising step."""
+        """Floating-point operations of a denoising step; of two transformers, which are alike, one makes it."""
         return self.parts["transformer"].flops * self.calls
 
     @property
     def flops(self) -> int:
         """Floating-point operations of a whole run."""
-        others = sum(cost.flops for name, cost in self.parts.items() if name != "transformer")
+        others = sum(cost.flops for name, cost in self.parts.items() if not name.startswith("transformer"))
         return self.step_flops * self.steps + others
 
     def peak(self, memory: str, prefetch: bool = True) -> int:
@@ -100,7 +101,7 @@ def plan_run(
         UnknownModelError: the folder is no model.
         ValueError: a size that the model does not take; names the nearest.
     """
-    transformer, vae, upscaler, listing = skeleton(folder)
+    transformer, vae, upscaler, listing, transformer_2 = skeleton(folder)
     codec, conventions = SequenceCodec.of(transformer, vae), transformer.conventions
     trained = codec.trained_size
     frames, height, width = frames or trained[0], height or trained[1], width or trained[2]
@@ -133,6 +134,10 @@ def plan_run(
             "text_encoder": cost_of(encoder, lambda: encoder(input_ids=ids)),
             "transformer": cost_of(transformer, lambda: transformer(*inputs), kept=_kept(inputs), eight_bits=True),
         }
+        if transformer_2 is not None:
+            transformer_2.to("meta", dtype)
+            denoise = lambda: transformer_2(*inputs)  # noqa: E731
+            parts["transformer_2"] = cost_of(transformer_2, denoise, kept=_kept(inputs), eight_bits=True)
         tiled = None
         if vae is not None:
             vae.to("meta", dtype)

@@ -208,11 +208,19 @@ def _normalised(shares: Any) -> np.ndarray:
     return values / values.sum()
 
 
-def draw_noise_levels(recipe: Recipe, size: int, generator: torch.Generator) -> Tensor:
+def draw_noise_levels(
+    recipe: Recipe, size: int, generator: torch.Generator, within: tuple[float, float] = (0.0, 1.0)
+) -> Tensor:
     """Noise levels (size,) in (0, 1]: a share at exactly 1, the rest logit-normal (arXiv 2403.03206, eq. 19) or
-    uniform."""
-    noise = recipe.noise
-    t = torch.rand(size, generator=generator) if noise.uniform else torch.randn(size, generator=generator)
-    t = t if noise.uniform else torch.sigmoid(noise.mean + noise.std * t)
-    pure = torch.rand(size, generator=generator) < noise.pure
+    uniform; of both only what lies `within`."""
+    noise, (low, high) = recipe.noise, within
+    if noise.uniform:
+        t = low + (high - low) * torch.rand(size, generator=generator)
+    else:
+        normal = torch.randn(size, generator=generator)
+        if within != (0.0, 1.0):  # the part of the distribution between two of its quantiles
+            ends = torch.special.ndtr((torch.logit(torch.tensor(within)) - noise.mean) / noise.std)
+            normal = torch.special.ndtri(torch.lerp(*ends, torch.special.ndtr(normal)))
+        t = torch.sigmoid(noise.mean + noise.std * normal)
+    pure = torch.rand(size, generator=generator) < (noise.pure if high == 1 else 0)
     return torch.where(pure, torch.ones_like(t), t.clamp(min=0.01))

@@ -23,6 +23,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..evaluation.metrics import alpha_iou
 from ..files import whole_folder
+from ..loading import ADAPTER_FOLDERS
 from ..models.compact import CompactTransformer3DModel
 from ..models.layout import CLIPS
 from ..pipeline import LayerFlowPipeline
@@ -30,7 +31,7 @@ from . import adapters as adapters_module
 from .adapters import AdapterSwitch
 from .batches import MOST_SAMPLES, Batch, ClipBatches, draw_noise_levels
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from .network import build_pipeline
+from .network import build_pipeline, trained_levels, trained_transformer
 from .objective import Question, clip_errors, encode_batch, encode_clips, loss_of, noise_of, pose
 from .optimizer import make_optimizer
 from .recipe import ADAPTERS, Recipe, RecipeError
@@ -96,7 +97,9 @@ class Trainer:
         results = read_results(earlier)
         fresh = not found and not any(result.base for result in results)
         self.pipeline = build_pipeline(recipe, fit=fresh, report=report)
-        model: Any = self.pipeline.transformer
+        self.part = trained_transformer(recipe, self.pipeline.transformers)
+        self.levels = trained_levels(self.part, self.pipeline.config.boundary_ratio)
+        model: Any = self.pipeline.transformers[self.part]
         if isinstance(model, CompactTransformer3DModel):
             model.sketch.requires_grad_(False)  # it is fitted before, and the rest learns to rely on it
         self.fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
@@ -209,7 +212,7 @@ class Trainer:
         """One optimiser step; returns what to log."""
         recipe = self.recipe
         seed = recipe.seed * 1_000_003 + self.step
-        t = draw_noise_levels(recipe, batch.size, torch.Generator().manual_seed(seed))
+        t = draw_noise_levels(recipe, batch.size, torch.Generator().manual_seed(seed), self.levels)
         t = t[batch.first : batch.first + len(batch.tasks)].to(self.device)
         batch = batch.to(self.device)
         clean, layout = encode_clips(self.pipeline, batch)
@@ -325,10 +328,14 @@ class Trainer:
             if "content" in self.adapters:
                 model.fuse_lora(adapter_names=["content"])
             model.unload_lora()
-        parts = {**self.pipeline.components, "transformer": model}
-        pipeline = LayerFlowPipeline(**parts)
+        pipeline = self._pipeline_with(model)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
+
+    def _pipeline_with(self, model: Any) -> LayerFlowPipeline:
+        """The pipeline with another network in place of the trained one."""
+        parts = {**self.pipeline.components, self.part: model}
+        return LayerFlowPipeline(**parts, boundary_ratio=self.pipeline.config.boundary_ratio)
 
     def _finish(self) -> None:
         """Leave what the stage trained, and at the last stage a whole model."""
@@ -347,13 +354,12 @@ class Trainer:
         """
         with whole_folder(folder, replace=True) as partial:
             for name in self.adapters:
-                adapters_module.save(model, name, partial / "adapters" / name)
+                adapters_module.save(model, name, partial / ADAPTER_FOLDERS[self.part] / name)
             if self.adapters:
                 model.unload_lora()
-            parts = {**self.pipeline.components, "transformer": model}
-            LayerFlowPipeline(**parts).to(torch.bfloat16).save_pretrained(partial)
-        for part in self.pipeline.components.values():  # they are shared with the copy that was rounded
-            if isinstance(part, torch.nn.Module) and part is not self.pipeline.transformer:
+            self._pipeline_with(model).to(torch.bfloat16).save_pretrained(partial)
+        for name, part in self.pipeline.components.items():  # they are shared with the copy that was rounded
+            if isinstance(part, torch.nn.Module) and name != self.part:
                 part.float()
 
     def sample(self) -> None:

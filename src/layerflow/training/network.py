@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from ..models.layout import LAYERS
 from ..models.text import LayerTextEncoder, encode_prompts, load_text_encoder, pool
 from ..pipeline import LayerFlowPipeline
 from .fill import fit_fill
-from .recipe import Recipe
+from .recipe import Recipe, RecipeError
 from .sketch import fit_sketch
 
 
@@ -44,6 +44,30 @@ def build_pipeline(
         fit_fill(model, recipe, done)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
+
+
+def trained_transformer(recipe: Recipe, found: Collection[str]) -> str:
+    """The name of the transformer that a recipe trains, among those of the model that it starts from.
+
+    Raises:
+        RecipeError: the recipe leaves it open, or names one that is not there.
+    """
+    if recipe.transformer == "auto" and len(found) > 1:
+        raise RecipeError(
+            f"start_from: {recipe.start_from} has two transformers, of which a run trains one; set transformer to "
+            "transformer, for high noise, or to transformer_2, for low, and train the other one after it"
+        )
+    name = "transformer" if recipe.transformer == "auto" else recipe.transformer
+    if name not in found:
+        raise RecipeError(f"transformer: {recipe.start_from or 'a fresh model'} has no {name}; leave transformer out")
+    return name
+
+
+def trained_levels(name: str, boundary_ratio: float | None) -> tuple[float, float]:
+    """Ends of the noise levels at which a transformer works, and is trained."""
+    if boundary_ratio is None:
+        return 0.0, 1.0
+    return (boundary_ratio, 1.0) if name == "transformer" else (0.0, boundary_ratio)
 
 
 def fit_text_whitening(

@@ -23,6 +23,7 @@ from ..models.sequence import SequenceCodec
 from ..models.text import MAX_TOKENS
 from ..plan import text_encoder_skeleton
 from . import adapters
+from .network import trained_transformer
 from .recipe import ADAPTERS, Recipe, RecipeError
 
 FULL, HALF = 4, 2
@@ -203,7 +204,8 @@ def _parts(recipe: Recipe) -> tuple[Any, Any, Any, int]:
     encoder, text_dim = text_encoder_skeleton(folder, read_index(folder), torch.float32)
     if recipe.start_from is not None:
         parts = skeleton(folder)
-        return parts.transformer, parts.vae, encoder, text_dim
+        found = ["transformer"] if parts.transformer_2 is None else ["transformer", "transformer_2"]
+        return getattr(parts, trained_transformer(recipe, found)), parts.vae, encoder, text_dim
     with torch.device("meta"):
         sizes: dict[str, Any] = {"sample_size": recipe.size, "sample_frames": recipe.clip_frames}
         return CompactTransformer3DModel(**{**sizes, **recipe.model}), None, encoder, text_dim

@@ -126,6 +126,9 @@ class Recipe:
     """Model whose tokenizer and text encoder are used, frozen."""
     start_from: str | None = None
     """Model whose transformer weights training starts from; a fresh network where absent."""
+    transformer: str = "auto"
+    """Which one is trained of a model that has two: transformer, at noise levels from the boundary up, or
+    transformer_2, at those below. Train the other from what this run leaves."""
     seed: int = 0
     size: int = 64
     """Pixels, height and width of drawn scenes."""
@@ -213,6 +216,8 @@ class Recipe:
             raise RecipeError(f"stage {self.stage!r} is not known; the stages are {', '.join(STAGES)}")
         if self.trains not in ("auto", "base", *ADAPTERS):
             raise RecipeError(f"trains is {self.trains!r}, but must be auto, base, {' or '.join(ADAPTERS)}")
+        if self.transformer not in ("auto", "transformer", "transformer_2"):
+            raise RecipeError(f"transformer is {self.transformer!r}, but must be auto, transformer or transformer_2")
         if self.optimizer not in ("muon", "adamw"):
             raise RecipeError(f"optimizer is {self.optimizer!r}, but must be muon or adamw")
         if self.frozen_dtype not in ("float32", "bfloat16"):
@@ -257,8 +262,9 @@ class Recipe:
                     (", or start_from, a model that is trained already" if missing[0] == "base" else "")
                 )
             there |= {recipe.trained}
-        if len({recipe.precision for recipe in resolved}) > 1:
-            raise RecipeError("stages: precision must be the same in all of them; give it once, outside of stages")
+        for key in ("precision", "transformer"):
+            if len({getattr(recipe, key) for recipe in resolved}) > 1:
+                raise RecipeError(f"stages: {key} must be the same in all of them; give it once, outside of stages")
         names = [recipe.stage for recipe in resolved]
         if len(set(names)) != len(names):
             raise RecipeError(f"stages: each may be named once, got {', '.join(names)}")
