@@ -11,6 +11,7 @@ from full_size import LATENT_SIZE, WORDS, build, plain_wan
 from torch import nn
 
 from layerflow import LayerFlowPipeline
+from layerflow.cli import run
 from layerflow.models.adapters import AdapterError
 from layerflow.models.conversion import save_adapter
 from layerflow.models.wan import WanLayerTransformer3DModel
@@ -146,6 +147,16 @@ def test_each_transformers_content_adapter_is_fused_into_it(tmp_path: Path) -> N
     for name, scale in (("transformer", 0.5), ("transformer_2", 0.25)):
         before, after = (pipe.transformers[name].blocks[0].attn1.to_q.weight for pipe in (pipeline, loaded))
         assert torch.allclose(after - before, torch.full_like(before, scale**2), atol=1e-6)  # B A / r
+
+
+def test_info_tells_of_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build("wan2.2").save_pretrained(tmp_path)
+    assert run(["info", str(tmp_path)]) == run(["info", str(tmp_path), "--plan", "--size", "48x32"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "boundary        transformer_2 takes over under noise level 0.875" in lines
+    one, two = ([line[16:] for line in lines if line.split()[0] == f"transformer{end}"] for end in ("", "_2"))
+    assert len(one) == 2  # of the model, and of the plan
+    assert one == two
 
 
 def test_under_model_offload_a_run_that_ends_above_the_boundary_decodes_with_nothing_else_on_the_device(

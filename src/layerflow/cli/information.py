@@ -74,7 +74,10 @@ def _model(name: str) -> Iterator[str]:
     yield _row("folder", folder)
     yield _row("trained at", f"{frames} frames of {width}x{height}")
     yield _row("sha256", model_hash(folder, anew=True))
-    for part in (key for key in read_index(folder) if (folder / key).is_dir()):
+    index = read_index(folder)
+    if index.get("boundary_ratio") is not None:
+        yield _row("boundary", f"transformer_2 takes over under noise level {index['boundary_ratio']:g}")
+    for part in (key for key in index if (folder / key).is_dir()):
         files = sorted((folder / part).rglob("*.safetensors"))
         if files:
             parameters, dtypes = _weights(files)
