@@ -6,7 +6,7 @@ which cost neither memory nor time; what they would allocate and compute is coun
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,10 +142,14 @@ def plan_run(
         if vae is not None:
             vae.to("meta", dtype)
             sequence = torch.empty(1, layout.length, config.in_channels, *latent)
-            decode = lambda: codec.decode(sequence, layout, layout.clips)  # noqa: E731
-            parts["vae"] = cost_of(vae, decode)
+            # Clips that are decoded one by one cost the same; the last one has the others beside it.
+            alike = 1 if codec.joint else len(layout.clips)
+            beside = (alike - 1) * frames * 3 * height * width * torch.float32.itemsize
+            decode = lambda: codec.decode(sequence, layout, layout.clips if codec.joint else layout.clips[:1])  # noqa: E731
+            plain = cost_of(vae, decode, kept=beside)
             vae.enable_tiling()
-            tiled = cost_of(vae, decode)
+            tiled = cost_of(vae, decode, kept=beside)
+            parts["vae"], tiled = (replace(cost, flops=cost.flops * alike) for cost in (plain, tiled))
         if upscaler is not None:
             upscaler.to("meta", dtype).to(memory_format=torch.channels_last)
             size = 1, layout.frames, 3, height, width
