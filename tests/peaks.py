@@ -24,7 +24,7 @@ from torch import nn
 from layerflow import LayerFlowPipeline
 from layerflow.loading import find_model
 from layerflow.placement import place
-from layerflow.plan import MEMORY, plan_run
+from layerflow.plan import MEMORY, Plan, plan_run
 
 PROMPTS = {"foreground": "a red fox", "background": "green hills", "num_inference_steps": 2}
 SIZES: dict[str, dict[str, int]] = {
@@ -126,29 +126,43 @@ def settle(pipeline: LayerFlowPipeline, memory: str, folder: Path) -> None:
     place(pipeline, "cpu", memory)
 
 
-def measure(family: str, memory: str, **fewer: int) -> tuple[int, int]:
-    """Planned and measured bytes at the peak of a run."""
-    size = SIZES[family] | fewer
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        if family == "mini":
-            pipeline, model = LayerFlowPipeline.from_pretrained("mini"), Path(find_model("mini"))
-            pipeline.set_progress_bar_config(disable=True)
-        else:
-            pipeline, model = full_size.build(family), folder / "model"
-            pipeline.save_pretrained(model)
-        factor = size.get("upscale", 1)
-        plan = plan_run(
-            model, frames=size.get("num_frames"), upscale=factor, dtype=torch.float32,
-            **{side: size[side] // factor for side in ("height", "width") if side in size},
-        )  # fmt: skip
-        weights = sum(cost.weights for cost in plan.parts.values()) if memory == "full" else 0
-        settle(pipeline, memory, folder)
+def load(family: str) -> LayerFlowPipeline:
+    pipeline = LayerFlowPipeline.from_pretrained("mini") if family == "mini" else full_size.build(family)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def plan_of(family: str) -> Plan:
+    """The plan of a family's run, the same for every memory setting."""
+    size, factor = SIZES[family], SIZES[family].get("upscale", 1)
+    sides = {side: size[side] // factor for side in ("height", "width") if side in size}
+    with tempfile.TemporaryDirectory() as folder:
+        if family != "mini":
+            load(family).save_pretrained(folder)
+        model = Path(find_model("mini") if family == "mini" else folder)
+        return plan_run(model, frames=size["num_frames"], upscale=factor, dtype=torch.float32, **sides)
+
+
+def measure(family: str, memory: str, weights: int = 0, **fewer: int) -> int:
+    """Bytes that a run takes at its peak, and `weights`, which are there before it."""
+    pipeline = load(family)
+    with tempfile.TemporaryDirectory() as folder:
+        settle(pipeline, memory, Path(folder))
         gc.collect()
-        without = resident() - weights
+        before = resident()
         forget_peak()
-        pipeline(**PROMPTS, **size)
-        return plan.peak(memory, prefetch=False), resident(peak=True) - without
+        pipeline(**PROMPTS, **SIZES[family] | fewer)
+        return resident(peak=True) - before + weights
+
+
+def planned_and_measured(family: str) -> dict[str, tuple[int, int]]:
+    """Bytes at the peak with each memory setting."""
+    plan = plan_of(family)
+    weights = sum(cost.weights for cost in plan.parts.values())
+    return {
+        memory: (plan.peak(memory, prefetch=False), measure(family, memory, weights if memory == "full" else 0))
+        for memory in MEMORY
+    }
 
 
 def convolve(
@@ -175,7 +189,7 @@ def main() -> None:
         measure(family, "full", num_frames={"cogvideox": 8}.get(family, 1))
     for name, value in LARGER.items():
         setattr(full_size, name, value)
-    print(json.dumps({family: {memory: measure(family, memory) for memory in MEMORY} for family in SIZES}))
+    print(json.dumps({family: planned_and_measured(family) for family in SIZES}))
 
 
 if __name__ == "__main__":
