@@ -3,23 +3,23 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import fork
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerflow.cli import batch, generation, run
+from layerflow.cli import batch, generation, ray_batch, run
 from layerflow.cli.errors import UserError
-from layerflow.cli.jobs import KEYS, parse_object, read_jobs
+from layerflow.cli.jobs import KEYS, Job, parse_object, read_jobs
 from layerflow.cli.options import ModelOptions
 from layerflow.media import load_layers, write_video
 
@@ -365,10 +365,12 @@ def test_killed_in_the_middle_it_goes_on(
     run_jobs: Callable, write_jobs: Callable, tiny_model: Path, tmp_path: Path, made: list[str]
 ) -> None:
     output, jobs = tmp_path / "out", jobs_named(*NAMES, steps=20)
-    command = [sys.executable, "-m", "layerflow.cli", *words(write_jobs(*jobs), output, tiny_model)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        wait_for(lambda: len(manifests(output)) >= 2 or process.poll() is not None, 120)
-        process.send_signal(signal.SIGKILL)
+    process = fork(run, words(write_jobs(*jobs), output, tiny_model))
+    try:
+        wait_for(lambda: len(manifests(output)) >= 2 or not process.is_alive(), 120)
+    finally:
+        process.kill()
+        process.join()
     before = manifests(output)
     assert 2 <= len(before) < len(NAMES)
 
@@ -387,28 +389,27 @@ def ray_is_there() -> None:
         pytest.skip("Ray is not installed; pip install 'layerflow[ray]'")
 
 
-@pytest.fixture
-def killed_worker(tmp_path: Path) -> Iterator[list[int]]:
-    """Kill the worker that is at the second job or a later one, once some job is done; the list gets its pid."""
-    output, pids = tmp_path / "out", []
-    stop = threading.Event()
+class Mortal(ray_batch.Worker):
+    """A worker on Ray that is killed in the middle of a job, once some job is done, if it is the first one to be."""
 
-    def kill() -> None:
-        while not pids and not stop.wait(0.005):
-            places = [place for place in output.glob(f"{batch.UNFINISHED}/*/*-*-*") if manifests(output)]
-            for place in places[:1]:
-                pids.append(int(place.name.split("-")[-2]))
-                os.kill(pids[0], signal.SIGKILL)
+    def __init__(self, jobs: list[Job], *rest: Any) -> None:
+        super().__init__(jobs, *rest)
+        output, real = jobs[0].folder.parent, batch.denoise
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    yield pids
-    stop.set()
-    thread.join()
+        def dying(*values: Any) -> Any:
+            if manifests(output):
+                with suppress(FileExistsError), output.with_name("killed").open("x"):
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return real(*values)
+
+        batch.denoise = dying
 
 
 @pytest.mark.usefixtures("ray_is_there")
-def test_on_ray_a_killed_worker_loses_nothing(run_jobs: Callable, tmp_path: Path, killed_worker: list[int]) -> None:
+def test_on_ray_a_killed_worker_loses_nothing(
+    run_jobs: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_batch, "Worker", Mortal)
     output = tmp_path / "out"
     seen: dict[str, set[tuple[int, int]]] = {}
     stop = threading.Event()
@@ -422,12 +423,12 @@ def test_on_ray_a_killed_worker_loses_nothing(run_jobs: Callable, tmp_path: Path
     watcher.start()
     bad = {"id": "bad", **QUICK, "size": "20"}
     try:
-        code, out, err = run_jobs(*jobs_named(*NAMES, steps=20), bad, options=["--ray", "local", "--workers", "2"])
+        code, out, err = run_jobs(*jobs_named(*NAMES), bad, options=["--ray", "local", "--workers", "2"])
     finally:
         stop.set()
         watcher.join()
     assert code == 1, err  # for the bad one
-    assert killed_worker
+    assert (tmp_path / "killed").exists()
     assert [row["id"] for row in failures(output)] == ["bad"]
     assert sorted(out.splitlines()) == [str(output / name) for name in NAMES]  # and no line of Ray's
     assert "6 done, 0 skipped, 1 failed" in err

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from forked import fork_two
 from full_size import FRAMES, blocks_of, build
 from safetensors.torch import load_file, save_file
 
 from layerflow import LayerFlowPipeline
+from layerflow.cli import run
 from layerflow.media import load_layers
 from layerflow.placement import PlacementError, parallelise
 
@@ -44,7 +45,7 @@ def test_two_processes_give_what_one_gives(family: str, split_guidance: bool, tm
     for *_, last in blocks_of(pipeline):
         last.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape[-2]))
     expected = latents(pipeline)
-    mp.spawn(share, (str(tmp_path), family, split_guidance), nprocs=2)
+    fork_two(share, str(tmp_path), family, split_guidance)
     for rank in range(2):
         got = load_file(tmp_path / f"{rank}.safetensors")
         assert torch.allclose(got["latents"], expected, atol=1e-5)
@@ -63,14 +64,13 @@ def test_heads_that_do_not_divide_are_an_error(monkeypatch: pytest.MonkeyPatch) 
 
 def test_torchrun_writes_once_and_the_same_layers(tmp_path: Path) -> None:
     build("wan").save_pretrained(tmp_path / "model")
-    command = ["-m", "layerflow.cli", "generate", "--foreground", "a fox", "--background", "hills", "--steps", "2"]
+    command = ["generate", "--foreground", "a fox", "--background", "hills", "--steps", "2"]
     command += ["--model", str(tmp_path / "model"), "--format", "png", "-o"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, *command, str(tmp_path / "one")], check=True, env=environment)
+    assert run([*command, str(tmp_path / "one")]) == 0
     launched = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command,
-         str(tmp_path / "two")],
-        check=True, env=environment, capture_output=True, text=True,
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         "-m", "layerflow.cli", *command, str(tmp_path / "two")],
+        check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
     )  # fmt: skip
     assert launched.stdout.count("layers.json") == 1
     one, two = load_layers(tmp_path / "one"), load_layers(tmp_path / "two")

@@ -2,14 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from drawn_footage import FRAMES, moving_square
+from forked import fork
 
 from layerflow.cli import run
 from layerflow.footage import FootageRecipe, build, build_shards, find_items, load_footage_recipe
@@ -218,13 +217,13 @@ def test_a_killed_build_leaves_only_whole_shards(footage: Path, tmp_path: Path) 
     build_shards(recipe, tmp_path / "whole", workers=1)
     whole = shards_in(tmp_path / "whole")
     words = ["data", "build", str(footage / "set.yaml"), "-o", str(out), "--workers", "1"]
-    process = subprocess.Popen([sys.executable, "-m", "layerflow.cli", *words], stderr=subprocess.DEVNULL)
+    process = fork(run, words)
     try:
-        while process.poll() is None and len(list(out.glob("shard-*.json"))) < 2:
+        while process.is_alive() and len(list(out.glob("shard-*.json"))) < 2:
             time.sleep(0.01)
     finally:
         process.kill()
-        process.wait()
+        process.join()
     assert 2 <= len(shards_in(out)) < len(whole)
     assert all(whole[name] == content for name, content in shards_in(out).items())
     build_shards(recipe, out, workers=1)

@@ -13,6 +13,7 @@ from backbone_checks import (
     check_repeated_blocks,
 )
 from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel, ContextParallelConfig
+from forked import fork_two
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -272,7 +273,7 @@ def predict_in_parallel(rank: int, folder: Path, style: str) -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("style", ["2b", "5b"])
 def test_two_processes_in_context_parallel_give_what_one_gives(tmp_path: Path, style: str) -> None:
-    torch.multiprocessing.spawn(predict_in_parallel, (tmp_path, style), nprocs=2)
+    fork_two(predict_in_parallel, tmp_path, style)
     expected = CogVideoXLayerTransformer3DModel.from_plain(build_plain(style))(**inputs()).sample
     for rank in range(2):
         got = load_file(tmp_path / f"{rank}.safetensors")

@@ -3,9 +3,8 @@
 import argparse
 import errno
 import json
+import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from diffusers import AutoencoderKLCogVideoX
+from forked import fork
 from torch import Tensor
 
 from layerflow.cli import run
@@ -349,15 +349,15 @@ def test_a_disk_that_fills_leaves_nothing(checkpoint: Path, tmp_path: Path, monk
     assert convert(checkpoint, tmp_path / "model", latent_size=SIZE).folder.is_dir()
 
 
+def convert_until_the_adapters(checkpoint: Path, model: Path) -> None:
+    conversion.save_file = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+    convert(checkpoint, model, latent_size=SIZE)
+
+
 def test_a_killed_conversion_leaves_no_model_and_the_next_one_cleans_up(checkpoint: Path, tmp_path: Path) -> None:
-    killed_at_the_adapters = (
-        "import os, signal, sys\n"
-        "from layerflow.models import conversion\n"
-        "conversion.save_file = lambda *args: os.kill(os.getpid(), signal.SIGKILL)\n"
-        f"conversion.convert(sys.argv[1], sys.argv[2], latent_size={SIZE})\n"
-    )
-    command = [sys.executable, "-c", killed_at_the_adapters, str(checkpoint), str(tmp_path / "model")]
-    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    process = fork(convert_until_the_adapters, checkpoint, tmp_path / "model")
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     assert left_behind(tmp_path) == [".model.partial"]
     convert(checkpoint, tmp_path / "model", latent_size=SIZE)
     assert left_behind(tmp_path) == ["model"]

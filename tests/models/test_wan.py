@@ -13,6 +13,7 @@ from backbone_checks import (
     check_repeated_blocks,
 )
 from diffusers import ContextParallelConfig, WanTransformer3DModel
+from forked import fork_two
 from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -321,7 +322,7 @@ def predict_in_parallel(rank: int, folder: Path) -> None:
 
 @torch.no_grad()
 def test_two_processes_in_context_parallel_give_what_one_gives(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(predict_in_parallel, (tmp_path,), nprocs=2)
+    fork_two(predict_in_parallel, tmp_path)
     expected = build_layered()(**inputs()).sample
     for rank in range(2):
         got = load_file(tmp_path / f"{rank}.safetensors")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +10,18 @@ from pathlib import Path
 import pytest
 import tiny_recipe
 import torch
+import torch.distributed as dist
+from accelerate import Accelerator
 from drawn_shards import write_set
+from forked import fork_two
 from safetensors.torch import load_file
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+from torch.optim import Optimizer
 
-from layerflow.training.recipe import load_recipe
+from layerflow.training.loop import Trainer
+from layerflow.training.recipe import Recipe, load_recipe
 from layerflow.training.stages import follow
 
 RECIPE = tiny_recipe.TINY + """seed: 5
@@ -28,58 +37,55 @@ stages:
   - {stage: base, phases: [{steps: 5, frames: {1: 0.5, 2: 0.5}}], data: [{kind: shards, folder: shards}]}
   - {stage: content, data: [{kind: shards, folder: shards, kinds: [pairs]}, {kind: shards, folder: shards}]}
 """
-SCRIPT = """
-import json, os, signal, sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from layerflow.training.recipe import load_recipe
-from layerflow.training.stages import follow
-from layerflow.training.loop import Trainer
-
-home, run, lost_at = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-real = Trainer.train_step
-
-def step(self, batch):
-    if self.step == lost_at and os.environ["RANK"] == "1":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(self, batch)
-
-Trainer.train_step = step
-
-if run == "sharded":  # Accelerate shards on GPUs alone; this is what it does there
-    from accelerate import Accelerator
-    from torch.distributed.fsdp import fully_shard
-
-    def prepare(self, model, optimizer):
-        model.to(memory_format=torch.contiguous_format)
-        names = {parameter: name for name, parameter in model.named_parameters()}
-        for part in list(model.modules()):
-            if type(part).__name__ in model._no_split_modules:
-                fully_shard(part)
-        fully_shard(model)
-        own = dict(model.named_parameters())
-        for group in optimizer.param_groups:
-            group["params"] = [own[names[parameter]] for parameter in group["params"]]
-        return model, optimizer
-
-    Accelerator.prepare = prepare
-
-def report(number, values, of):
-    if "loss" in values:
-        with (home / f"{run}.jsonl").open("a") as file:
-            print(json.dumps([of.stage, number, values["loss"], values["gradient_norm"]]), file=file)
-
-follow(load_recipe(home / "shared.yaml"), home / run, resume=True, report=report)
-"""
 
 
-def launch(home: Path, run: str, lost_at: int = -1) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.run(
-        [*command, str(home / "train.py"), str(home), run, str(lost_at)], capture_output=True, text=True, timeout=1800,
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
+def take_part(home: Path, run: str, lost_at: int = -1) -> None:
+    """What each of the processes does; the second is killed at step `lost_at`. Losses go into a file."""
+    torch.set_num_threads(1)
+    real = Trainer.train_step
+
+    def step(self: Trainer, batch: object) -> object:
+        if self.step == lost_at and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, batch)
+
+    def report(number: int, values: dict[str, float], of: Recipe) -> None:
+        if "loss" in values:
+            with (home / f"{run}.jsonl").open("a") as file:
+                print(json.dumps([of.stage, number, values["loss"], values["gradient_norm"]]), file=file)
+
+    Trainer.train_step = step
+    if run == "sharded":
+        Accelerator.prepare = shard
+    follow(load_recipe(home / "shared.yaml"), home / run, resume=True, report=report)
+
+
+def shard(_: Accelerator, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+    """What `Accelerator.prepare` does on GPUs, where alone it shards."""
+    model.to(memory_format=torch.contiguous_format)
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    for part in list(model.modules()):
+        if type(part).__name__ in model._no_split_modules:
+            fully_shard(part)
+    fully_shard(model)
+    own = dict(model.named_parameters())
+    for group in optimizer.param_groups:
+        group["params"] = [own[names[parameter]] for parameter in group["params"]]
+    return model, optimizer
+
+
+def take_part_as(rank: int, home: Path, run: str, lost_at: int) -> None:
+    """`take_part`, in a process that knows what one of `torchrun`'s does."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    dist.init_process_group("gloo", init_method=f"file://{home}/{run}{lost_at}", rank=rank, world_size=2)
+    take_part(home, run, lost_at)
+    dist.destroy_process_group()
+
+
+def lose_one(home: Path, run: str) -> None:
+    """A run of two processes of which the second is killed in its fourth step."""
+    with pytest.raises((ProcessExitedException, ProcessRaisedException)):  # the first may fail before it is ended
+        fork_two(take_part_as, home, run, 3)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +95,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     clips = {f"mask{i}": (2, 32, 32, "masks") for i in range(3)} | {f"pair{i}": (1, 32, 32, "pairs") for i in range(3)}
     write_set(home / "shards", clips)
     (home / "shared.yaml").write_text(RECIPE)
-    (home / "train.py").write_text(SCRIPT)
     return home
 
 
@@ -121,10 +126,10 @@ def check_losses(home: Path, run: str, alone: dict[tuple[str, int], list[float]]
 def test_two_processes_have_the_losses_of_one_and_go_on_when_one_was_lost(
     home: Path, alone: dict[tuple[str, int], list[float]]
 ) -> None:
-    lost = launch(home, "two", lost_at=3)
-    assert lost.returncode != 0
+    lose_one(home, "two")
     assert not (home / "two" / "shared" / "model").exists()
-    again = launch(home, "two")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    again = subprocess.run([*command, __file__, str(home), "two"], capture_output=True, text=True, timeout=1800)
     assert again.returncode == 0, again.stderr[-2000:]
     assert check_losses(home, "two", alone) == [1, 2, 3, 3, 4, 5, 1, 2, 3]  # the third step twice
     cards = [(home / run / "shared" / "content" / "result" / "README.md").read_text() for run in ("one", "two")]
@@ -134,13 +139,15 @@ def test_two_processes_have_the_losses_of_one_and_go_on_when_one_was_lost(
 def test_sharded_weights_have_the_same_losses_and_leave_whole_tensors(
     home: Path, alone: dict[tuple[str, int], list[float]]
 ) -> None:
-    lost = launch(home, "sharded", lost_at=3)
-    assert lost.returncode != 0
-    again = launch(home, "sharded")
-    assert again.returncode == 0, again.stderr[-2000:]
+    lose_one(home, "sharded")
+    fork_two(take_part_as, home, "sharded", -1)
     assert check_losses(home, "sharded", alone) == [1, 2, 3, 3, 4, 5, 1, 2, 3]
     whole, shards = (load_file(home / run / "shared" / "base" / "result" / "transformer.safetensors")
                      for run in ("one", "sharded"))  # fmt: skip
     assert whole.keys() == shards.keys()
     for name, tensor in whole.items():
         assert torch.allclose(shards[name], tensor, atol=1e-3), name  # AdamW makes steps of what is nearly no gradient
+
+
+if __name__ == "__main__":
+    take_part(Path(sys.argv[1]), sys.argv[2])

@@ -1,9 +1,6 @@
 """Four stages from one recipe: what each trains, what it leaves, and that a run may be stopped anywhere."""
 
 import dataclasses
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ import pytest
 import tiny_recipe
 import torch
 from drawn_shards import write_set
+from forked import fork
 from full_size import build, plain_wan
 from safetensors.torch import load_file
 
@@ -131,21 +129,20 @@ def test_stages_can_be_trained_one_by_one(home: Path, finished: Path, tmp_path: 
     assert bytes_of(tmp_path / "four" / "motion" / "result") == bytes_of(finished / "motion" / "result")
 
 
+def follow_stages(recipe: Path, runs: Path) -> None:
+    follow(load_recipe(recipe), runs, resume=True)
+
+
 def test_killed_at_any_moment_the_run_goes_on(home: Path, finished: Path, tmp_path: Path) -> None:
-    script = (
-        "import sys; from pathlib import Path; from layerflow.training.recipe import load_recipe;"
-        "from layerflow.training.stages import follow;"
-        "follow(load_recipe(sys.argv[1]), Path(sys.argv[2]), resume=True)"
-    )
-    run = subprocess.Popen([sys.executable, "-c", script, str(home / "four.yaml"), str(tmp_path)])
+    run = fork(follow_stages, home / "four.yaml", tmp_path)
     try:
         deadline = time.monotonic() + 300
         wanted = tmp_path / "four" / "motion" / "checkpoints"
-        while not list_checkpoints(wanted) and time.monotonic() < deadline and run.poll() is None:
+        while not list_checkpoints(wanted) and time.monotonic() < deadline and run.is_alive():
             time.sleep(0.01)
     finally:
-        run.send_signal(signal.SIGKILL)
-        run.wait()
+        run.kill()
+        run.join()
     assert list_checkpoints(wanted)
     assert not (tmp_path / "four" / "model").exists()
     again = follow(load_recipe(home / "four.yaml"), tmp_path, resume=True)

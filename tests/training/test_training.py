@@ -3,15 +3,13 @@
 import dataclasses
 import math
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import tiny_recipe
 import torch
+from forked import fork
 
 from layerflow.data import MissingFontError, find_font
 from layerflow.models.layout import CLIPS, TASKS
@@ -223,25 +221,24 @@ def test_a_checkpoint_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.Mon
     assert [p.name[-1] for p in list_checkpoints(tmp_path)] == ["2", "3"]
 
 
+def train_without_end(recipe: Path, runs: Path) -> None:
+    changes = {"checkpoint_every": 1, "phases": [{"steps": 100000, "frames": {1: 1.0}}]}
+    Trainer(load_recipe(recipe, changes), runs, report=lambda *_: None).train()
+
+
 @needs_font
 @pytest.mark.parametrize("delay", [0.0, 0.15])
 def test_kill_at_any_moment_loses_at_most_one_interval(recipe: Recipe, tmp_path: Path, delay: float) -> None:
-    script = (
-        "import sys, dataclasses; from pathlib import Path; from layerflow.training.recipe import *;"
-        "from layerflow.training.loop import Trainer;"
-        "r = load_recipe(sys.argv[1], {'checkpoint_every': 1, 'phases': [{'steps': 100000, 'frames': {1: 1.0}}]});"
-        "Trainer(r, Path(sys.argv[2]), report=lambda *_: None).train()"
-    )
-    run = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "tiny.yaml"), str(tmp_path / "runs")])
+    run = fork(train_without_end, tmp_path / "tiny.yaml", tmp_path / "runs")
     checkpoints = tmp_path / "runs" / "tiny" / "checkpoints"
     try:
         deadline = time.monotonic() + 300
-        while len(list_checkpoints(checkpoints)) < 2 and time.monotonic() < deadline and run.poll() is None:
+        while len(list_checkpoints(checkpoints)) < 2 and time.monotonic() < deadline and run.is_alive():
             time.sleep(0.01)
         time.sleep(delay)
     finally:
-        run.send_signal(signal.SIGKILL)
-        run.wait()
+        run.kill()
+        run.join()
     assert list_checkpoints(checkpoints), "the run was killed without a checkpoint"
     newest = list_checkpoints(checkpoints)[-1]
     step = int(newest.name.split("-")[1])
