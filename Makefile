@@ -21,7 +21,7 @@ studio: .venv/installed-studio
 	$(BIN)/layerflow studio
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .

@@ -5,6 +5,7 @@ from collections.abc import Generator
 from importlib.resources import files
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -15,6 +16,14 @@ from layerflow.data import MissingFontError
 from layerflow.models.compact import CompactTransformer3DModel
 from layerflow.models.text import LayerTextEncoder
 
+# These networks are too small for threads, and `make test` has a process for each of two cores.
+torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
+
+LONG = ("test_browser.py", "test_plan.py", "test_batch.py", "test_several_processes.py", "test_full_size.py")
+"""Files that come first, so that no core waits for the other one at the end."""
 TOKENIZER = Path(str(files("layerflow") / "weights" / "mini" / "tokenizer"))
 
 
@@ -26,6 +35,10 @@ def skip_without_font() -> Generator[None, None, None]:
         if os.environ.get("CI"):
             raise
         pytest.skip(str(error))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.hookimpl(wrapper=True)

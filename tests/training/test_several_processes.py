@@ -129,7 +129,10 @@ def test_two_processes_have_the_losses_of_one_and_go_on_when_one_was_lost(
     lose_one(home, "two")
     assert not (home / "two" / "shared" / "model").exists()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    again = subprocess.run([*command, __file__, str(home), "two"], capture_output=True, text=True, timeout=1800)
+    again = subprocess.run(
+        [*command, __file__, str(home), "two"], capture_output=True, text=True, timeout=1800, check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )  # fmt: skip
     assert again.returncode == 0, again.stderr[-2000:]
     assert check_losses(home, "two", alone) == [1, 2, 3, 3, 4, 5, 1, 2, 3]  # the third step twice
     cards = [(home / run / "shared" / "content" / "result" / "README.md").read_text() for run in ("one", "two")]
