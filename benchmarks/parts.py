@@ -47,7 +47,7 @@ def errors(pipeline: LayerFlowPipeline, batches: list[Batch]) -> list[float]:
     """Mean error of the generated clips for each task and level."""
     result = []
     for batch in batches:
-        text, mask = encode_batch(pipeline, batch.prompts)
+        text, mask = encode_batch(pipeline, batch)
         for level in LEVELS:
             t = torch.full((len(batch.tasks),), level)
             noise = batch.layout.noise(batch.sequence, torch.Generator().manual_seed(0))

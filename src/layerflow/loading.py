@@ -208,6 +208,30 @@ def plain_components(folder: Path, **kwargs: Any) -> dict[str, Any]:
     return parts
 
 
+def encoders(folder: Path, dtype: Any) -> tuple[Any, Any, Any | None]:
+    """Tokenizer, text encoder and, if there is one, autoencoder of a model folder, without its transformer.
+
+    Raises:
+        UnknownModelError: it is no model, or not whole.
+    """
+    index = read_index(folder)
+    names = {part: (index.get(part) or [None, None])[1] for part in ("tokenizer", "text_encoder", "vae")}
+    if names["vae"] not in (None, *AUTOENCODERS):
+        raise UnknownModelError(f"{folder}: its autoencoder {names['vae']} is not known here")
+    home = "layerflow.models.text" if names["text_encoder"] == "LayerTextEncoder" else "transformers"
+    try:
+        tokenizer = getattr(import_module("transformers"), names["tokenizer"]).from_pretrained(folder / "tokenizer")
+        encoder = getattr(import_module(home), names["text_encoder"]).from_pretrained(
+            folder / "text_encoder", torch_dtype=dtype
+        )
+        vae = None
+        if names["vae"] is not None:
+            vae = getattr(import_module("diffusers"), names["vae"]).from_pretrained(folder / "vae", torch_dtype=dtype)
+    except OSError as error:
+        raise UnknownModelError(f"{folder} is not whole ({first_line(error)}); get the model again") from error
+    return tokenizer, encoder, vae
+
+
 def fuse_content(transformer: Any, adapters: Path) -> None:
     """Fuse the content adapter in a folder, if there is one; the motion adapter is for training (paper, 3.3)."""
     content = adapters / "content"

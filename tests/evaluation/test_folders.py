@@ -11,7 +11,8 @@ from torch import Tensor
 from layerflow.cli import run
 from layerflow.evaluation import folders, metrics
 from layerflow.layered_video import LayeredVideo
-from layerflow.media import MediaError, save_layers, write_video
+from layerflow.media import MediaError, load_layers, save_layers, write_video
+from layerflow.models.layout import TASKS
 
 
 def scene(seed: int, frames: int = 3) -> LayeredVideo:
@@ -114,5 +115,39 @@ def test_the_command_prints_the_table_and_keeps_it(
     kept = json.loads((tmp_path / "report" / "report.json").read_text())
     assert kept["samples"]["a"]["alpha MAE"] == 0
     assert (tmp_path / "report" / "report.md").read_text().startswith("2 samples of ")
-    assert run(["eval", "mini", "--truth", str(sets[1])]) == 2
-    assert "mini is no folder of layers" in capsys.readouterr().err
+
+
+def test_a_model_is_run_on_the_true_samples_and_measured_alike(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = {name: scene(ord(name), frames=2).fit(16, 16) for name in "ab"}
+    save_layers(small["a"], tmp_path / "truth" / "a", ["png"])
+    texts = {"foreground": "a red square", "background": "a blue wall"}
+    save_layers(small["b"], tmp_path / "truth" / "b", ["png"], {"prompts": texts})
+    save_layers(scene(1, frames=2).fit(20, 20), tmp_path / "truth" / "c", ["png"])  # no size for this model
+    words = ["eval", str(tiny_model), "--truth", str(tmp_path / "truth"), "-o", str(tmp_path / "out"), "--steps", "1"]
+    assert run(words) == 0
+    shown = capsys.readouterr()
+    assert "decompose/c: 20x20 pixels do not fit this model" in shown.err
+    counts = {task: len(json.loads((tmp_path / "out" / task / "report.json").read_text())["samples"]) for task in TASKS}
+    assert counts == {"generate": 1, "decompose": 2, "add-background": 1, "add-foreground": 1}
+    made = load_layers(tmp_path / "out" / "results" / "decompose" / "b")
+    true = load_layers(tmp_path / "truth" / "b")
+    assert torch.equal(made.blended, true.blended)  # type: ignore[arg-type]
+    assert not torch.equal(made.background, true.background)  # type: ignore[arg-type]
+    kept = tmp_path / "out" / "results" / "generate" / "b" / "layers.json"
+    changed = kept.stat().st_mtime_ns
+    assert run(words) == 0
+    assert kept.stat().st_mtime_ns == changed  # goes on where it was
+    assert run([*words[:-1], "2"]) == 0
+    assert kept.stat().st_mtime_ns != changed
+
+
+def test_a_model_is_not_run_on_what_allows_no_task(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_layers(scene(1, frames=2).replace(blended=None, background=None), tmp_path / "truth" / "a", ["png"])
+    assert run(["eval", str(tiny_model), "--truth", str(tmp_path / "truth"), "-o", str(tmp_path / "out")]) == 2
+    assert "no task can be run on the samples" in capsys.readouterr().err
+    assert run(["eval", "mini", "--truth", str(tmp_path / "none")]) == 2
+    assert "there is no such folder" in capsys.readouterr().err

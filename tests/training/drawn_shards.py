@@ -32,8 +32,8 @@ def write_set(folder: Path, clips: dict[str, tuple[int, int, int, str]], per_sha
             frames, height, width, kind = clips[id]
             record = {
                 "schema": SCHEMA, "id": id, "kind": kind, "frames": frames, "height": height, "width": width,
-                "fps": 8.0, "frozen": frames == 1, "captions": {"foreground": f"square {id}"}, "source": {},
-                "coverage": 0.1, "change": 0.0,
+                "fps": 8.0, "frozen": frames == 1, "source": {}, "coverage": 0.1, "change": 0.0,
+                "captions": {"foreground": f"square {id}", "background": "a wall"},
             }  # fmt: skip
             records.append(record)
             samples.append(encode(id, drawn_video(names.index(id), frames, height, width), record))

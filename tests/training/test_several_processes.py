@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ import tiny_recipe
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from accelerate.state import PartialState
+from accelerate.utils import DistributedType
 from drawn_shards import write_set
 from forked import fork_two
 from safetensors.torch import load_file
@@ -20,6 +23,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from torch.optim import Optimizer
 
+from layerflow.training.checkpoint import load_checkpoint
 from layerflow.training.loop import Trainer
 from layerflow.training.recipe import Recipe, load_recipe
 from layerflow.training.stages import follow
@@ -57,6 +61,8 @@ def take_part(home: Path, run: str, lost_at: int = -1) -> None:
     Trainer.train_step = step
     if run == "sharded":
         Accelerator.prepare = shard
+    elif run == "zero":
+        allow_zero()
     follow(load_recipe(home / "shared.yaml"), home / run, resume=True, report=report)
 
 
@@ -72,6 +78,16 @@ def shard(_: Accelerator, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Mo
     for group in optimizer.param_groups:
         group["params"] = [own[names[parameter]] for parameter in group["params"]]
     return model, optimizer
+
+
+def allow_zero() -> None:
+    """Accelerate takes DeepSpeed where there is a GPU alone; this is what it does there."""
+    os.environ.update(DS_ACCELERATOR="cpu", ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_DEEPSPEED_ZERO_STAGE="2")
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__ = {}  # nothing is compiled
+    PartialState._prepare_backend = lambda *_: ("gloo", DistributedType.MULTI_GPU)
+    PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
 
 
 def take_part_as(rank: int, home: Path, run: str, lost_at: int) -> None:
@@ -150,6 +166,25 @@ def test_sharded_weights_have_the_same_losses_and_leave_whole_tensors(
     assert whole.keys() == shards.keys()
     for name, tensor in whole.items():
         assert torch.allclose(shards[name], tensor, atol=1e-3), name  # AdamW makes steps of what is nearly no gradient
+    # Moving averages are those of one process, also after a loss: far nearer to them than to the weights.
+    states = [load_checkpoint(home / run / "shared" / "base" / "checkpoints" / "step-00000005")[0]
+              for run in ("one", "sharded")]  # fmt: skip
+    assert states[0]["ema"]["optimization_step"] == states[1]["ema"]["optimization_step"] == 5
+    own = [tensor for name, tensor in states[0]["model"].items() if "whitening" not in name]
+    averages = [state["ema"]["shadow_params"] for state in states]
+    assert [t.shape for t in averages[0]] == [t.shape for t in averages[1]]
+    apart = sum(float((a - b).abs().sum()) for a, b in zip(*averages, strict=True))
+    behind = sum(float((a - w).abs().sum()) for a, w in zip(averages[0], own, strict=True))
+    assert apart < 0.3 * behind
+
+
+@pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
+def test_zero_has_the_same_losses_and_leaves_whole_tensors(
+    home: Path, alone: dict[tuple[str, int], list[float]]
+) -> None:
+    lose_one(home, "zero")
+    fork_two(take_part_as, home, "zero", -1)
+    assert check_losses(home, "zero", alone) == [1, 2, 3, 3, 4, 5, 1, 2, 3]
 
 
 if __name__ == "__main__":

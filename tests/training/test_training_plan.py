@@ -9,6 +9,7 @@ from full_size import build, plain_cogvideox
 
 from layerflow.cli import run
 from layerflow.counting import LiveBytes
+from layerflow.models.autoencoder import ClipAutoencoder
 from layerflow.models.layout import Layout
 from layerflow.training.plan import plan_training
 from layerflow.training.recipe import AdapterRecipe, PhaseRecipe, Recipe
@@ -99,3 +100,24 @@ def test_a_plain_model_and_a_fresh_network_are_planned_by_the_command(
     mini = Recipe("fresh", phases=(PhaseRecipe(1, {1: 1.0}),))
     (plan,) = plan_training(mini)
     assert 5e6 < plan.parameters < 50e6
+
+
+def test_tiles_take_less_memory_and_precomputed_latents_none(tmp_path: Path) -> None:
+    pipeline = plain_cogvideox()
+    pipeline.save_pretrained(tmp_path / "cog")
+    recipe = recipe_for(tmp_path / "cog", 16)
+    recipe = dataclasses.replace(recipe, stages=recipe.stages[:1])
+    size = 128, 192  # several tiles of what the autoencoder was trained at
+    whole, tiled = (plan_training(dataclasses.replace(recipe, tiling=on), size)[0] for on in (False, True))
+    assert tiled.encoding < whole.encoding / 3
+    assert (tiled.activations, tiled.state) == (whole.activations, whole.state)
+    assert whole.precomputed_peak == whole.state + whole.copies + whole.activations < whole.peak
+    clips = torch.rand(1, 32, 3, *size) * 2 - 1
+    vae = pipeline.vae.requires_grad_(False)
+    door = ClipAutoencoder(vae)
+    exact = door.encode(clips)
+    vae.enable_slicing()
+    assert torch.allclose(door.encode(torch.cat([clips, clips])), torch.cat([exact, exact]), atol=1e-5)
+    vae.enable_tiling()
+    difference = (door.encode(clips) - exact).square().mean().sqrt() / exact.std()
+    assert 0 < difference < 0.5  # norms see a tile and 8 frames: near, and not the same

@@ -1,5 +1,10 @@
 """What the recipes of these tests have in common: a network that is trained in moments, on clips of two frames."""
 
+from pathlib import Path
+
+from layerflow.training.loop import Trainer
+from layerflow.training.recipe import Recipe
+
 TINY = """
 size: 32
 clip_frames: 2
@@ -11,3 +16,12 @@ fill_steps: 0
 workers: 0
 sample_every: 1000
 """
+
+
+def losses_of(recipe: Recipe, output: Path) -> list[float]:
+    """The losses of all steps, without checkpoints and without a model at the end."""
+    trainer, losses = Trainer(recipe, output), []
+    for step in range(recipe.steps):
+        losses.append(trainer.train_step(trainer.batches[step])["loss"])
+        trainer.step += 1
+    return losses

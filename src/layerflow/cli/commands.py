@@ -339,7 +339,9 @@ def evaluate(
     ] = Path("out/eval"),
     truth: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Of results: folder of true layers, by the same names."),
+        typer.Option(
+            metavar="DIR", help="Folder of true layers: results by the same names, or what a model makes of them."
+        ),
     ] = None,
     features: Annotated[
         str, typer.Option(metavar="MODEL", help="Of results, for FVD: random, or a VideoMAE model.")
@@ -368,23 +370,28 @@ def evaluate(
 ) -> None:
     """Measure a model on held-out scenes, beside trivial baselines; prints a table, writes JSON and a page.
 
-    A folder of results, whoever made them, is measured as it is, beside --truth.
+    A folder of results, whoever made them, is measured as it is, beside --truth. A model with --truth is run on those
+    samples, every task that their clips and prompts allow, and measured in the same way.
 
     [bold]Example[/]: layerflow eval mini -o out/eval --quick
 
     [bold]Example[/]: layerflow eval peers/decomposed --truth held-out -o out/peers
+
+    [bold]Example[/]: layerflow eval mini --truth held-out -o out/mini
     """
-    from .measuring import evaluate_ablation, evaluate_model, evaluate_results, is_results
+    from .measuring import evaluate_ablation, evaluate_beside, evaluate_model, evaluate_results, is_results
 
     if ablation is not None:
         evaluate_ablation(ablation, output, samples)
         return
     if model is None:
         raise typer.BadParameter("name a model or a folder of results, or give --ablation")
-    if truth is not None or is_results(model):
+    if is_results(model):
         evaluate_results(Path(model), truth, output, features, embedder)
         return
-
+    if truth is not None:
+        evaluate_beside(model, truth, output, features, embedder, steps, guidance, device)
+        return
     evaluate_model(model, output, samples, quick, steps, guidance, device)
 
 

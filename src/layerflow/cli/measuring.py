@@ -12,11 +12,11 @@ from rich.table import Table
 from ..data import find_font
 from ..evaluation import TRIALS, evaluate, load_judge, rich_table, write_report
 from ..evaluation.ablation import find_runs, measure_ablation, write_ablation
-from ..evaluation.folders import measure_folders, write_folder_report
+from ..evaluation.folders import measure_folders, samples_in, write_folder_report
 from ..evaluation.retrieval import load_embedder
+from ..evaluation.running import run_on
 from ..loading import INDEX
-from .errors import UserError
-from .models import load_pipeline, model_folder, pick_device, quiet_libraries
+from .models import load_pipeline, model_folder, model_hash, pick_device, quiet_libraries
 from .progress import console, progress_bar, say
 
 
@@ -67,8 +67,6 @@ def is_results(name: str) -> bool:
 
 def evaluate_results(made: Path, truth: Path | None, output: Path, features: str, embedder: str | None) -> None:
     """Measure folders of layers, print the table, write report.json and report.md."""
-    if not is_results(str(made)):
-        raise UserError(f"{made} is no folder of layers; --truth is for those, a model is measured on held-out scenes")
     with progress_bar() as bar:
         row = bar.add_task("measure", total=None, note="")
         report = measure_folders(
@@ -83,6 +81,41 @@ def evaluate_results(made: Path, truth: Path | None, output: Path, features: str
         table.add_row(line.figure, f"{line.value:.4g}", spread, str(line.count), line.unit)
     print_table(table)
     print(write_folder_report(report, output))
+
+
+def evaluate_beside(
+    model: str,
+    truth: Path,
+    output: Path,
+    features: str,
+    embedder: str | None,
+    steps: int | None,
+    guidance: float | None,
+    device: str,
+) -> None:
+    """Run a model on true samples, each task that they allow, and measure what it made as any results."""
+    samples_in(truth)  # that they are there is found out before any model is loaded
+    device = pick_device(device)
+    folder = model_folder(model)
+    quiet_libraries()
+    with console.status(f"loading {model}"):
+        pipeline = load_pipeline(folder, device, "float32")
+    with progress_bar() as bar:
+        rows: dict[str, TaskID] = {}
+
+        def progress(task: str, done: int, total: int) -> None:
+            if task not in rows:
+                rows[task] = bar.add_task(task, total=total, note="")
+            bar.update(rows[task], completed=done)
+
+        made, failed = run_on(
+            pipeline, truth, output / "results", steps=steps, guidance=guidance,
+            settings={"model": model, "model_sha256": model_hash(folder)}, progress=progress,
+        )  # fmt: skip
+    for name, why in failed.items():
+        say(f"{name}: {why}")
+    for task, results in made.items():
+        evaluate_results(results, truth, output / task, features, embedder)
 
 
 def evaluate_ablation(folder: Path, output: Path, samples: int) -> None:

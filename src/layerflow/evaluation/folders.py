@@ -157,7 +157,7 @@ def measure_folders(
             continue
         if true is not None:
             _collect(video, true, embed, found)
-        for layer, prompt in _prompts(path).items():
+        for layer, prompt in prompts_in(path).items():
             if prompt and layer in video.clips():
                 layers.setdefault(layer, []).append((_shown(video, layer), prompt))
         if progress is not None:
@@ -242,13 +242,18 @@ def _collect(
             found.setdefault(layer, []).append(pair)
 
 
-def _prompts(folder: Path) -> dict[str, str]:
-    """The prompts that layers.json keeps, by layer."""
+def metadata_in(folder: Path) -> dict[str, Any]:
+    """What the layers.json of a sample keeps of how it was made; nothing where there is none."""
     try:
-        prompts = json.loads((folder / "layers.json").read_text("utf-8"))["metadata"]["prompts"]
-        return {layer: str(prompts.get(layer) or "") for layer in LAYERS}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return dict(json.loads((folder / "layers.json").read_text("utf-8"))["metadata"])
+    except (OSError, ValueError, KeyError, TypeError):
         return {}
+
+
+def prompts_in(folder: Path) -> dict[str, str]:
+    """The prompts that layers.json keeps, by layer."""
+    prompts = metadata_in(folder).get("prompts")
+    return {layer: str(prompts.get(layer) or "") for layer in LAYERS} if isinstance(prompts, dict) else {}
 
 
 def _retrieval(layers: dict[str, list[tuple[Tensor, str]]], embedder: Embedder) -> list[Line]:

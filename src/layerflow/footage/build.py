@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,34 +13,21 @@ from typing import Any
 
 import torch
 
-from ..cluster import joined
-from ..files import hash_path, write_atomically
 from .items import Item, find_items
 from .making import captioning, inpainting, make_clip, matting
 from .recipe import FootageRecipe
-from .shards import SCHEMA, encode, write_shard
+from .shards import SCHEMA, encode
+from .work import Part, carried_out, write_index
 
-INDEX = "index.json"
 CAPTIONS = ("foreground", "background", "blended")
 
 
 @dataclass(frozen=True)
-class Shard:
-    """A part of the work: the items of one tar file."""
+class Shard(Part):
+    """The items of one tar file."""
 
-    number: int
     items: tuple[Item, ...]
     recipe: FootageRecipe
-    output: str
-
-    @property
-    def path(self) -> Path:
-        return Path(self.output) / f"shard-{self.number:05d}.tar"
-
-    @property
-    def record(self) -> Path:
-        """Says what is in the tar, once it is whole."""
-        return self.path.with_suffix(".json")
 
     @property
     def fingerprint(self) -> str:
@@ -51,6 +35,9 @@ class Shard:
         recipe = {key: value for key, value in asdict(self.recipe).items() if key not in ("sources", "per_shard")}
         content = {"schema": SCHEMA, "recipe": recipe, "items": [asdict(item) for item in self.items]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def make(self) -> None:
+        make_shard(self)
 
 
 def build_shards(
@@ -84,30 +71,21 @@ def build_shards(
     items, folder = find_items(recipe), Path(output).absolute()
     cuts = range(0, len(items), recipe.per_shard)
     shards = [
-        Shard(number, tuple(items[start : start + recipe.per_shard]), recipe, str(folder))
+        Shard(number, str(folder), tuple(items[start : start + recipe.per_shard]), recipe)
         for number, start in enumerate(cuts)
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    waiting = [shard for shard in shards if finished(shard) is None]
+    waiting = [shard for shard in shards if shard.found() is None]
     done, failed = len(shards) - len(waiting), 0
     count = workers or os.cpu_count() or 1
-    for shard in _made_on_ray(waiting, ray, count) if ray else _made_here(waiting, count):
+    for shard in carried_out(waiting, count, ray):
         done += 1
-        found = finished(shard)
+        found = shard.found()
         failed += len(found["failed"]) if found else 0
         if report is not None:
             report(done, len(shards), failed)
-    return write_index(recipe, shards)
-
-
-def finished(shard: Shard) -> dict[str, Any] | None:
-    """The record of a shard that is whole and up to date."""
-    try:
-        record: dict[str, Any] = json.loads(shard.record.read_text("utf-8"))
-        whole = record["fingerprint"] == shard.fingerprint and shard.path.stat().st_size == record["bytes"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return record if whole else None
+    told = {key: value for key, value in asdict(recipe).items() if key != "folder"}
+    return write_index(folder, shards, {"name": recipe.name, "recipe": told})
 
 
 def make_shard(shard: Shard) -> None:
@@ -126,16 +104,7 @@ def make_shard(shard: Shard) -> None:
             samples.append(record)
             yield sample
 
-    write_shard(shard.path, made())
-    record = {
-        "fingerprint": shard.fingerprint,
-        "file": shard.path.name,
-        "bytes": shard.path.stat().st_size,
-        "sha256": hash_path(shard.path),
-        "samples": samples,
-        "failed": failed,
-    }
-    _write_json(shard.record, record)
+    shard.write(made(), {"samples": samples, "failed": failed})
 
 
 def make_sample(item: Item, recipe: FootageRecipe) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -159,88 +128,3 @@ def make_sample(item: Item, recipe: FootageRecipe) -> tuple[dict[str, Any], dict
         "change": round(float(change), 5),
     }
     return record, encode(item.id, video, record)
-
-
-def _made_here(shards: list[Shard], workers: int) -> Iterator[Shard]:
-    if workers == 1 or len(shards) < 2:
-        for shard in shards:
-            make_shard(shard)
-            yield shard
-        return
-    # A fresh process, for one that is forked from a process with threads may hang.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(shards)), context, initializer=_one_thread)
-    try:
-        futures = {pool.submit(make_shard, shard): shard for shard in shards}
-        for future in as_completed(futures):
-            future.result()
-            yield futures[future]
-    except BrokenProcessPool as error:
-        raise RuntimeError(
-            "a worker died, perhaps for lack of memory; the same command goes on from the shards that are done, with "
-            "fewer --workers"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
-def _made_on_ray(shards: list[Shard], address: str, workers: int) -> Iterator[Shard]:
-    if not shards:
-        return
-    with joined(address, workers):
-        import ray.data
-
-        rows = [{"number": position} for position in range(len(shards))]
-        # One block a shard: that is what Ray hands out, and repeats when a worker dies.
-        numbers = ray.data.from_items(rows, override_num_blocks=len(rows)).map(_MakeOnRay(shards), num_cpus=1)
-        for row in numbers.iter_rows():
-            yield shards[int(row["number"])]
-
-
-class _MakeOnRay:
-    """Makes the shard that a row names."""
-
-    def __init__(self, shards: list[Shard]) -> None:
-        self.shards = shards
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        _one_thread()
-        shard = self.shards[int(row["number"])]
-        if finished(shard) is None:
-            make_shard(shard)
-        return row
-
-
-def write_index(recipe: FootageRecipe, shards: list[Shard]) -> dict[str, Any]:
-    """Sum up the shards in index.json; shards and records of an earlier, longer build are removed."""
-    records = [record for shard in shards if (record := finished(shard)) is not None]
-    samples = [sample for record in records for sample in record["samples"]]
-    kinds = sorted({sample["kind"] for sample in samples})
-    index = {
-        "schema": SCHEMA,
-        "name": recipe.name,
-        "recipe": {key: value for key, value in asdict(recipe).items() if key != "folder"},
-        "clips": len(samples),
-        "kinds": {kind: sum(sample["kind"] == kind for sample in samples) for kind in kinds},
-        "shards": [
-            {name: record[name] for name in ("file", "bytes", "sha256")} | {"clips": len(record["samples"])}
-            for record in records
-        ],
-        "failed": [failure for record in records for failure in record["failed"]],
-    }
-    if shards:
-        folder = shards[0].path.parent
-        ours = {name for shard in shards for name in (shard.path.name, shard.record.name)}
-        for path in folder.glob("shard-*"):
-            if path.name not in ours:
-                path.unlink()
-        _write_json(folder / INDEX, index)
-    return index
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())

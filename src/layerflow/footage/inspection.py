@@ -9,8 +9,8 @@ from typing import Any
 
 from ..files import hash_path, whole_folder
 from ..media import MediaError, write_preview
-from .build import INDEX
 from .shards import SCHEMA, read_shards
+from .work import INDEX
 
 EACH = 6
 """Samples of each kind on the page."""

@@ -6,6 +6,7 @@ A batch is decided as a whole, whatever the number of processes; each process th
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from ..models.clips import to_model_space
 from ..models.layout import CLIPS, LAYERS, TASKS, Layout
 from ..pipeline import blended_prompt
 from .recipe import ADAPTERS, Recipe, RecipeError
-from .sources import Size, Wanted, open_sources
+from .sources import HIDDEN, NEAR, Found, Size, Wanted, open_sources
 
 MOST_SAMPLES = 10_000
 """Random streams of samples of one step do not run into those of the next."""
@@ -29,13 +30,14 @@ class Batch:
     """One step's samples, or one process's share of them. B samples, K clips, F frames of each."""
 
     sequence: Tensor
-    """(B, K*F, 3, H, W) clean packed clips in model space."""
+    """(B, K*F, 3, H, W) clean packed clips in model space; or (B, N, C, h, w), precomputed latents of them."""
     given: Tensor
     """(B, K) bool."""
     positions: Tensor
     """(B, F) which frames of their clip the samples show."""
     weight: Tensor
-    """(B, K, F, 1, H, W) loss weight: larger on and around the foreground, more so where it hides the background."""
+    """(B, K, F, 1, H, W) loss weight: larger on and around the foreground, more so where it hides the background. Of
+    latents (B, N, 1, h, w)."""
     prompts: list[list[str]]
     """B x L prompts in the order of LAYERS; "" where left out."""
     tasks: list[str]
@@ -45,6 +47,12 @@ class Batch:
     """Place of the first sample in the whole batch."""
     size: int = 0
     """Samples of the whole batch."""
+    latents: Layout | None = None
+    """The layout of `sequence` where that is latents."""
+    text: Tensor | None = None
+    """(B, L, S, D) precomputed states of the prompts, zero at padding."""
+    text_mask: Tensor | None = None
+    """(B, L, S) bool."""
 
     @property
     def layout(self) -> Layout:
@@ -93,6 +101,20 @@ class ClipBatches(Dataset):
                     f"be shared evenly by {processes} processes; set batch_multiple: {processes}, and perhaps a larger "
                     "frames_per_batch"
                 )
+        self.precomputed = self._all_or_none("text")
+        """Text states are precomputed, and latents wherever there is an autoencoder."""
+        self._all_or_none("latents")
+
+    def _all_or_none(self, what: str) -> bool:
+        """Whether all sources have something precomputed; raises RecipeError where some have and others not."""
+        there = [what in source.has for source in self.sources]
+        if any(there) and not all(there):
+            with_, without = (self.recipe.data[there.index(which)] for which in (True, False))
+            raise RecipeError(
+                f"data: {with_.folder} has precomputed {what} and {without.folder or without.kind} has none, but a "
+                "batch holds clips of both; precompute both, or set precomputed: false"
+            )
+        return all(there)
 
     def __len__(self) -> int:
         return self.recipe.steps
@@ -146,26 +168,40 @@ class ClipBatches(Dataset):
         share = len(step.picks) // self.processes
         first = self.rank * share
         samples = [self._sample(number, step, place) for place in range(first, first + share)]
-        clips = {name: torch.stack([sample["clips"][name] for sample in samples]) for name in CLIPS}
-        alpha = clips["alpha"]  # (B, F, 1, H, W) before it becomes a clip in model space
-        near = torch.nn.functional.max_pool2d((alpha > 0.05).float().flatten(0, 1), 7, 1, 3).view_as(alpha)
+        found: list[Found] = [sample["found"] for sample in samples]
+        sequence, weight, layout = self._of_latents(found) if found[0].latents else self._of_pixels(found)
+        text, mask = _padded([sample["text"] for sample in samples]) if self.precomputed else (None, None)
         return Batch(
-            sequence=Layout(step.frames).pack(to_model_space(clips)),
+            sequence=sequence,
             given=torch.stack([sample["given"] for sample in samples]),
-            positions=torch.stack([sample["positions"] for sample in samples]),
-            weight=self._weight(alpha, near),
+            positions=torch.stack([one.positions for one in found]),
+            weight=weight,
             prompts=[sample["prompts"] for sample in samples],
             tasks=[sample["task"] for sample in samples],
             adapters={name: torch.tensor([name in sample["adapters"] for sample in samples]) for name in ADAPTERS},
             first=first,
             size=len(step.picks),
+            latents=layout,
+            text=text,
+            text_mask=mask,
         )
 
-    def _weight(self, alpha: Tensor, near: Tensor) -> Tensor:
-        """Loss weight (B, K, F, 1, H, W) for the matte and its neighbourhood (B, F, 1, H, W)."""
-        weight = (1 + self.recipe.foreground_weight * near)[:, None].repeat(1, len(CLIPS), 1, 1, 1, 1)
-        weight[:, CLIPS.index("background")] += self.recipe.hidden_weight * alpha
-        return weight
+    def _of_pixels(self, found: list[Found]) -> tuple[Tensor, Tensor, None]:
+        clips = {name: torch.stack([one.clips[name] for one in found]) for name in CLIPS}
+        weight = self._weight(*marked(clips["alpha"]))  # alpha before it becomes a clip in model space
+        return Layout(len(found[0].positions)).pack(to_model_space(clips)), weight, None
+
+    def _of_latents(self, found: list[Found]) -> tuple[Tensor, Tensor, Layout]:
+        latents = {name: torch.stack([one.latents[name] for one in found]) for name in found[0].latents}
+        weight = self._weight(latents.pop(NEAR), latents.pop(HIDDEN))
+        counts = {name: clip.shape[1] for name, clip in latents.items()}
+        frames = counts[CLIPS[-1]]
+        layout = Layout(frames, CLIPS, counts[CLIPS[0]] - frames)
+        return layout.pack(latents), weight, layout
+
+    def _weight(self, near: Tensor, hidden: Tensor) -> Tensor:
+        """Loss weight of places, from what `marked` gives of them."""
+        return 1 + self.recipe.foreground_weight * near + self.recipe.hidden_weight * hidden
 
     def request(self, number: int, step: Step, place: int) -> tuple[np.random.Generator, str, frozenset[str], Wanted]:
         """A sample's random numbers, task and given clips, and what it asks of its source."""
@@ -180,19 +216,44 @@ class ClipBatches(Dataset):
         source = self.sources[step.picks[place][0]]
         found = source.clip(wanted, rng)
         recipe = self.recipe
-        captions = {layer: found.captions.get(layer, "") for layer in LAYERS}
-        captions["blended"] = captions["blended"] or blended_prompt(captions["foreground"], captions["background"])
-        prompts = list(captions.values())
+        prompts = prompts_of(found.captions)
         if rng.random() < recipe.prompt_dropout:
             prompts = [""] * len(LAYERS)
+        prompts = ["" if rng.random() < recipe.layer_dropout else prompt for prompt in prompts]
+        own, nothing = found.text, source.nothing
         return {
-            "clips": found.clips,
-            "positions": found.positions,
+            "found": found,
             "given": Layout(step.frames).given_mask(given),
-            "prompts": ["" if rng.random() < recipe.layer_dropout else prompt for prompt in prompts],
+            "prompts": prompts,
+            "text": [(own if p else nothing)[layer] for layer, p in zip(LAYERS, prompts, strict=True) if layer in own],
             "task": task,
             "adapters": source.recipe.adapters_on(source.frozen(wanted)),
         }
+
+
+def prompts_of(captions: Mapping[str, str]) -> list[str]:
+    """A prompt for each layer, in the order of `LAYERS`, from the captions that there are."""
+    foreground, background = (captions.get(layer, "") for layer in ("foreground", "background"))
+    return [foreground, background, captions.get("blended", "") or blended_prompt(foreground, background)]
+
+
+def marked(alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """Which places count more in the loss, from mattes (B, F, 1, H, W) in [0, 1]: (B, K, F, 1, H, W) each.
+
+    Those on and near the foreground, of all clips; and those of the background that the foreground hides.
+    """
+    near = torch.nn.functional.max_pool2d((alpha > 0.05).float().flatten(0, 1), 7, 1, 3).view_as(alpha)
+    hidden = torch.stack([alpha if name == "background" else torch.zeros_like(alpha) for name in CLIPS], dim=1)
+    return near[:, None].repeat(1, len(CLIPS), 1, 1, 1, 1), hidden
+
+
+def _padded(texts: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
+    """B x L states (S, D) of any lengths to (B, L, S, D), zero at padding, and their mask (B, L, S)."""
+    lengths = torch.tensor([[len(states) for states in one] for one in texts])
+    longest = int(lengths.max())
+    flat = [torch.nn.functional.pad(s.float(), (0, 0, 0, longest - len(s))) for one in texts for s in one]
+    mask = torch.arange(longest) < lengths[..., None]
+    return torch.stack(flat).unflatten(0, (len(texts), -1)), mask
 
 
 def any_subset(rng: np.random.Generator) -> frozenset[str]:

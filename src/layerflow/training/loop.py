@@ -28,12 +28,14 @@ from ..models.compact import CompactTransformer3DModel
 from ..models.layout import CLIPS
 from ..pipeline import LayerFlowPipeline
 from . import adapters as adapters_module
+from . import zero
 from .adapters import AdapterSwitch
 from .batches import MOST_SAMPLES, Batch, ClipBatches, draw_noise_levels
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from .network import build_pipeline, trained_levels, trained_transformer
 from .objective import Question, clip_errors, encode_batch, encode_clips, loss_of, noise_of, pose
 from .optimizer import make_optimizer
+from .precompute import check_identity
 from .recipe import ADAPTERS, Recipe, RecipeError
 from .results import Result, read_results, save_result
 from .schedule import warm_cosine
@@ -87,11 +89,12 @@ class Trainer:
         set_seed(recipe.seed)
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # what no sample of a batch needs
         # Processes on a machine without a GPU only find each other when they are told so.
-        cpu = not torch.accelerator.is_available()
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision=recipe.precision, kwargs_handlers=[unused])
+        cpu = not torch.accelerator.is_available() and not zero.asked_for()
+        precision = "no" if zero.asked_for() else recipe.precision  # DeepSpeed computes in bf16 by itself
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[unused])
         kind = self.accelerator.distributed_type
-        if kind == DistributedType.DEEPSPEED or (kind == DistributedType.FSDP and not self.accelerator.is_fsdp2):
-            raise RecipeError(f"{kind.value}: weights are sharded with FSDP2 here; see recipes/accelerate/fsdp2.yaml")
+        if kind == DistributedType.FSDP and not self.accelerator.is_fsdp2:
+            raise RecipeError("FSDP: weights are sharded with FSDP2 here; see recipes/accelerate/fsdp2.yaml")
         self.is_main, self.device = self.accelerator.is_main_process, self.accelerator.device
         self.folder.mkdir(parents=True, exist_ok=True)
         results = read_results(earlier)
@@ -111,11 +114,13 @@ class Trainer:
             model.enable_gradient_checkpointing()
         self.dtype = next((p.dtype for n, p in model.named_parameters() if adapters_module.is_base(n)), torch.float32)
         model.to(self.device)
-        if self.pipeline.vae is None and kind != DistributedType.FSDP:  # which shards contiguous weights alone
+        one = kind not in (DistributedType.FSDP, DistributedType.DEEPSPEED)  # which share out contiguous weights alone
+        if self.pipeline.vae is None and one:
             model.to(memory_format=torch.channels_last)
         named = [(name, parameter) for name, parameter in model.train().named_parameters() if parameter.requires_grad]
         self.kind = type(model)
         optimizer = make_optimizer(recipe, named)
+        self.zero = zero.ZeRO(self.accelerator, recipe, optimizer) if kind == DistributedType.DEEPSPEED else None
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.sharded = any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
         if self.sharded and recipe.optimizer == "muon":
@@ -124,16 +129,24 @@ class Trainer:
         self.ema = EMAModel(
             self.trained, decay=recipe.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=not self.sharded
         )
-        self.forward = torch.compile(self.model) if recipe.compile else self.model
-        # The large models' text encoders are larger than their networks.
-        half = self.pipeline.vae is not None and recipe.precision == "bf16"
-        for part in (self.pipeline.text_encoder, self.pipeline.vae):
-            if part is not None:
-                part.requires_grad_(False).to(self.device, torch.bfloat16 if half else torch.float32)
+        self.forward = torch.compile(self.model, backend=recipe.compile_backend) if recipe.compile else self.model
         self.batches = ClipBatches(
             recipe, self.accelerator.process_index, self.accelerator.num_processes, self.pipeline.vae is None
         )
         self._check_shapes()
+        check_identity(self.pipeline, self.batches.sources)
+        if self.pipeline.vae is not None:
+            self.pipeline.vae.enable_slicing()
+            if recipe.tiling:
+                self.pipeline.vae.enable_tiling()
+        # The large models' text encoders are larger than their networks.
+        half = self.pipeline.vae is not None and recipe.precision == "bf16"
+        idle = self.pipeline.vae is not None and self.batches.precomputed
+        for part in (self.pipeline.text_encoder, self.pipeline.vae):
+            if part is not None:
+                part.requires_grad_(False).to(
+                    "cpu" if idle else self.device, torch.bfloat16 if half else torch.float32
+                )
         self.writer = SummaryWriter(str(self.folder / "logs")) if self.is_main else None
         self.step = 0
         if found:
@@ -218,7 +231,7 @@ class Trainer:
         clean, layout = encode_clips(self.pipeline, batch)
         noise = noise_of(batch, layout, clean, seed)
         question = pose(self.pipeline, batch, clean, layout, t, noise, recipe)
-        text, mask = encode_batch(self.pipeline, batch.prompts)
+        text, mask = encode_batch(self.pipeline, batch)
         self.switch.set(batch.adapters)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(recipe, self.step)
@@ -231,7 +244,8 @@ class Trainer:
         errors = clip_errors(output.sample, question)
         loss = loss_of(errors, question)
         self.accelerator.backward(loss)
-        norm = gathered(self.accelerator.clip_grad_norm_(self.trained, recipe.max_grad_norm))
+        norm = self.accelerator.clip_grad_norm_(self.trained, recipe.max_grad_norm)  # of DeepSpeed's a plain number
+        norm = torch.as_tensor(gathered(norm), device=self.device)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.ema.step(self.trained)
@@ -285,7 +299,8 @@ class Trainer:
         """Write a checkpoint, whole or not at all."""
         tensors = {
             "model": self._state(), "ema": gathered(self.ema.state_dict()),
-            "optimizer": gathered(self.optimizer.state_dict()),
+            "optimizer": self.zero.optimizer_state(self.optimizer) if self.zero
+            else gathered(self.optimizer.state_dict()),
         }  # fmt: skip
         if self.is_main:
             save_checkpoint(self.folder / "checkpoints", self.step, tensors, {"recipe": self.recipe.to_dict()})
@@ -294,18 +309,21 @@ class Trainer:
     def _restore(self, path: Path) -> None:
         state, info = load_checkpoint(path)
         model = self.accelerator.unwrap_model(self.model)
-        missing, unexpected = load_model(model, state["model"])
+        if self.zero is not None:
+            missing, unexpected = self.zero.restore(self.accelerator, model, self.optimizer, state)
+        else:
+            missing, unexpected = load_model(model, state["model"])
+            load_optimizer(self.optimizer, state["optimizer"])
         if unexpected or any(self.is_trained(name) for name in missing):
             raise RecipeError(f"{path} is of another network than the recipe's; choose another --output")
         load_average(self.ema, state["ema"], self.trained)
         self.ema.to(self.device)
-        load_optimizer(self.optimizer, state["optimizer"])
         self.step = info["step"]
 
     def averaged_model(self) -> Any:
         """A copy of the network, adapters and all, with the averaged weights. All processes must call it."""
         model: Any = self.accelerator.unwrap_model(self.model)
-        if self.sharded:
+        if self.sharded or self.zero is not None:  # such a network cannot be copied as it is
             state = gathered(model.state_dict())
             whole = self.kind.from_config(model.config).to(self.dtype)
             for name in self.adapters:

@@ -6,6 +6,7 @@ pixels, h, w latents. A backbone without an autoencoder has pixels for latents.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -43,26 +44,35 @@ class Question:
 
 
 def encode_clips(pipeline: LayerFlowPipeline, batch: Batch) -> tuple[Tensor, Layout]:
-    """A batch's clips as latents (B, N, C, h, w), and their layout; as they are where there is no autoencoder."""
+    """A batch's clips as latents (B, N, C, h, w), and their layout; as they are where they are latents already or there
+    is no autoencoder."""
+    if batch.latents is not None:
+        return batch.sequence, batch.latents
     if pipeline.vae is None:
         return batch.sequence, batch.layout
+    return encode_sequence(pipeline, batch.layout.unpack(batch.sequence))
+
+
+@torch.no_grad()
+def encode_sequence(pipeline: LayerFlowPipeline, clips: Mapping[str, Tensor]) -> tuple[Tensor, Layout]:
+    """All clips (B, F, 3, H, W) in model space by name to latents (B, N, C, h, w), and their layout.
+
+    They are the mode of the autoencoder's distribution, the same for the same clips.
+    """
     codec = pipeline.codec
-    clips = batch.layout.unpack(batch.sequence)
-    layout = codec.layout(batch.layout.frames)
-    size = codec.autoencoder.latent_size(*batch.sequence.shape[-2:])
-    with torch.no_grad():
-        latents = codec.encode(clips, layout, (len(batch.tasks), pipeline.transformer.config.in_channels, *size))
-    return latents, layout
+    batch, frames, _, *pixels = next(iter(clips.values())).shape
+    layout, size = codec.layout(frames), codec.autoencoder.latent_size(*pixels)
+    return codec.encode(clips, layout, (batch, pipeline.transformer.config.in_channels, *size)), layout
 
 
-def place_weights(batch: Batch, layout: Layout, size: tuple[int, int]) -> Tensor:
-    """A batch's loss weights (B, K, F, 1, H, W) averaged over what a latent stands for: (B, N, 1, h, w)."""
+def place_weights(weight: Tensor, layout: Layout, size: tuple[int, int]) -> Tensor:
+    """Loss weights (B, K, F, 1, H, W) averaged over what a latent stands for: (B, N, 1, h, w)."""
     parts = []
     for index, name in enumerate(CLIPS):
-        weight, wanted = batch.weight[:, index].transpose(1, 2), (layout.clip_frames(name), *size)
-        if weight.shape[2:] != wanted:
-            weight = F.adaptive_avg_pool3d(weight, wanted)
-        parts.append(weight.transpose(1, 2))
+        own, wanted = weight[:, index].transpose(1, 2), (layout.clip_frames(name), *size)
+        if own.shape[2:] != wanted:
+            own = F.adaptive_avg_pool3d(own, wanted)
+        parts.append(own.transpose(1, 2))
     return torch.cat(parts, dim=1)
 
 
@@ -92,7 +102,7 @@ def pose(
         ValueError: a kind of prediction that is not known.
     """
     kind = pipeline.transformer.prediction_type
-    weight = place_weights(batch, layout, latents.shape[-2:])  # type: ignore[arg-type]
+    weight = batch.weight if batch.latents else place_weights(batch.weight, layout, latents.shape[-2:])  # type: ignore[arg-type]
     level_weight = torch.ones_like(t)
     if kind == "v_prediction":
         scheduler = pipeline.scheduler
@@ -133,7 +143,19 @@ def loss_of(errors: Tensor, question: Question) -> Tensor:
     return ((errors * generated).sum(1) / generated.sum(1) * question.level_weight).mean()
 
 
-def encode_batch(pipeline: LayerFlowPipeline, prompts: list[list[str]]) -> tuple[Tensor, Tensor]:
+def encode_batch(pipeline: LayerFlowPipeline, batch: Batch) -> tuple[Tensor, Tensor]:
+    """A batch's prompts as states (B, L, S, D) and mask (B, L, S)."""
+    if batch.text is not None and batch.text_mask is not None:
+        states, mask = batch.text, batch.text_mask
+    else:
+        states, mask = encode_texts(pipeline, batch.prompts)
+    if pipeline.transformer.conventions.zero_unconditional:
+        nothing = torch.tensor([not any(sample) for sample in batch.prompts], device=states.device)
+        states = states.masked_fill(nothing[:, None, None, None], 0)
+    return states, mask
+
+
+def encode_texts(pipeline: LayerFlowPipeline, prompts: list[list[str]]) -> tuple[Tensor, Tensor]:
     """B x L prompts to states (B, L, S, D) and mask (B, L, S); equal prompts are encoded once.
 
     Nothing is kept from step to step: a state's last bits depend on the prompts it is encoded with, and a resumed
@@ -149,8 +171,4 @@ def encode_batch(pipeline: LayerFlowPipeline, prompts: list[list[str]]) -> tuple
     )
     rows = torch.tensor([different.index(prompt) for prompt in flat], device=states.device)
     shape = (len(prompts), len(prefixes))
-    states, mask = states[rows].unflatten(0, shape), mask[rows].unflatten(0, shape)
-    if conventions.zero_unconditional:
-        nothing = torch.tensor([not any(sample) for sample in prompts], device=states.device)
-        states = states.masked_fill(nothing[:, None, None, None], 0)
-    return states, mask
+    return states[rows].unflatten(0, shape), mask[rows].unflatten(0, shape)

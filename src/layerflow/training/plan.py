@@ -75,6 +75,11 @@ class TrainingPlan:
         return self.state + self.frozen_parts + max(self.copies + self.activations, self.encoding)
 
     @property
+    def precomputed_peak(self) -> int:
+        """With everything but encoders on every device: latents and text states lie in the shards."""
+        return self.state + self.copies + self.activations
+
+    @property
     def sharded_peak(self) -> int:
         """With the state shared out among the processes, two blocks gathered at once."""
         step = 2 * self.largest_block + self.activations
@@ -168,6 +173,9 @@ def _plan_stage(
         encoding = 0
         if vae is not None:
             vae.to("meta", torch.bfloat16 if half else torch.float32)
+            vae.enable_slicing()
+            if recipe.tiling:
+                vae.enable_tiling()
             clips = {name: torch.empty(samples, frames, 3, height, width) for name in CLIPS}
             latents = samples, *inputs[0].shape[2:]
             encoding = cost_of(vae, lambda: codec.encode(clips, layout, latents)).activations
@@ -276,6 +284,8 @@ def described(plan: TrainingPlan) -> list[str]:
         "encoding": f"{plan.encoding / gib:.2f} GiB for the clips of a batch, before the step",
         "peak": f"{plan.peak / gib:.2f} GiB on a device",
     }
+    if plan.encoding:
+        rows["precomputed"] = f"{plan.precomputed_peak / gib:.2f} GiB where shards hold latents and text states"
     if plan.processes > 1:
         rows["sharded"] = f"{plan.sharded_peak / gib:.2f} GiB on each of {plan.processes} devices (FSDP2, ZeRO-3)"
     return [f"stage {plan.stage}", *(f"  {name:<12} {text}" for name, text in rows.items())]

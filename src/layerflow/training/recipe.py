@@ -68,6 +68,8 @@ class DataRecipe:
     """How often a sample is drawn from here, beside the other sources."""
     frozen: bool = False
     """One frame is held for the whole clip: a static clip, as layered images give. Stills in shards always are."""
+    precomputed: bool = True
+    """Latents and text states are taken from shards that have them; false: clips and prompts are encoded anew."""
     adapters: tuple[str, ...] = ("auto",)
     """Adapters that are on for its samples. auto: content, and motion where the sample is frozen."""
 
@@ -179,6 +181,10 @@ class Recipe:
     """Accelerate's mixed precision: no, bf16, fp16."""
     compile: bool = False
     """torch.compile the network."""
+    compile_backend: str = "inductor"
+    """What compiles it, of `torch.compiler.list_backends()`; inductor wants a C++ compiler, on a GPU Triton."""
+    tiling: bool = False
+    """The autoencoder encodes clips tile by tile: a fraction of the memory, and nearly the same latents."""
     gradient_checkpointing: bool = False
     """Blocks compute their activations again on the way back, instead of keeping them."""
     frozen_dtype: str = "float32"
@@ -222,6 +228,12 @@ class Recipe:
             raise RecipeError(f"optimizer is {self.optimizer!r}, but must be muon or adamw")
         if self.frozen_dtype not in ("float32", "bfloat16"):
             raise RecipeError(f"frozen_dtype is {self.frozen_dtype!r}, but must be float32 or bfloat16")
+        if self.compile:
+            import torch
+
+            known = torch.compiler.list_backends(exclude_tags=())
+            if self.compile_backend not in known:
+                raise RecipeError(f"compile_backend is {self.compile_backend!r}, but must be of {', '.join(known)}")
         if not self.data:
             raise RecipeError("data: a recipe wants at least one source")
         if self.batch_multiple < 1 or self.adapters.rank < 1:

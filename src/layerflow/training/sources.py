@@ -6,14 +6,14 @@ Shapes: F frames, C channels, H, W pixels; clips in [0, 1], straight colour.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..data import SceneSource
-from ..footage.access import ShardSet
+from ..footage.access import HELD, LATENTS, TEXT, Row, ShardSet
 from ..layered_video import CLIPS
 from .crude import crude_layers, pasted_layers
 from .recipe import DataRecipe, Recipe, RecipeError
@@ -22,6 +22,8 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 SHUFFLED_SHARDS = 8
 """Samples are shuffled among so many shards at a time, so that a reader stays with a few files."""
+NEAR, HIDDEN = "near", "hidden"
+"""Names of what `batches.marked` gives, beside latents."""
 
 
 @dataclass
@@ -47,10 +49,17 @@ class Found:
     """(F,) which frames of the clip these are."""
     captions: Mapping[str, str]
     """A text for each layer that has one."""
+    latents: Mapping[str, Tensor] = field(default_factory=dict)
+    """Instead of `clips`, where they are precomputed: (f, C, h, w) by clip, and `NEAR` and `HIDDEN` (N, 1, h, w)."""
+    text: Mapping[str, Tensor] = field(default_factory=dict)
+    """Precomputed states (S, D) of the prompt of each layer, in turn."""
 
 
 class Scenes:
     """Drawn scenes, clean or as footage would give them."""
+
+    has: frozenset[str] = frozenset()
+    nothing: Mapping[str, Tensor] = {}
 
     def __init__(self, data: DataRecipe, recipe: Recipe) -> None:
         self.recipe, self.seed, self.frames = data, recipe.seed, recipe.clip_frames
@@ -101,10 +110,33 @@ class Shards:
             raise RecipeError(
                 f"data: {data.folder} holds no clips" + (f" of kind {', '.join(sorted(missing))}" if missing else "")
             )
+        self.precomputed = self.set.precomputed if data.precomputed else None
+        self.has = frozenset(self.precomputed["has"]) if self.precomputed else frozenset()
+        """What is precomputed: text, latents, or nothing."""
+        self.nothing: Mapping[str, Tensor] = self.set.nothing() if self.precomputed else {}
+        """Precomputed states (S, D) of no prompt, by layer."""
+        if "latents" in self.has:
+            self._check_latents(recipe)
         self._sizes = sorted({(row.height, row.width) for row in self.rows})
         self._shard = np.array([row.shard for row in self.rows])
         self._pools: dict[tuple[Size, int], np.ndarray] = {}
         self._orders: dict[tuple[Size, int], tuple[int, np.ndarray]] = {}
+
+    def _check_latents(self, recipe: Recipe) -> None:
+        """Raise RecipeError where the recipe asks for what latents that were made before cannot give."""
+        assert self.precomputed is not None
+        frames, folder = self.precomputed["frames"], self.recipe.folder
+        other = sorted({count for phase in recipe.phases for count in phase.frames} - {frames})
+        if other:
+            raise RecipeError(
+                f"data: {folder} was precomputed for {frames} frames and phases ask for {other[0]}; ask for {frames}, "
+                f"precompute with --frames {other[0]}, or set precomputed: false"
+            )
+        if self.recipe.frozen and not self.precomputed["frozen"]:
+            raise RecipeError(
+                f"data: frozen wants latents of held frames, and {folder} was precomputed without; precompute with "
+                "--frozen, or set precomputed: false"
+            )
 
     def _is_frozen(self, frames: int) -> bool:
         return self.recipe.frozen or frames == 1
@@ -119,10 +151,15 @@ class Shards:
             fit = [
                 place
                 for place, row in enumerate(self.rows)
-                if (row.height, row.width) == size and (row.frames >= frames or self._is_frozen(row.frames))
+                if (row.height, row.width) == size and self._can_show(row, frames)
             ]
             self._pools[size, frames] = np.array(fit, dtype=np.int64)
         return self._pools[size, frames]
+
+    def _can_show(self, row: Row, frames: int) -> bool:
+        if "latents" in self.has and not row.latents and not self.recipe.frozen:
+            return False  # too short
+        return row.frames >= frames or self._is_frozen(row.frames)
 
     def order(self, size: Size, frames: int, turn: int) -> np.ndarray:
         """The pool in the order of a round: shards shuffled, then samples among neighbouring shards."""
@@ -145,6 +182,11 @@ class Shards:
 
     def clip(self, wanted: Wanted, rng: np.random.Generator) -> Found:
         row = self.rows[self.row(wanted)]
+        text = self.set.tensors(row, TEXT) if "text" in self.has else {}
+        if "latents" in self.has:
+            kind = HELD if self.recipe.frozen and row.frames > 1 else LATENTS
+            positions = torch.arange(wanted.frames)
+            return Found({}, positions, self.set.captions(row), self.set.tensors(row, kind), text)
         sample = self.set.read(row)
         clips = sample.video.clips()
         if self._is_frozen(row.frames):
@@ -155,7 +197,8 @@ class Shards:
             start = int(rng.integers(row.frames - length + 1))
             positions = shown_frames(length, wanted, rng)
             drawn = (start + positions).tolist()
-        return Found(held({name: clips[name][drawn] for name in CLIPS}, wanted.frames), positions, sample.captions)
+        clips = held({name: clips[name][drawn] for name in CLIPS}, wanted.frames)
+        return Found(clips, positions, sample.captions, text=text)
 
 
 def shown_frames(length: int, wanted: Wanted, rng: np.random.Generator) -> Tensor:

@@ -1,0 +1,45 @@
+"""A network that torch.compile compiled is trained as it is without."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from drawn_shards import write_set
+from tiny_recipe import TINY, losses_of
+
+from layerflow.training.recipe import Recipe, RecipeError, load_recipe
+
+TOLERANCE = 1e-5
+"""Relative, of losses."""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Recipe:
+    write_set(tmp_path / "shards", {f"c{i}": (2, 32, 32, "masks") for i in range(3)})
+    own = ["frames_per_batch: 4", "learning_rate: 0.00001", "phases: [{steps: 2, frames: {2: 1.0}}]",
+           "tasks: {generate: 1.0}", "data: [{kind: shards, folder: shards}]"]  # fmt: skip
+    (tmp_path / "r.yaml").write_text("\n".join([TINY, *own]))
+    return load_recipe(tmp_path / "r.yaml")
+
+
+def test_a_compiled_network_is_taken_and_has_the_same_losses(recipe: Recipe, tmp_path: Path) -> None:
+    plain = losses_of(recipe, tmp_path / "plain")
+    compiled: list[int] = []
+
+    def counting(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        compiled.append(len(graph.graph.nodes))
+        return graph.forward  # run as it was traced: no compiler is wanted
+
+    torch._dynamo.register_backend(counting, name="counting")
+    with_it = dataclasses.replace(recipe, compile=True, compile_backend="counting")
+    try:
+        assert losses_of(with_it, tmp_path / "compiled") == pytest.approx(plain, rel=TOLERANCE)
+    finally:
+        torch._dynamo.reset()
+    assert sum(compiled) > 100  # most of the network, not a few scraps between breaks
+
+
+def test_a_backend_that_is_none_is_named(recipe: Recipe) -> None:
+    with pytest.raises(RecipeError, match=r"compile_backend is 'fast', but must be of .*inductor"):
+        dataclasses.replace(recipe, compile=True, compile_backend="fast")
