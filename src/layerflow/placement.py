@@ -105,8 +105,9 @@ def place(pipeline: LayerFlowPipeline, device: str, memory: str = "full", speed:
         if memory == "low":
             pipeline.enable_model_cpu_offload(device=target)
         else:
-            for transformer in transformers if not set(QUANTISED) & set(speed) else ():
-                transformer.enable_layerwise_casting(torch.float8_e4m3fn, transformer.dtype)
+            if not set(QUANTISED) & set(speed):
+                for transformer in transformers:
+                    transformer.enable_layerwise_casting(torch.float8_e4m3fn, transformer.dtype)
             pipeline.enable_group_offload(target, offload_type="leaf_level", use_stream=target.type == "cuda")
     for name, transformer in product(speed, transformers):
         if name.startswith("attention="):

@@ -281,7 +281,7 @@ def draw_noise_levels(
         normal = torch.randn(size, generator=generator)
         if within != (0.0, 1.0):  # the part of the distribution between two of its quantiles
             ends = torch.special.ndtr((torch.logit(torch.tensor(within)) - noise.mean) / noise.std)
-            normal = torch.special.ndtri(torch.lerp(*ends, torch.special.ndtr(normal)))
+            normal = torch.special.ndtri(torch.lerp(ends[0], ends[1], torch.special.ndtr(normal)))
         t = torch.sigmoid(noise.mean + noise.std * normal)
     pure = torch.rand(size, generator=generator) < (noise.pure if high == 1 else 0)
     return torch.where(pure, torch.ones_like(t), t.clamp(min=0.01))
