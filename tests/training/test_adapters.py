@@ -63,7 +63,8 @@ def test_a_mixed_batch_is_its_samples_alone(name: str, tiny_pipeline: LayerFlowP
     for row in range(3):
         switch.set({key: mask[row : row + 1] for key, mask in on.items()})
         alone = model(**rows(values, slice(row, row + 1))).sample
-        assert torch.allclose(mixed[row : row + 1], alone, atol=1e-5)
+        scale = max(1.0, float(alone.abs().max()) / 10)  # random weights may give large values
+        assert torch.allclose(mixed[row : row + 1], alone, atol=1e-5 * scale)
     assert torch.allclose(mixed[2], plain[2], atol=1e-5)  # off: the network as it was
     assert not torch.allclose(mixed[1], plain[1], atol=1e-3)
     switch.set({**on, "motion": torch.zeros(3, dtype=torch.bool)})

@@ -156,10 +156,10 @@ class SceneSource:
         shares, chances = self.variations, rng.random(4)
         # Each from numbers of its own, so that one variation does not change another.
         ways = [np.random.default_rng([spec.seed, 5, n]) for n in range(4)]
-        if chances[0] < shares.see_through:
-            spec = self._seen_through(spec, ways[0])
         if chances[1] < shares.company:
             spec = replace(spec, company=self._company(spec, ways[1]))
+        if chances[0] < shares.see_through:
+            spec = self._seen_through(spec, ways[0])
         if chances[2] < shares.camera:
             spec = replace(spec, camera=str(ways[2].choice(list(CAMERAS))), background_moves=False)
         if chances[3] < shares.cast:

@@ -176,6 +176,11 @@ class Trainer:
             return adapters_module.is_base(name) and adapters_module.plain_name(name) not in self.fixed
         return adapters_module.belongs_to(name, own)
 
+    def _is_kept(self, name: str) -> bool:
+        """Whether checkpoints hold a tensor: of the base also what was fitted before training."""
+        own = self.recipe.trained
+        return adapters_module.is_base(name) if own == "base" else adapters_module.belongs_to(name, own)
+
     def _check_shapes(self) -> None:
         """Raise RecipeError for clips that the model does not take."""
         config = self.pipeline.transformer.config
@@ -261,6 +266,8 @@ class Trainer:
         model = self.accelerator.unwrap_model(self.model)
         if not isinstance(model, CompactTransformer3DModel):
             return {}
+        if self.sharded:
+            model.unshard()  # type: ignore[operator]  # outside of `forward` weights are shards
         layout, shown = batch.layout, batch.given[:, [n != "background" for n in batch.layout.clips]].any(dim=1)
         found = model.find_placement(text, mask, batch.positions, layout.unpack(batch.sequence)["alpha"])
         places = range(batch.first, batch.first + len(shown))
@@ -293,7 +300,7 @@ class Trainer:
     def _state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of the network: all of it where the base is trained, else the adapter alone."""
         state = self.accelerator.unwrap_model(self.model).state_dict()
-        return gathered({name: tensor for name, tensor in state.items() if self.is_trained(name)})  # type: ignore[no-any-return]
+        return gathered({name: tensor for name, tensor in state.items() if self._is_kept(name)})  # type: ignore[no-any-return]
 
     def save(self) -> None:
         """Write a checkpoint, whole or not at all."""
@@ -314,7 +321,7 @@ class Trainer:
         else:
             missing, unexpected = load_model(model, state["model"])
             load_optimizer(self.optimizer, state["optimizer"])
-        if unexpected or any(self.is_trained(name) for name in missing):
+        if unexpected or any(self._is_kept(name) for name in missing):
             raise RecipeError(f"{path} is of another network than the recipe's; choose another --output")
         load_average(self.ema, state["ema"], self.trained)
         self.ema.to(self.device)
