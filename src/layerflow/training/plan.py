@@ -287,5 +287,5 @@ def described(plan: TrainingPlan) -> list[str]:
     if plan.encoding:
         rows["precomputed"] = f"{plan.precomputed_peak / gib:.2f} GiB where shards hold latents and text states"
     if plan.processes > 1:
-        rows["sharded"] = f"{plan.sharded_peak / gib:.2f} GiB on each of {plan.processes} devices (FSDP2, ZeRO-3)"
+        rows["sharded"] = f"{plan.sharded_peak / gib:.2f} GiB on each of {plan.processes} devices (FSDP2)"
     return [f"stage {plan.stage}", *(f"  {name:<12} {text}" for name, text in rows.items())]
