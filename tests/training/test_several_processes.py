@@ -140,6 +140,13 @@ def check_losses(home: Path, run: str, alone: dict[tuple[str, int], list[float]]
     return [step for _, step, *_ in together]
 
 
+def goes_on(home: Path, run: str, alone: dict[tuple[str, int], list[float]]) -> None:
+    """That a run which loses a process goes on, with the losses of one process."""
+    lose_one(home, run)
+    fork_two(take_part_as, home, run, -1)
+    assert check_losses(home, run, alone) == [1, 2, 3, 3, 4, 5, 1, 2, 3]
+
+
 def test_two_processes_have_the_losses_of_one_and_go_on_when_one_was_lost(
     home: Path, alone: dict[tuple[str, int], list[float]]
 ) -> None:
@@ -159,9 +166,7 @@ def test_two_processes_have_the_losses_of_one_and_go_on_when_one_was_lost(
 def test_sharded_weights_have_the_same_losses_and_leave_whole_tensors(
     home: Path, alone: dict[tuple[str, int], list[float]]
 ) -> None:
-    lose_one(home, "sharded")
-    fork_two(take_part_as, home, "sharded", -1)
-    assert check_losses(home, "sharded", alone) == [1, 2, 3, 3, 4, 5, 1, 2, 3]
+    goes_on(home, "sharded", alone)
     whole, shards = (load_file(home / run / "shared" / "base" / "result" / "transformer.safetensors")
                      for run in ("one", "sharded"))  # fmt: skip
     assert whole.keys() == shards.keys()
@@ -185,9 +190,7 @@ def test_sharded_weights_have_the_same_losses_and_leave_whole_tensors(
 def test_zero_has_the_same_losses_and_leaves_whole_tensors(
     home: Path, alone: dict[tuple[str, int], list[float]]
 ) -> None:
-    lose_one(home, "zero")
-    fork_two(take_part_as, home, "zero", -1)
-    assert check_losses(home, "zero", alone) == [1, 2, 3, 3, 4, 5, 1, 2, 3]
+    goes_on(home, "zero", alone)
 
 
 if __name__ == "__main__":

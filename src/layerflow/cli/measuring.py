@@ -16,6 +16,7 @@ from ..evaluation.folders import measure_folders, samples_in, write_folder_repor
 from ..evaluation.retrieval import load_embedder
 from ..evaluation.running import run_on
 from ..loading import INDEX
+from ..pipeline import LayerFlowPipeline
 from .models import load_pipeline, model_folder, model_hash, pick_device, quiet_libraries
 from .progress import console, progress_bar, say
 
@@ -31,11 +32,7 @@ def evaluate_model(
 ) -> None:
     """Measure a model on held-out scenes, print the table, write report.json and index.html."""
     find_font()
-    device = pick_device(device)
-    folder = model_folder(model)
-    quiet_libraries()
-    with console.status(f"loading {model}"):
-        pipeline = load_pipeline(folder, device, "float32")
+    _, pipeline = _loaded(model, device)
     with progress_bar() as bar:
         rows: dict[str, TaskID] = {}
 
@@ -53,6 +50,15 @@ def evaluate_model(
     print_table(rich_table(report))
     say(f"figures: {output / 'report.json'}")
     print(page)
+
+
+def _loaded(model: str, device: str) -> tuple[Path, LayerFlowPipeline]:
+    """A model's folder, and the model in float32 on a device."""
+    device = pick_device(device)
+    folder = model_folder(model)
+    quiet_libraries()
+    with console.status(f"loading {model}"):
+        return folder, load_pipeline(folder, device, "float32")
 
 
 def print_table(table: Table) -> None:
@@ -95,11 +101,7 @@ def evaluate_beside(
 ) -> None:
     """Run a model on true samples, each task that they allow, and measure what it made as any results."""
     samples_in(truth)  # that they are there is found out before any model is loaded
-    device = pick_device(device)
-    folder = model_folder(model)
-    quiet_libraries()
-    with console.status(f"loading {model}"):
-        pipeline = load_pipeline(folder, device, "float32")
+    folder, pipeline = _loaded(model, device)
     with progress_bar() as bar:
         rows: dict[str, TaskID] = {}
 

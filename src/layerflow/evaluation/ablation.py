@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from ..data import SceneSource
 from ..files import write_atomically
 from ..layered_video import CLIPS, LayeredVideo
 from ..loading import INDEX, UnknownModelError
@@ -25,7 +24,7 @@ from ..models.layout import LAYERS, TASKS
 from ..pipeline import LayerFlowPipeline
 from . import metrics
 from .judge import Judge
-from .trials import found, name_layers, noise_of, scene_of
+from .trials import found, name_layers, noise_of, scene_of, source_of
 
 RUN = re.compile(r"(?P<variant>.+)-seed(?P<seed>\d+)$")
 MOTION_ON = "motion-left-on"
@@ -151,9 +150,9 @@ def measure_run(
 ) -> dict[str, float]:
     """Figures of a model over held-out scenes, the same for every model."""
     config: Any = pipeline.transformer.config
-    source = SceneSource("held_out_combinations", size=config.sample_size, frames=config.sample_frames)
     values: dict[str, list[float]] = {}
     for task in tasks:
+        source = source_of(task, config.sample_size, config.sample_frames)
         for start in range(0, samples, batch_size):
             numbers = range(start, min(start + batch_size, samples))
             scenes = [scene_of(task, source, seed, number) for number in numbers]

@@ -18,7 +18,7 @@ from . import metrics
 from .baselines import BASELINES
 from .judge import NATURAL, Judge
 from .motion import name_motion
-from .variety import variety
+from .variety import thumbnail, variety
 from .words import scene_in_words
 
 Record = dict[str, Any]
@@ -107,7 +107,7 @@ def measure_generate(scene: Scene, video: LayeredVideo, judge: Judge) -> Record:
 
 def measure_again(scene: Scene, video: LayeredVideo, judge: Judge) -> Record:
     """What another seed makes of the same prompts."""
-    return {"score": 0.0} | variety(scene, _need(video, "blended"))
+    return {"score": 0.0, "thumbnail": thumbnail(_need(video, "blended"))}
 
 
 def _leak(scene: Scene, video: LayeredVideo, judge: Judge) -> Record:
