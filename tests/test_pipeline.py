@@ -60,7 +60,7 @@ def test_given_clips_stay_clean_inside_the_loop(tiny_pipeline: LayerFlowPipeline
 
 
 def test_less_noise_to_start_from_makes_seeds_more_alike(tiny_pipeline: LayerFlowPipeline) -> None:
-    def apart(scale: float) -> float:
+    def apart(scale: float | None) -> float:
         ends = [
             tiny_pipeline(
                 **PROMPTS, noise_scale=scale, num_inference_steps=2, generator=seeded(seed), output_type="latent"
@@ -70,8 +70,9 @@ def test_less_noise_to_start_from_makes_seeds_more_alike(tiny_pipeline: LayerFlo
         return float((ends[0] - ends[1]).abs().mean())
 
     assert apart(0) < apart(0.4) < apart(1)  # places are left to chance in any case
-    default = tiny_pipeline.transformer.conventions.noise_scale
-    assert apart(default) == pytest.approx(apart(0.4))
+    conventions = tiny_pipeline.transformer.conventions
+    assert apart(None) == pytest.approx(apart(conventions.noise_scale_of("generate")))
+    assert conventions.noise_scale_of("decompose") < conventions.noise_scale_of("generate")
 
 
 def test_what_prompts_leave_open_is_drawn_once_for_all_steps(

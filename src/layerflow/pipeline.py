@@ -284,7 +284,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             guidance_scale_2: that of `transformer_2`; the same if None.
             guider: a diffusers guider with conditional and unconditional prediction, instead of `guidance_scale`.
             noise_scale: standard deviation of the noise to start from. Under 1, with which models are trained, shapes
-                get smoother and steadier, and seeds less different. The model's default if None.
+                get smoother and steadier, and seeds less different. The model's default for the task if None.
             generator: source of all randomness.
             fps: frame rate noted in the result.
             output_type: "video", "pt" or "latent"; see LayerFlowPipelineOutput.
@@ -305,8 +305,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         layout, height, width = self.check_size(videos, num_frames, height, width, upscale)
         fps = fps or (videos[0].fps if videos else DEFAULT_FPS)
         device, batch = self._execution_device, len(prompts)
-        if guidance_scale is None:
-            guidance_scale = conventions.guidance_of(task_of(videos[0] if videos else None))
+        task = task_of(videos[0] if videos else None)
+        guidance_scale = conventions.guidance_of(task) if guidance_scale is None else guidance_scale
         kind = DynamicGuidance if conventions.dynamic_guidance else ClassifierFreeGuidance
         guider = guider or kind(guidance_scale, enabled=guidance_scale > 1)
         guider_2 = guider if guidance_scale_2 is None else kind(guidance_scale_2, enabled=guidance_scale_2 > 1)
@@ -321,7 +321,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             size = batch, height, width
             sequence, given_mask, clean_frames = self.prepare_given(videos, layout, size, device, upscale)
             self.rest()
-            scale = conventions.noise_scale if noise_scale is None else noise_scale
+            scale = conventions.noise_scale_of(task) if noise_scale is None else noise_scale
             latents = torch.where(clean_frames, sequence, scale * layout.noise(sequence, generator))
             draw = getattr(self.transformer, "draw_placement", None)
             placement = draw(batch, generator) if draw is not None else None

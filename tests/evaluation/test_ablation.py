@@ -2,14 +2,18 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 from layerflow.evaluation import Judge, ablation
 from layerflow.evaluation.ablation import AblationReport, Run, find_runs, load_run, measure_ablation, write_ablation
-from layerflow.loading import UnknownModelError
+from layerflow.loading import UnknownModelError, find_model
+from layerflow.models.compact import CompactTransformer3DModel
+from layerflow.models.text import load_text_encoder
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training import adapters
 from layerflow.training.recipe import AdapterRecipe, Recipe, load_recipe
@@ -20,16 +24,16 @@ TINY = {"widths": [8, 8, 8], "blocks_up": [1, 1, 1], "dim": 16, "num_layers": 1,
         "sketch_width": 16, "fill_width": 8}  # fmt: skip
 
 
-def tiny(path: Path) -> Recipe:
-    """A recipe as it is, but for the sizes, and one step of each stage."""
+def tiny(path: Path, start: Path) -> Recipe:
+    """A recipe as it is, but for the sizes and the model that it starts from, and one step of each stage."""
     recipe = load_recipe(path)
     stages = []
     for stage in recipe.stages:
         frames = sorted(frames for phase in stage["phases"] for frames in phase["frames"])
         stages.append({**stage, "phases": [{"steps": 1, "frames": {min(2, frames[-1]): 1.0}}]})
     return dataclasses.replace(
-        recipe, stages=tuple(stages), model={**recipe.model, **TINY}, size=32, clip_frames=2, frames_per_batch=4,
-        adapters=AdapterRecipe(rank=2), workers=0, name=f"{recipe.name}-seed0",
+        recipe, stages=tuple(stages), start_from=str(start), size=32, clip_frames=2, frames_per_batch=4,
+        adapters=AdapterRecipe(rank=2), workers=0, precision="no", name=f"{recipe.name}-seed0",
     )  # fmt: skip
 
 
@@ -37,8 +41,8 @@ def test_variants_cost_as_much_as_the_full_recipe() -> None:
     steps = {path.stem: sum(stage.steps for stage in load_recipe(path).in_stages()) for path in RECIPES}
     assert len(steps) == 7
     quarter = {name: n for name, n in steps.items() if name.startswith("separate-")}
-    assert set(quarter.values()) == {500}
-    assert {n for name, n in steps.items() if name not in quarter} == {2000}
+    assert set(quarter.values()) == {100}
+    assert {n for name, n in steps.items() if name not in quarter} == {400}
     batches = {(r.frames_per_batch, r.size, r.clip_frames) for r in map(load_recipe, RECIPES)}
     assert len(batches) == 1
 
@@ -46,8 +50,14 @@ def test_variants_cost_as_much_as_the_full_recipe() -> None:
 @pytest.mark.real_scenes
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_runs(path: Path, tmp_path: Path) -> None:
-    run = follow(tiny(path), tmp_path)
-    config = LayerFlowPipeline.from_pretrained(run / "model").transformer.config
+    sizes: dict[str, Any] = {**TINY, "sample_size": 32, "sample_frames": 2}
+    LayerFlowPipeline(
+        *load_text_encoder(find_model("mini")), CompactTransformer3DModel(**sizes), FlowMatchEulerDiscreteScheduler()
+    ).save_pretrained(tmp_path / "start")
+    run = follow(tiny(path, tmp_path / "start"), tmp_path)
+    model: Any = LayerFlowPipeline.from_pretrained(run / "model").transformer
+    config = model.config
+    assert bool(model.clip_embed.any()) == config.layer_embedding
     assert config.layer_embedding == (path.stem != "without-layer-embedding")
     assert config.timestep_per_clip == (path.stem != "shared-timestep")
 

@@ -162,7 +162,7 @@ def make_plan(request: Request, facts: models.ModelFacts) -> Plan:
         task=task,
         steps=options.steps or facts.conventions.steps,
         guidance=facts.conventions.guidance_of(task) if options.guidance is None else options.guidance,
-        noise_scale=facts.conventions.noise_scale if options.noise_scale is None else options.noise_scale,
+        noise_scale=facts.conventions.noise_scale_of(task) if options.noise_scale is None else options.noise_scale,
     )  # fmt: skip
 
 

@@ -159,7 +159,7 @@ class RunOptions:
         typer.Option(
             metavar="SCALE",
             help="How much noise to start from; more gives more variety between seeds and less steady shapes.",
-            show_default="the model's; for mini 0.4",
+            show_default="the model's; for mini 1, decompose 0.4",
             rich_help_panel=RUN,
         ),
     ] = None

@@ -1,4 +1,4 @@
-"""Captions in varied words for the three layers of a scene.
+"""Captions in varied words for the three layers of a scene; in free ones where the scene asks for it.
 
 What differs from the default is always said (a tint, a see-through object, a motion, a place other than the centre, a
 background colour other than the natural one, a background that moves); a default is said only now and then.
@@ -12,6 +12,7 @@ import numpy as np
 
 from .backgrounds import FAMILIES
 from .variations import CAMERAS, CASTS
+from .wordings import ASIDES, ATTRIBUTES, CALLED, COLOURED, DETERMINERS, HOW, LEADS, MORE_MOTION, SEEN, plural
 
 if TYPE_CHECKING:
     from .scenes import SceneSpec
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_WORDS = 20
 """No caption is longer than this, or than as many more as company, camera and shadow take."""
-_MORE_WORDS = 8  # for each of these
+_MORE_WORDS = 4  # for each of these
 
 COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     "red": ("red", "crimson", "scarlet"),
@@ -140,10 +141,13 @@ def _article(words: str) -> str:
 
 
 class _Writer:
+    """Words a scene by numbers drawn from `rng`."""
+
     def __init__(self, spec: SceneSpec, rng: np.random.Generator) -> None:
         self.spec, self.rng = spec, rng
 
     def pick(self, options: tuple[str, ...]) -> str:
+        """Any of them."""
         return options[self.rng.integers(len(options))]
 
     def mostly_first(self, options: tuple[str, ...], share: float = 0.5) -> str:
@@ -153,20 +157,32 @@ class _Writer:
         return self.pick(options[1:])
 
     def chance(self, share: float) -> bool:
+        """True with the given share."""
         return bool(self.rng.random() < share)
 
     def colour(self, name: str) -> str:
+        """A word for a colour."""
         return self.mostly_first(COLOUR_WORDS[name], 1 - _RARE)
 
-    def foreground(self) -> str:
+    def subject(self) -> str:
+        """What is seen, with its article."""
         spec = self.spec
         noun = self.mostly_first(spec.object.nouns, 0.6)
         noun = noun if spec.colour is None else f"{self.colour(spec.colour)} {noun}"
         noun = noun if spec.opacity == 1 else f"{self.mostly_first(SEE_THROUGH, 0.4)} {noun}"
-        subject = _article(f"{self.pick(FILLERS)} {noun}" if self.chance(_FILLED) else noun)
+        return _article(f"{self.pick(FILLERS)} {noun}" if self.chance(_FILLED) else noun)
+
+    def motion(self) -> str:
+        """How it moves."""
+        return self.mostly_first(MOTION_WORDS[self.spec.motion])
+
+    def foreground(self) -> str:
+        """The foreground's caption."""
+        spec = self.spec
+        subject = self.subject()
         motion = place = ""
         if spec.motion != "still" or self.chance(_SAY_DEFAULT):
-            motion = self.mostly_first(MOTION_WORDS[spec.motion])
+            motion = self.motion()
         if spec.place != "centre" or self.chance(_SAY_DEFAULT):
             place = self.mostly_first(PLACE_WORDS[spec.place])
         if motion and place:
@@ -180,15 +196,17 @@ class _Writer:
             templates = ("{s} {p}", "{s} {p}", "{p}, {s}", "{s} is {p}", "{s}, {p}")
         else:
             templates = ("{s}", "{s}", "{s}", "one {n}", "just {s}")
-        text = self.pick(templates).format(s=subject, m=motion, p=place, n=subject.split(" ", 1)[1])
+        text = self.pick(templates).format(s=subject, m=motion, p=place, n=subject.split(" ", 1)[-1])
         return "".join([text, *(f", and {self.companion(companion)}" for companion in spec.company)])
 
     def companion(self, companion: Companion) -> str:
+        """What is said of one more object."""
         noun = companion.object.nouns[0]
         subject = _article(noun if companion.colour is None else f"{self.colour(companion.colour)} {noun}")
         return f"{subject} {self.mostly_first(MOTION_WORDS[companion.motion])}"
 
     def background(self) -> str:
+        """The background's caption."""
         spec = self.spec
         family = FAMILIES[spec.family]
         words = {"a": "", "b": "", "c": ""}
@@ -209,12 +227,50 @@ class _Writer:
         return self.pick(FRAMES).format(x=text) if not sentence and self.chance(_FRAMED) else text
 
     def blended(self, foreground: str, background: str) -> str:
+        """The blended clip's caption."""
         templates = (
             "{f}, in front of {b}", "{f} in front of {b}", "{f} against {b}", "{f}, with {b} behind",
             "{b}, and {f}", "in front of {b}, {f}",
         )  # fmt: skip
         text = self.pick(templates).format(f=foreground, b=background)
         return f"{text}, {self.pick(CASTS[self.spec.cast])}" if self.spec.cast else text
+
+
+class _FreeWriter(_Writer):
+    """Words the foreground freely; backgrounds are worded as ever."""
+
+    def subject(self) -> str:
+        """What is seen, with its article."""
+        spec = self.spec
+        noun = self.pick(spec.object.nouns)
+        several = self.chance(0.12)
+        noun = plural(noun) if several else noun
+        for share in (0.5, 0.2):
+            noun = f"{self.pick(ATTRIBUTES)} {noun}" if self.chance(share) else noun
+        if spec.colour is not None:
+            colour = self.colour(spec.colour)
+            way = self.pick(COLOURED) if self.chance(0.4) else "{c} {n}"
+            noun = way.format(n=noun, c=colour)
+        if spec.opacity != 1:
+            noun = self.pick(SEEN).format(n=noun) if self.chance(0.3) else f"{self.pick(SEE_THROUGH)} {noun}"
+        if several:
+            text = self.pick(("{n}", "{n}", "some {n}", "many {n}", "the {n}")).format(n=noun)
+        elif self.chance(0.25):
+            text = f"{self.pick(DETERMINERS)} {noun}"
+        elif self.chance(0.15):
+            text = noun
+        else:
+            text = _article(noun)
+        if self.chance(0.12):
+            text = f"{self.pick(LEADS)}, {text}"
+        elif self.chance(0.1):
+            text = self.pick(CALLED).format(n=noun, s=text)
+        return f"{text} {self.pick(ASIDES)}" if self.chance(0.4) else text
+
+    def motion(self) -> str:
+        """How it moves."""
+        text = self.pick(MORE_MOTION[self.spec.motion]) if self.chance(0.4) else super().motion()
+        return f"{text} {self.pick(HOW)}" if self.chance(0.15) else text
 
 
 def captions(spec: SceneSpec) -> dict[str, str]:
@@ -224,10 +280,13 @@ def captions(spec: SceneSpec) -> dict[str, str]:
         Texts of at most `MAX_WORDS` words for `foreground`, `background` and `blended`; the blended one
         is worded on its own, with the same facts.
     """
-    writer = _Writer(spec, np.random.default_rng([spec.seed, 1]))
+    rng = np.random.default_rng([spec.seed, 1])
+    writer = _FreeWriter(spec, rng) if spec.free_words else _Writer(spec, rng)
     foreground, background = writer.foreground(), writer.background()
     blended = writer.framed(writer.blended(writer.foreground(), writer.background()))
     most = MAX_WORDS + _MORE_WORDS * (len(spec.company) + bool(spec.camera) + bool(spec.cast))
+    while len(foreground.split()) > most:  # free ones alone
+        foreground = writer.foreground()
     while len(blended.split()) > most:  # rare: most wordings are shorter
         blended = writer.blended(writer.foreground(), writer.background())
     return {

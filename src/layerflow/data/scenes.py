@@ -58,6 +58,8 @@ class SceneSpec:
     """A name of `CAMERAS`, or nothing: it stands still."""
     cast: str = ""
     """A name of `CASTS`, or nothing."""
+    free_words: bool = False
+    """Whether its captions say more than it shows."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,13 @@ def _combinations(split: Split, objects: str) -> tuple[tuple[ObjectSpec, str, st
     if split == "train":
         return tuple(c for c in every if not is_held_out(c[0].name, *c[1:]))
     return tuple(every)
+
+
+def motion_params(spec: SceneSpec) -> MotionParams:
+    """Where and how large the first object is, what its captions leave open included."""
+    rng = np.random.default_rng([spec.seed, 3])
+    dx, dy = rng.uniform(-2, 2, 2)
+    return MotionParams(spec.place, dx, dy, 1 + rng.uniform(-0.06, 0.06))
 
 
 class SceneSource:
@@ -153,7 +162,7 @@ class SceneSource:
 
     def _varied(self, spec: SceneSpec) -> SceneSpec:
         rng = np.random.default_rng([spec.seed, 4])
-        shares, chances = self.variations, rng.random(4)
+        shares, chances = self.variations, rng.random(5)
         # Each from numbers of its own, so that one variation does not change another.
         ways = [np.random.default_rng([spec.seed, 5, n]) for n in range(4)]
         if chances[1] < shares.company:
@@ -164,6 +173,9 @@ class SceneSource:
             spec = replace(spec, camera=str(ways[2].choice(list(CAMERAS))), background_moves=False)
         if chances[3] < shares.cast:
             spec = replace(spec, cast="light" if spec.object.name in GLOWING else "shadow")
+        # What company, camera and shadow add is long enough.
+        if chances[4] < shares.free_words and not (spec.company or spec.camera or spec.cast):
+            spec = replace(spec, free_words=True)
         return spec
 
     def _seen_through(self, spec: SceneSpec, rng: np.random.Generator) -> SceneSpec:
@@ -197,9 +209,7 @@ class SceneSource:
                 raise IndexError(f"frame {i} is not in a clip of {self.frames} frames")
         times = [i / max(self.frames - 1, 1) for i in indices]
         behind = self._behind(spec, times)
-        rng = np.random.default_rng([spec.seed, 3])
-        dx, dy = rng.uniform(-2, 2, 2)
-        params = MotionParams(spec.place, dx, dy, 1 + rng.uniform(-0.06, 0.06))
+        params = motion_params(spec)
         unit = self.size / UNITS
         drawn = [(spec.object, spec.colour, spec.motion, params)]
         drawn += [(c.object, c.colour, c.motion, beside(params, c.side)) for c in spec.company]

@@ -28,6 +28,9 @@ class Variations:
     cast: float = 0.0
     """The foreground casts a shadow, or light, on the background: the blended clip is more than the composite."""
 
+    free_words: float = 0.0
+    """Captions have attributes, plurals and asides that change nothing in the picture; see `wordings`."""
+
     def __post_init__(self) -> None:
         for field in fields(self):
             share = getattr(self, field.name)

@@ -121,7 +121,7 @@ def evaluate(
         "seeds": list(seeds),
         "steps": steps,
         "guidance": {t: _guidance(t, guidance, conventions) for t in trials},
-        "noise_scale": conventions.noise_scale,
+        "noise_scale": {t: conventions.noise_scale_of(TRIALS[t].task) for t in trials},
         "frames": config.sample_frames,
         "size": config.sample_size,
     }
@@ -133,7 +133,7 @@ def evaluate(
     for trial, seed, n in plan:
         key = {
             "version": version, "samples": n, "steps": steps, "guidance": _guidance(trial, guidance, conventions),
-            "noise_scale": conventions.noise_scale,
+            "noise_scale": conventions.noise_scale_of(TRIALS[trial].task),
         }  # fmt: skip
         path = parts / f"{trial}-seed{seed}.json" if parts else None
         part = _load_part(path, key)

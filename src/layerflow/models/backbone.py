@@ -29,6 +29,8 @@ class Conventions:
     """Another strength for single tasks."""
     noise_scale: float = 1.0
     """Standard deviation of the noise that sampling starts from."""
+    task_noise_scale: Mapping[str, float] = field(default_factory=dict)
+    """Another one for single tasks."""
     dynamic_guidance: bool = False
     """Guidance varies by timestep, see `DynamicGuidance`."""
     joint_autoencoding: bool = False
@@ -45,6 +47,10 @@ class Conventions:
     def guidance_of(self, task: str) -> float:
         """Strength of guidance for a task."""
         return self.task_guidance.get(task, self.guidance)
+
+    def noise_scale_of(self, task: str) -> float:
+        """Standard deviation of the noise that a task starts from."""
+        return self.task_noise_scale.get(task, self.noise_scale)
 
 
 def is_delicate(model: Any, path: str) -> bool:

@@ -28,11 +28,13 @@ OBJECT_PLANES = 4
 SPRITE_SIZE = 36
 SPRITE_EXTENT = 0.5
 """Side of the sprite before its pose is learnt, as a share of the frame's."""
-QUARTERS = 4
-"""Quarter turns that a pose starts from."""
+SENSES = 256
+"""Things that a prompt can mean, each with a drawing of its own."""
+MOTION_SENSES, PLACE_SENSES = 16, 8
 EMPTY = 0.003
 """A matte that covers less than this share of its frame has no place."""
 FRAME_CODE = 64
+_STYLE = 24
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
@@ -78,27 +80,39 @@ class SceneSketch(nn.Module):
 
 
 class SpriteDecoder(nn.Module):
-    """Prompts to a sprite of the object, (B, 4, 36, 36): premultiplied colour and alpha."""
+    """Prompts to a sprite of the object, (B, 4, 36, 36): premultiplied colour and alpha.
+
+    What is drawn is a choice among senses, so that words never met before end at the nearest of them and not between
+    two drawings; how it is drawn (colour, how see-through it is) are a few numbers beside it.
+    """
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.coarse = SPRITE_SIZE // 4
         self.features = nn.Sequential(
-            nn.Linear(len(LAYERS) * channels, width), nn.GELU("tanh"), nn.Linear(width, width), nn.GELU("tanh"),
+            nn.Linear(len(LAYERS) * channels, width), nn.GELU("tanh"), nn.Linear(width, width), nn.GELU("tanh")
+        )
+        self.to_senses = nn.Linear(width, SENSES)
+        self.to_style = nn.Linear(width, _STYLE)
+        self.to_coarse = nn.Sequential(
+            nn.Linear(SENSES + _STYLE, width), nn.GELU("tanh"), nn.Linear(width, width), nn.GELU("tanh"),
             nn.Linear(width, 32 * self.coarse**2),
         )  # fmt: skip
         self.drawing = nn.Sequential(
             nn.Conv2d(32, 4 * 32, 3, padding=1), nn.PixelShuffle(2), nn.GELU("tanh"),
-            nn.Conv2d(32, 4 * 16, 3, padding=1), nn.PixelShuffle(2), nn.GELU("tanh"),
-            nn.Conv2d(16, OBJECT_PLANES, 3, padding=1),
+            nn.Conv2d(32, 4 * 24, 3, padding=1), nn.PixelShuffle(2), nn.GELU("tanh"),
+            nn.Conv2d(24, OBJECT_PLANES, 3, padding=1),
         )  # fmt: skip
 
-    def forward(self, mean: Tensor) -> Tensor:
-        """Mean text states (B, L, R); colour in [-1, 1], alpha in [0, 1]."""
-        coarse = self.features(mean.flatten(1)).unflatten(1, (32, self.coarse, self.coarse))
-        drawn = self.drawing(coarse).float()
+    def forward(self, mean: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean text states (B, L, R) to sprites, colour in [-1, 1], alpha in [0, 1], and scores (B, 256) of senses."""
+        features = self.features(mean.flatten(1))
+        scores = self.to_senses(features)
+        chosen = torch.cat([scores.softmax(-1), self.to_style(features).tanh()], dim=-1)
+        drawn = self.drawing(self.to_coarse(chosen).unflatten(1, (32, self.coarse, self.coarse))).float()
         alpha = drawn[:, 3:].sigmoid()
-        return torch.cat([drawn[:, :3].tanh() * alpha, alpha], dim=1)  # premultiplied: resampling keeps edges
+        sprite = torch.cat([drawn[:, :3].tanh() * alpha, alpha], dim=1)  # premultiplied: resampling keeps edges
+        return sprite, scores
 
 
 @dataclass
@@ -109,12 +123,34 @@ class Pose:
     """(N, 2) centre in half frames from the middle, x and y."""
     turn: Tensor
     """(N, 2) cosine and sine of the angle, divided by the size; (0, 0) is upright at the size `SPRITE_EXTENT`."""
-    quarters: Tensor
-    """(N, 4) score of each quarter turn that the angle counts from."""
 
-    def detach(self) -> Pose:
-        """The same pose, through which no gradient flows."""
-        return Pose(self.place.detach(), self.turn.detach(), self.quarters.detach())
+
+class PoseDecoder(nn.Module):
+    """Prompts and moment to the pose of the object: a choice among motions, each a path of its own, and among places.
+
+    What decides is a choice here too: between two paths there is none that anybody asked for.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Linear(len(LAYERS) * channels, width), nn.GELU("tanh"), nn.Linear(width, width), nn.GELU("tanh")
+        )
+        self.to_motions = nn.Linear(width, MOTION_SENSES)
+        self.to_places = nn.Linear(width, PLACE_SENSES)
+        self.path = nn.Linear(MOTION_SENSES, FRAME_CODE)
+        self.along = nn.Sequential(nn.Linear(3 * FRAME_CODE, 128), nn.GELU("tanh"), zeroed(nn.Linear(128, 4)))
+        self.place = zeroed(nn.Linear(PLACE_SENSES, 2, bias=False))
+
+    def forward(self, mean: Tensor, frame_code: Tensor) -> tuple[Pose, Tensor, Tensor]:
+        """Mean text states (B, L, R) and frame codes (B, F, 64) to the poses of B*F sprites, and the scores of motions
+        (B, 16) and places (B, 8)."""
+        features = self.features(mean.flatten(1))
+        motions, places = self.to_motions(features), self.to_places(features)
+        path = self.path(motions.softmax(-1))[:, None].expand_as(frame_code)
+        place, turn = self.along(torch.cat([path, frame_code, path * frame_code], dim=-1)).float().split(2, dim=-1)
+        place = place + self.place(places.softmax(-1)).float()[:, None]
+        return Pose(place.flatten(0, 1), turn.flatten(0, 1)), motions, places
 
 
 class ObjectSketch(nn.Module):
@@ -129,42 +165,32 @@ class ObjectSketch(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.looks = SpriteDecoder(channels, width * 3 // 4)
-        self.features = PromptMoment(channels, width // 2)
-        self.to_pose = zeroed(nn.Linear(width // 2, 4 + QUARTERS))
+        self.poses = PoseDecoder(channels, width // 2)
 
     def pose(self, mean: Tensor, frame_code: Tensor) -> Pose:
         """Mean text states (B, L, R) and frame codes (B, F, 64) to the poses of B*F sprites."""
-        return Pose(*self.to_pose(self.features(mean, frame_code)).float().flatten(0, 1).split([2, 2, QUARTERS], dim=1))
+        return self.poses(mean, frame_code)[0]
 
     def forward(self, mean: Tensor, frame_code: Tensor, placement: Tensor | None = None) -> Tensor:
         """Mean text states (B, L, R), frame codes (B, F, 64) and placements (B, 3) to planes (B*F, 4, 64, 64)."""
         frames = frame_code.shape[1]
-        sprite = self.looks(mean).repeat_interleave(frames, dim=0)
+        sprite = self.looks(mean)[0].repeat_interleave(frames, dim=0)
         if placement is not None:
             placement = placement.repeat_interleave(frames, dim=0)
-        pose = self.pose(mean, frame_code)
-        return lay(sprite, pose, pose.quarters.argmax(1), placement)
+        return lay(sprite, self.pose(mean, frame_code), placement)
 
 
-def lay(
-    sprite: Tensor, pose: Pose, quarter: Tensor, placement: Tensor | None = None, size: int = OBJECT_SIZE
-) -> Tensor:
+def lay(sprite: Tensor, pose: Pose, placement: Tensor | None = None, size: int = OBJECT_SIZE) -> Tensor:
     """Sprites (N, 4, S, S) on empty frames: foreground and alpha in model space, (N, 4, size, size).
 
     Args:
         sprite: premultiplied colour in [-1, 1] and alpha in [0, 1].
         pose: of each.
-        quarter: (N,) the quarter turn that each angle counts from.
         placement: (N, 3) shift to the right and down in half frames and logarithm of a factor on the size; none if
             None.
         size: height and width of the frames.
     """
-    # By gradient alone a sprite does not find out that it should lie on its side or head: there, turning it a little
-    # does not help. Which quarter turn it starts from is therefore a choice of its own.
-    code = torch.tensor([(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)], device=sprite.device)[quarter]
-    real, imaginary = pose.turn[:, 0] + 1 / SPRITE_EXTENT, pose.turn[:, 1]
-    cosine = real * code[:, 0] - imaginary * code[:, 1]
-    sine = real * code[:, 1] + imaginary * code[:, 0]
+    cosine, sine = pose.turn[:, 0] + 1 / SPRITE_EXTENT, pose.turn[:, 1]
     x, y = pose.place.unbind(1)
     if placement is not None:
         x, y = x + placement[:, 0], y + placement[:, 1]
@@ -254,9 +280,8 @@ def follow_sketch(drawn: dict[str, Tensor], sketch: Tensor, trust: Tensor) -> di
     return drawn | {name: drawn[name] + trust * (sketched[name] - drawn[name]) for name in sketched if name in drawn}
 
 
-def sketch_targets(sequence: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-    """What the sketches of a clean sequence (B, K*F, C, H, W) should show: (N, 7, 16, 16) and (N, 4, 64, 64)."""
+def scene_target(sequence: Tensor, layout: Layout) -> Tensor:
+    """What the sketch of a clean sequence's scene (B, K*F, C, H, W) should show: (B*F, 7, 16, 16)."""
     clips = layout.unpack(sequence)
     planes = torch.cat([clips["foreground"], clips["alpha"][:, :, :1], clips["background"]], dim=2).flatten(0, 1)
-    scene = F.adaptive_avg_pool2d(planes, SCENE_SIZE)
-    return scene, F.adaptive_avg_pool2d(planes[:, :OBJECT_PLANES], OBJECT_SIZE)
+    return F.adaptive_avg_pool2d(planes, SCENE_SIZE)

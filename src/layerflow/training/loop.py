@@ -103,8 +103,8 @@ class Trainer:
         self.part = trained_transformer(recipe, self.pipeline.transformers)
         self.levels = trained_levels(self.part, self.pipeline.config.boundary_ratio)
         model: Any = self.pipeline.transformers[self.part]
-        if isinstance(model, CompactTransformer3DModel):
-            model.sketch.requires_grad_(False)  # it is fitted before, and the rest learns to rely on it
+        if isinstance(model, CompactTransformer3DModel):  # it is fitted before, and the rest learns to rely on it
+            model.sketch.requires_grad_(recipe.train_sketch)
         self.fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
         self.adapters = self._add_adapters(model, results)
         self.switch = AdapterSwitch(model, self.adapters)

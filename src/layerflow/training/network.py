@@ -31,6 +31,8 @@ def build_pipeline(
     if recipe.start_from is not None:
         pipeline = LayerFlowPipeline.from_pretrained(recipe.start_from)
         pipeline.set_progress_bar_config(disable=True)
+        if recipe.model:
+            pipeline.register_modules(transformer=changed(pipeline.transformer, recipe.model))
         return pipeline
     tokenizer, text_encoder = load_text_encoder(find_model(recipe.text))
     sizes: dict[str, Any] = {"sample_size": recipe.size, "sample_frames": recipe.clip_frames}
@@ -44,6 +46,25 @@ def build_pipeline(
         fit_fill(model, recipe, done)
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
+
+
+def changed(model: Any, config: dict[str, Any]) -> CompactTransformer3DModel:
+    """A compact network with parts of its configuration changed, and its weights otherwise.
+
+    Raises:
+        RecipeError: it is another network, or its weights do not fit what is asked for.
+    """
+    if not isinstance(model, CompactTransformer3DModel):
+        raise RecipeError(f"model: only the compact network can be changed, not a {type(model).__name__}; leave it out")
+    arguments = {name: value for name, value in model.config.items() if not name.startswith("_")}
+    other = CompactTransformer3DModel(**{**arguments, **config})
+    # An embedding that an ablation switches off is there, zero and never trained.
+    off = {name: tensor.detach() for name, tensor in other.named_parameters() if not tensor.requires_grad}
+    try:
+        other.load_state_dict({**model.state_dict(), **off})
+    except RuntimeError as error:
+        raise RecipeError(f"model: the weights to start from have other sizes than {config}; leave it out") from error
+    return other.float()
 
 
 def trained_transformer(recipe: Recipe, found: Collection[str]) -> str:

@@ -123,7 +123,7 @@ class Recipe:
     """Where clips come from."""
     adapters: AdapterRecipe = field(default_factory=AdapterRecipe)
     model: dict[str, Any] = field(default_factory=dict)
-    """Arguments of the backbone, see CompactTransformer3DModel."""
+    """Arguments of the backbone, see CompactTransformer3DModel; with start_from, those that are changed."""
     text: str = "mini"
     """Model whose tokenizer and text encoder are used, frozen."""
     start_from: str | None = None
@@ -162,6 +162,8 @@ class Recipe:
     """Extra loss weight of the background where the foreground hides it."""
     sketch_scenes: int = 60_000
     """Stills that a fresh network's sketch is fitted to before training begins; 0 leaves it as it is."""
+    train_sketch: bool = False
+    """Train the sketch on with the rest; else it stays as it was fitted."""
     sketch_epochs: int = 7
     """Times that it sees each of them."""
     fill_steps: int = 4000

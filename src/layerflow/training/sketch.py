@@ -12,20 +12,26 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..data import SceneSource, Variations
+from ..data import EXTRA_OBJECTS, OBJECTS, SOFT_OBJECTS, SceneSource
+from ..data.motions import BASE_WIDTH, MOTIONS, PLACES, UNITS, MotionParams
+from ..data.scenes import SceneSpec
+from ..data.sprites import draw
 from ..models.clips import to_model_space
 from ..models.compact import CompactTransformer3DModel
 from ..models.layout import CLIPS, LAYERS, Layout
-from ..models.sketch import QUARTERS, Pose, Sketch, lay, placement_between, sketch_targets
+from ..models.sketch import MOTION_SENSES, PLACE_SENSES, SENSES, SPRITE_EXTENT, SPRITE_SIZE, Sketch, scene_target
 from ..models.text import LayerTextEncoder, encode_prompts, pool
 from .recipe import Recipe
 
 CHUNK = 250
 BATCH = 128
-QUARTER_WEIGHT = 0.03
-"""Weight of the choice of a quarter turn."""
-UPRIGHT = 0.9
-"""Another quarter turn must leave less than this share of the error that none leaves."""
+SENSE_WEIGHT = 0.01
+"""Weight of the choices of an object, a motion and a place."""
+_OBJECTS = [spec.name for spec in OBJECTS + EXTRA_OBJECTS + SOFT_OBJECTS]
+_MOTIONS, _PLACES = list(MOTIONS), list(PLACES)
+assert len(_OBJECTS) <= SENSES
+assert len(_MOTIONS) <= MOTION_SENSES
+assert len(_PLACES) <= PLACE_SENSES
 
 
 @dataclass
@@ -34,8 +40,12 @@ class Sketches:
 
     scenes: Tensor
     """(N, 7, 16, 16) in 8 bits, see `models.sketch`."""
-    objects: Tensor
-    """(N, 4, 64, 64) in 8 bits."""
+    sprites: Tensor
+    """(N, 4, 36, 36) in 8 bits: the object upright, alpha in model space too."""
+    senses: Tensor
+    """(N, 3) which object, motion and place it is."""
+    poses: Tensor
+    """(N, 4) where the prompts say it is: place and turn, see `models.sketch.Pose`."""
     means: Tensor
     """(N, L, R) whitened mean text states per layer."""
     empty: Tensor
@@ -45,27 +55,54 @@ class Sketches:
 
 
 class _Stills(Dataset):
-    """Item i: chunk i of stills; their clips, positions and prompts."""
+    """Item i: chunk i of stills, what is to be sketched of them, positions and prompts."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        variations = Variations(see_through=recipe.variations.see_through)  # a sketch is of one object
-        self.source = SceneSource("train", recipe.size, recipe.clip_frames, "all", variations)
+        self.source = SceneSource("train", recipe.size, recipe.clip_frames, "all", recipe.variations)
 
     def __len__(self) -> int:
         return -(-self.recipe.sketch_scenes // CHUNK)
 
-    def __getitem__(self, chunk: int) -> tuple[Tensor, Tensor, Tensor, list[list[str]]]:
+    def __getitem__(self, chunk: int) -> tuple[tuple[Tensor, ...], Tensor, list[list[str]]]:
         rng = np.random.default_rng([self.recipe.seed, 5, chunk])
         positions = rng.integers(self.recipe.clip_frames, size=CHUNK)
         layout, targets, prompts = Layout(1), [], []
         for i, position in enumerate(positions.tolist()):
             scene = self.source.scene(chunk * CHUNK + i, self.recipe.seed + 1, frame_indices=[position])
             clips = {name: getattr(scene, name)[None] for name in CLIPS}
-            targets.append(sketch_targets(layout.pack(to_model_space(clips)), layout))
+            targets.append(
+                (
+                    to_bytes(scene_target(layout.pack(to_model_space(clips)), layout)[0]),
+                    to_bytes(upright(scene.spec)),
+                    senses_of(scene.spec),
+                    pose_of(scene.spec, position / max(self.recipe.clip_frames - 1, 1)),
+                )
+            )
             prompts.append([scene.captions[layer] for layer in LAYERS])
-        scenes, objects = (to_bytes(torch.cat(planes)) for planes in zip(*targets, strict=True))
-        return scenes, objects, torch.from_numpy(positions)[:, None], prompts
+        stacked = tuple(torch.stack(values) for values in zip(*targets, strict=True))
+        return stacked, torch.from_numpy(positions)[:, None], prompts
+
+
+def upright(spec: SceneSpec) -> Tensor:
+    """A scene's first object by itself in model space, (4, 36, 36): premultiplied colour and alpha."""
+    middle, width = SPRITE_SIZE / 2, SPRITE_SIZE * BASE_WIDTH / (UNITS * SPRITE_EXTENT)
+    rgba = torch.from_numpy(draw(spec.object, spec.colour, SPRITE_SIZE, middle, middle, width, 0.0)) * spec.opacity
+    colour, alpha = rgba.permute(2, 0, 1).split([3, 1])
+    return torch.cat([2 * colour - alpha, 2 * alpha - 1])
+
+
+def senses_of(spec: SceneSpec) -> Tensor:
+    """Numbers (3,) of a scene's object, motion and place."""
+    return torch.tensor([_OBJECTS.index(spec.object.name), _MOTIONS.index(spec.motion), _PLACES.index(spec.place)])
+
+
+def pose_of(spec: SceneSpec, t: float) -> Tensor:
+    """Place and turn (4,) of a scene's first object at a moment in [0, 1], as far as its captions tell them."""
+    x, y, scale, angle = MOTIONS[spec.motion](t, MotionParams(spec.place))
+    turn, shrunk = np.deg2rad(angle), 1 / (scale * SPRITE_EXTENT)
+    place = [2 * x / UNITS - 1, 2 * y / UNITS - 1]
+    return torch.tensor([*place, shrunk * np.cos(turn) - 1 / SPRITE_EXTENT, shrunk * np.sin(turn)], dtype=torch.float32)
 
 
 @torch.no_grad()
@@ -79,17 +116,18 @@ def gather(
     """Draw the recipe's `sketch_scenes` stills and encode their prompts."""
     data = _Stills(recipe)
     loader = DataLoader(data, batch_size=None, num_workers=recipe.workers)
-    scenes, objects, means, positions = [], [], [], []
-    for done, (scene, sprite, position, prompts) in enumerate(loader):
-        scenes.append(scene)
-        objects.append(sprite)
+    targets: list[tuple[Tensor, ...]] = []
+    means, positions = [], []
+    for done, (target, position, prompts) in enumerate(loader):
+        targets.append(target)
         positions.append(position)
         means.append(_means(model, tokenizer, text_encoder, [text for row in prompts for text in row]))
         if report is not None:
             report("sketch/drawn", (done + 1) / len(data))
     mean = torch.cat(means).unflatten(0, (-1, len(LAYERS)))
     empty = _means(model, tokenizer, text_encoder, [""])[0]
-    return Sketches(torch.cat(scenes), torch.cat(objects), mean, empty, torch.cat(positions))
+    scenes, sprites, senses, poses = (torch.cat(part) for part in zip(*targets, strict=True))
+    return Sketches(scenes, sprites, senses, poses, mean, empty, torch.cat(positions))
 
 
 def _means(
@@ -136,15 +174,13 @@ def fit(
     steps = max(1, recipe.sketch_epochs * (kept // BATCH))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     generator = torch.Generator().manual_seed(recipe.seed)
-    limit = 3 * model.config.placement_spread
 
-    def error(rows: Tensor, means: Tensor) -> Tensor:
-        scenes, objects = from_bytes(data.scenes[rows]), from_bytes(data.objects[rows])
-        return sketch_error(model.sketch, means, model.frame_code(data.positions[rows]), (scenes, objects), limit)
+    def error(rows: Tensor, left_out: Tensor) -> Tensor:
+        return sketch_error(model.sketch, data, rows, left_out, model.frame_code(data.positions[rows]))
 
     for step, rows in zip(range(steps), _batches(kept, generator), strict=False):
         left_out = torch.rand(len(rows), len(LAYERS), 1, generator=generator) < recipe.layer_dropout
-        loss = error(rows, torch.where(left_out, data.empty, data.means[rows]))
+        loss = error(rows, left_out)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -153,48 +189,36 @@ def fit(
             report("sketch/fitted", (step + 1) / steps)
     with torch.no_grad():
         rest = torch.arange(kept if kept < count else 0, count)
-        return float(torch.stack([error(rows, data.means[rows]) for rows in rest.split(BATCH)]).mean())
+        nothing = torch.zeros(1, len(LAYERS), 1, dtype=torch.bool)
+        return float(torch.stack([error(rows, nothing.expand(len(rows), -1, -1)) for rows in rest.split(BATCH)]).mean())
 
 
-def sketch_error(
-    sketch: Sketch, means: Tensor, frame_code: Tensor, targets: tuple[Tensor, Tensor], limit: float
-) -> Tensor:
-    """What the sketches of N stills leave to be desired: squared errors of scene, sprite and pose, added.
-
-    The sprite is compared where the still has it, by the placement that is measured, and so stays sharp; the pose is
-    held to the mean of all placements.
+def sketch_error(sketch: Sketch, data: Sketches, rows: Tensor, left_out: Tensor, frame_code: Tensor) -> Tensor:
+    """What the sketches of N stills leave to be desired: squared errors of scene, sprite and pose, and the surprise at
+    what the prompts mean, added.
 
     Args:
         sketch: both networks.
-        means: (N, L, R) mean text states.
+        data: all stills.
+        rows: (N,) which of them.
+        left_out: (N, L, 1) true for a layer whose prompt is not told.
         frame_code: (N, 1, 64).
-        targets: scenes (N, 7, 16, 16) and objects (N, 4, 64, 64).
-        limit: of a placement, see `placement_between`.
     """
-    scenes, objects = targets
-    sprite, pose = sketch.object.looks(means), sketch.object.pose(means, frame_code)
-    with torch.no_grad():
-        quarter = best_quarter(sprite, pose, objects)
-        drawn = lay(sprite, pose, quarter)
-        placement = placement_between(drawn[:, 3:], objects[:, 3:], limit)
-    sharp = F.mse_loss(lay(sprite, pose.detach(), quarter, placement), objects)
-    placed = lay(sprite.detach(), pose, quarter)
-    # At an eighth of its size a sprite still overlaps its target when it lies off by half its width, so that poses
-    # are found by following the gradient.
-    posed = F.mse_loss(placed, objects) + F.mse_loss(F.avg_pool2d(placed, 8), F.avg_pool2d(objects, 8))
-    chosen = F.cross_entropy(pose.quarters, quarter)
-    return F.mse_loss(sketch.scene(means, frame_code), scenes) + sharp + posed + QUARTER_WEIGHT * chosen
-
-
-def best_quarter(sprite: Tensor, pose: Pose, objects: Tensor) -> Tensor:
-    """Which quarter turn (N,) brings each sprite nearest to its still; no turn where none is better by much."""
-    size = objects.shape[-1] // 2
-    sprite, objects = F.avg_pool2d(sprite, 2), F.avg_pool2d(objects, 2)  # a quarter turn is seen on small pictures too
-    turns = [torch.full((len(sprite),), turn) for turn in range(QUARTERS)]
-    drawn = (lay(sprite, pose, turn, size=size) for turn in turns)
-    errors = torch.stack([(planes - objects).square().mean((1, 2, 3)) for planes in drawn], dim=1)  # (N, 4)
-    errors[:, 0] *= UPRIGHT
-    return errors.argmin(1)
+    means = torch.where(left_out, data.empty, data.means[rows])
+    sprite, objects = sketch.object.looks(means)
+    pose, motions, places = sketch.object.poses(means, frame_code)
+    drawn = torch.cat([sprite[:, :3], 2 * sprite[:, 3:] - 1], dim=1)
+    told = ~(left_out[:, LAYERS.index("foreground"), 0] & left_out[:, LAYERS.index("blended"), 0])
+    surprise = sum(
+        (F.cross_entropy(scores, senses, reduction="none") * told).mean()
+        for scores, senses in zip((objects, motions, places), data.senses[rows].unbind(1), strict=True)
+    )
+    return (
+        F.mse_loss(sketch.scene(means, frame_code), from_bytes(data.scenes[rows]))
+        + F.mse_loss(drawn, from_bytes(data.sprites[rows]))
+        + F.mse_loss(torch.cat([pose.place, pose.turn], dim=1), data.poses[rows])
+        + SENSE_WEIGHT * surprise
+    )
 
 
 def to_bytes(planes: Tensor) -> Tensor:

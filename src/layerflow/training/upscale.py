@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..data import SceneSource
+from ..data import SceneSource, Variations
 from ..files import whole_folder
 from ..models.clips import to_model_space
 from ..models.layout import CLIPS
@@ -64,6 +64,8 @@ class UpscalerRecipe:
     """Largest standard deviation of noise on the layers, of their range from -1 to 1."""
     temporal_weight: float = 0.5
     """Weight of the error of the change from frame to frame."""
+    see_through: float = 0.0
+    """How many scenes have a see-through foreground, see `Variations`."""
     precision: str = "no"
     """no or bf16."""
     workers: int = 1
@@ -78,13 +80,18 @@ class UpscalerRecipe:
             )
 
 
+SQUARED_WEIGHT = 3.0
+"""Weight of the foreground's squared errors beside its absolute ones."""
+
+
 class ScenePairs(Dataset):
     """Item `step`: crops of scenes, small and large, (N, F, C, H, W) in model space by name."""
 
     def __init__(self, recipe: UpscalerRecipe) -> None:
         self.recipe = recipe
-        self.small = SceneSource("train", recipe.size, recipe.clip_frames, "all")
-        self.large = SceneSource("train", recipe.size * recipe.factor, recipe.clip_frames, "all")
+        variations = Variations(see_through=recipe.see_through)
+        self.small = SceneSource("train", recipe.size, recipe.clip_frames, "all", variations)
+        self.large = SceneSource("train", recipe.size * recipe.factor, recipe.clip_frames, "all", variations)
 
     def __len__(self) -> int:
         return self.recipe.steps
@@ -164,12 +171,18 @@ def _stacked(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def upscaling_loss(drawn: dict[str, Tensor], target: dict[str, Tensor], temporal_weight: float) -> Tensor:
-    """Mean absolute errors of all clips (N, F, C, H, W), alpha's twice, and those of their change between frames."""
+    """Mean absolute errors of all clips (N, F, C, H, W), alpha's twice, and those of their change between frames.
+
+    The foreground's squared errors are added: where it ends, its colour jumps to grey at a place that nothing small
+    shows, and there the mean of what may be is less wrong than the likelier of two colours.
+    """
     loss = torch.zeros(())
     for name in CLIPS:
         error = drawn[name] - target[name]
         weight = 2.0 if name == "alpha" else 1.0
         loss = loss + weight * (error.abs().mean() + temporal_weight * error.diff(dim=1).abs().mean())
+        if name == "foreground":
+            loss = loss + SQUARED_WEIGHT * error.square().mean()
     return loss / (len(DRAWN) + 1)
 
 
