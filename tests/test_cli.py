@@ -361,7 +361,8 @@ def test_train_runs_stops_resumes_and_leaves_a_model(
 ) -> None:
     words = ["train", str(recipe), "-o", str(tmp_path / "runs")]
     assert run(words) == 0
-    out, _ = capsys.readouterr()
+    out, told = capsys.readouterr()
+    assert re.search(r"waited for data: \d+\.\d% of base", told)
     model = Path(out.strip().splitlines()[-1])
     assert (model / "model_index.json").is_file()
     assert run(words) == 2  # a run is there

@@ -41,8 +41,8 @@ def test_variants_cost_as_much_as_the_full_recipe() -> None:
     steps = {path.stem: sum(stage.steps for stage in load_recipe(path).in_stages()) for path in RECIPES}
     assert len(steps) == 7
     quarter = {name: n for name, n in steps.items() if name.startswith("separate-")}
-    assert set(quarter.values()) == {75}
-    assert {n for name, n in steps.items() if name not in quarter} == {300}
+    assert set(quarter.values()) == {80}
+    assert {n for name, n in steps.items() if name not in quarter} == {320}
     batches = {(r.frames_per_batch, r.size, r.clip_frames) for r in map(load_recipe, RECIPES)}
     assert len(batches) == 1
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from full_size import build
 from rich.console import Console
 
 from layerflow import LayerFlowPipeline
@@ -130,6 +131,11 @@ def test_arguments_are_checked_first(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         run(tiny_pipeline, untrained_judge, **changes)
+
+
+def test_a_model_with_an_autoencoder_is_sent_to_videos(untrained_judge: Judge) -> None:
+    with pytest.raises(ValueError, match="--truth"):
+        run(build("cogvideox"), untrained_judge)
 
 
 def test_the_report_is_a_table_a_file_and_a_page(

@@ -62,10 +62,19 @@ def test_mae_and_sad_of_four_pixels_of_a_half() -> None:
     assert metrics.sad(pred, clip()) == pytest.approx(4 * 0.5 / 1000 / 2)  # mean of two frames
 
 
-def test_gradient_error_of_a_ramp_is_its_slope_squared() -> None:
+def test_gradient_error_of_a_ramp_and_of_an_edge() -> None:
+    # By hand: kernels of sigma 1.4 over -4..4, g(x) = exp(-x^2 / 3.92) and x g(x), each divided by its Euclidean norm.
+    bell = [math.exp(-(x**2) / 3.92) for x in range(-4, 5)]
+    slope = [x * weight for x, weight in zip(range(-4, 5), bell, strict=True)]
+    smooth = sum(bell) / math.hypot(*bell)
     ramp = (torch.arange(64) / 64).expand(1, 1, 64, 64)
-    expected = 64 * 64 * (1 / 64) ** 2 / 1000
-    assert metrics.gradient_error(ramp, torch.zeros_like(ramp)) == pytest.approx(expected, rel=0.1)
+    steep = smooth * sum(x * weight for x, weight in zip(range(-4, 5), slope, strict=True)) / math.hypot(*slope)
+    expected = 64 * 64 * (steep / 64) ** 2 / 1000
+    assert metrics.gradient_error(ramp, torch.zeros_like(ramp)) == pytest.approx(expected, rel=0.1)  # but for borders
+    edge = torch.zeros(1, 1, 16, 16)
+    edge[..., 8:] = 1
+    across = [smooth * sum(slope[12 - x :]) / math.hypot(*slope) for x in range(4, 12)]
+    assert metrics.gradient_error(edge, edge * 0) == pytest.approx(16 * sum(a**2 for a in across) / 1000)
     assert metrics.gradient_error(ramp * 0.5, ramp * 0.5 + 0.3) == pytest.approx(0, abs=1e-9)
 
 
@@ -139,6 +148,18 @@ def test_matte_motion_is_the_share_of_the_matte_that_changes() -> None:
     assert metrics.matte_motion(square(frames=3)) == pytest.approx(1.0)
     assert metrics.matte_motion(square(frames=3)[:1].expand(3, -1, -1, -1)) == 0
     assert metrics.matte_motion(clip(0.0)) == 0
+
+
+def test_matte_travel_is_how_far_centre_and_size_go() -> None:
+    # A 6x6 square of a 16-pixel frame moves 3 pixels: its centre is 1.5 from the mean in both frames.
+    side = square(frames=2).shape[-1]
+    assert metrics.matte_travel(square(frames=2)) == pytest.approx(1.5 / side)
+    assert metrics.matte_travel(square(frames=3)[:1].expand(3, -1, -1, -1)) == 0
+    assert metrics.matte_travel(clip(0.0)) == 0
+    growing = torch.zeros(2, 1, 20, 20)
+    growing[0, :, 8:12, 8:12] = 1
+    growing[1, :, 5:15, 5:15] = 1  # 4 pixels wide, then 10: both 3 from their mean
+    assert metrics.matte_travel(growing) == pytest.approx(3 / 20)
 
 
 def test_layers_agree_where_each_colour_is_what_alpha_says() -> None:

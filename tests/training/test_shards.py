@@ -177,7 +177,7 @@ def test_the_card_says_what_was_seen(shards: Path) -> None:
     recipe = recipe_of(shards, stage="content")
     card = stage_card(recipe, ClipBatches(recipe))
     assert "the content adapter, 40 steps" in card
-    assert "| shards of every kind |" in card
+    assert f"| shards {shards.name}, every kind |" in card
     assert "| 10 |" in card  # different clips: all but the short one
     assert "| 4 | 64x32 |" in card
     assert "motion on for" in card

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_recipe
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
 from forked import fork
 
 from layerflow.data import MissingFontError, find_font
@@ -32,6 +33,7 @@ needs_font = pytest.mark.skipif(
     not HAS_FONT and not os.environ.get("CI"), reason="the emoji font is missing (fonts-noto-color-emoji)"
 )
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 TINY = tiny_recipe.TINY + """name: tiny
 frames_per_batch: 4
 phases: [{steps: 4, frames: {1: 0.5, 2: 0.5}}, {steps: 2, frames: {2: 1.0}}]
@@ -84,8 +86,14 @@ def test_a_recipe_that_is_not_there_or_not_yaml_is_named(tmp_path: Path) -> None
 
 
 def test_the_recipes_that_come_along_are_readable() -> None:
-    for path in (Path(__file__).parents[2] / "recipes").glob("mini*.yaml"):
-        assert load_recipe(path).steps > 0
+    for name in ("mini", "mini-continue", "cogvideox-2b"):
+        assert all(stage.steps > 0 for stage in load_recipe(RECIPES / f"{name}.yaml").in_stages())
+
+
+@pytest.mark.parametrize(("name", "kind"), [("ddp", "MULTI_GPU"), ("fsdp2", "FSDP"), ("zero2", "DEEPSPEED")])
+def test_the_launch_configurations_that_come_along_are_known_to_accelerate(name: str, kind: str) -> None:
+    # It reads unknown keys with a complaint of its own.
+    assert load_config_from_file(str(RECIPES / "accelerate" / f"{name}.yaml")).distributed_type.value == kind
 
 
 def test_learning_rate_warms_up_stays_and_falls(recipe: Recipe) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import TaskID
 from rich.table import Table
@@ -17,7 +18,7 @@ from ..evaluation.retrieval import load_embedder
 from ..evaluation.running import run_on
 from ..loading import INDEX
 from ..pipeline import LayerFlowPipeline
-from .models import load_pipeline, model_folder, model_hash, pick_device, quiet_libraries
+from .models import cpu_has_bfloat16, load_pipeline, model_folder, model_hash, pick_device, quiet_libraries
 from .progress import console, progress_bar, say
 
 
@@ -131,7 +132,10 @@ def evaluate_ablation(folder: Path, output: Path, samples: int) -> None:
         def report_of(stage: str) -> Callable[[int, int, str], None]:
             return lambda done, total, what: bar.update(rows[stage], completed=done, total=total, note=what)
 
-        report = measure_ablation(folder, samples, load_judge(progress=report_of("judge")), report_of("measure"))
+        # Runs are compared with each other alone: the faster format will do.
+        dtype = torch.bfloat16 if cpu_has_bfloat16() else torch.float32
+        judge = load_judge(progress=report_of("judge"))
+        report = measure_ablation(folder, samples, judge, report_of("measure"), dtype)
     path = write_ablation(report, output)
     print(report.markdown())
     print(path)

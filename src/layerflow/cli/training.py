@@ -50,6 +50,7 @@ def train_recipe(
     quiet_libraries()
     with progress_bar() as bar:
         rows: dict[str, TaskID] = {}
+        waited: dict[str, float] = {}
 
         def report(step: int, values: dict[str, float], of: Recipe) -> None:
             if of.stage not in rows:
@@ -58,6 +59,8 @@ def train_recipe(
             speed = values.get("speed/frames_per_second")
             shown = [f"loss {values['loss']:.4f}"] if "loss" in values else []
             shown += [f"{speed:.0f} frames/s"] if speed else []
+            if "speed/waited_for_data" in values:
+                waited[of.stage] = values["speed/waited_for_data"]
             shown += [f"{name} {share:.0%}" for name, share in values.items() if name.startswith(("sketch/", "fill/"))]
             bar.update(rows[of.stage], completed=step, note=", ".join(shown))
 
@@ -66,5 +69,7 @@ def train_recipe(
         except KeyboardInterrupt:
             say("stopped; continue from the last checkpoint with --resume")
             raise
+    if waited:
+        say("waited for data: " + ", ".join(f"{share:.1%} of {name}" for name, share in waited.items()))
     say(f"curves: tensorboard --logdir {folder}")
     print(folder / "model" if (folder / "model").is_dir() else folder)

@@ -40,7 +40,7 @@ FIGURES: dict[str, tuple[str, bool]] = {
     "layer agreement": ("generate", True), "prompt fidelity": ("generate", True), "motion": ("generate", True),
 }  # fmt: skip
 """Each figure's task, and whether more is better. Prompt fidelity is the share of object, colours, motion and
-background that judge and rule name as the prompts do; motion the share of the matte that changes between frames."""
+background that judge and rule name as the prompts do; motion how far the matte travels, in hundredths of the frame."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ def find_runs(folder: Path) -> list[Run]:
     return sorted(runs, key=lambda run: (run.variant != FULL, run.variant, run.seed))
 
 
-def load_run(run: Run) -> LayerFlowPipeline:
-    """A run's model; content is fused as always, and motion too where it is left on."""
+def load_run(run: Run, dtype: torch.dtype = torch.float32) -> LayerFlowPipeline:
+    """A run's model in a number format; content is fused as always, and motion too where it is left on."""
     pipeline = LayerFlowPipeline.from_pretrained(run.model)
     if run.keep_motion:
         transformer: Any = pipeline.transformer
@@ -142,7 +142,7 @@ def load_run(run: Run) -> LayerFlowPipeline:
         transformer.fuse_lora(adapter_names=["motion"])
         transformer.unload_lora()
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return pipeline.to(dtype)
 
 
 def measure_run(
@@ -191,15 +191,19 @@ def _generated(scene: Any, video: LayeredVideo, judge: Judge) -> dict[str, float
         "composite PSNR": metrics.composite_psnr(video),
         "layer agreement": metrics.layer_agreement(video),
         "prompt fidelity": fmean(right.values()),
-        "motion": metrics.matte_motion(video.clips()["alpha"]),
+        "motion": 100 * metrics.matte_travel(video.clips()["alpha"]),
     }
 
 
 def measure_ablation(
-    folder: Path, samples: int, judge: Judge, progress: Callable[[int, int, str], None] | None = None
+    folder: Path,
+    samples: int,
+    judge: Judge,
+    progress: Callable[[int, int, str], None] | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> AblationReport:
     """Measure every run in a folder. What is measured is kept beside the run, and measured again only for another
-    number of samples or other weights.
+    number of samples, another number format or other weights.
 
     Raises:
         UnknownModelError: a folder without runs, or a run without a model.
@@ -208,12 +212,15 @@ def measure_ablation(
     for done, run in enumerate(runs):
         if progress is not None:
             progress(done, len(runs), f"{run.variant}, seed {run.seed}")
-        key = {"samples": samples, "written": (run.model / INDEX).stat().st_mtime_ns, "tasks": list(run.tasks)}
+        key = {
+            "samples": samples, "written": (run.model / INDEX).stat().st_mtime_ns, "tasks": list(run.tasks),
+            "dtype": str(dtype),
+        }  # fmt: skip
         kept = run.model.parent / ("figures-motion.json" if run.keep_motion else "figures.json")
         figures = _kept(kept, key)
         if figures is None:
             with torch.no_grad():
-                figures = measure_run(load_run(run), run.tasks, samples, judge)
+                figures = measure_run(load_run(run, dtype), run.tasks, samples, judge)
             write_atomically(kept, json.dumps({"key": key, "figures": figures}, indent=1).encode())
         report.figures.setdefault(run.variant, {}).setdefault(run.seed, {}).update(figures)
     if progress is not None:

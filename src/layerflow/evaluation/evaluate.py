@@ -105,12 +105,17 @@ def evaluate(
         progress: called as (done, total, what).
 
     Raises:
-        ValueError: an argument is out of its range.
+        ValueError: an argument is out of its range, or the model has an autoencoder.
         MissingFontError: the emoji font is not installed.
     """
     if quick:
         samples, seeds = min(samples, QUICK_SAMPLES), seeds[:1]
     _check(samples, seeds, batch_size, trials)
+    if pipeline.vae is not None:
+        raise ValueError(
+            f"{name} works on latents, and the drawn scenes are for models of their own size in pixels; measure it on "
+            "videos of yours with --truth"
+        )
     plan = [(trial, seed, n) for trial in trials for seed, n in share_out(samples, seeds).items() if n]
     judge = judge or load_judge(progress=progress)
     config, conventions = pipeline.transformer.config, pipeline.transformer.conventions

@@ -190,6 +190,7 @@ def measure_sample(video: LayeredVideo, true: LayeredVideo | None) -> dict[str, 
         figures["layer agreement"] = metrics.layer_agreement(video)
     if video.alpha is not None:
         figures["matte motion"] = metrics.matte_motion(video.alpha)
+        figures["matte travel"] = metrics.matte_travel(video.alpha)
     shown = next((clip for clip in (video.blended, video.background, video.foreground) if clip is not None), None)
     if shown is not None:
         figures["temporal consistency"] = temporal_consistency(shown)

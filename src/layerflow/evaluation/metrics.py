@@ -167,6 +167,24 @@ def matte_motion(alpha: Tensor) -> float:
     return float(alpha.double().diff(dim=0).abs().mean()) / area if area > 1e-6 else 0.0
 
 
+def matte_travel(alpha: Tensor) -> float:
+    """How far a matte (F, 1, H, W) goes: root mean square distance of its centre and size from their means over the
+    clip, in sides of the frame; 0 for a still or an empty matte.
+
+    An edge that trembles hardly counts, where `matte_motion` counts nothing but edges. Turning on the spot is none.
+    """
+    cover = alpha[:, 0].double()
+    mass = cover.sum((1, 2))
+    cover, mass = cover[mass > 1e-6], mass[mass > 1e-6]
+    if len(cover) < 2:
+        return 0.0
+    height, width = cover.shape[1:]
+    rows, columns = ((torch.arange(side, dtype=torch.float64) + 0.5) / side for side in (height, width))
+    x, y = (cover.sum(1) @ columns) / mass, (cover.sum(2) @ rows) / mass
+    where = torch.stack([x, y, (mass / (height * width)).sqrt()], dim=1)
+    return float((where - where.mean(0)).square().sum(1).mean().sqrt())
+
+
 def flicker(pred: Tensor, target: Tensor) -> float:
     """Mean absolute change from frame to frame that the target does not have; 0 for a still."""
     _same_shape(pred, target)
@@ -226,11 +244,12 @@ def layer_agreement(video: LayeredVideo) -> float:
 
 def _gradient(clip: Tensor, sigma: float) -> Tensor:
     """Magnitude of the Gaussian derivative of (F, 1, H, W), borders replicated."""
-    radius = math.ceil(3 * sigma)
+    # As wide as the derivative is above a hundredth, and of Euclidean norm 1, as published figures have it.
+    radius = math.ceil(sigma * math.sqrt(-2 * math.log(math.sqrt(2 * math.pi) * sigma * 0.01)))
     x = torch.arange(-radius, radius + 1, dtype=clip.dtype, device=clip.device)
     bell = torch.exp(-(x**2) / (2 * sigma**2))
-    bell = bell / bell.sum()
-    slope = x * bell / (x**2 * bell).sum()  # a ramp of 1 per pixel has gradient 1
+    slope = x * bell
+    bell, slope = bell / bell.norm(), slope / slope.norm()  # the norm of their outer product is 1 then
     padded = F.pad(clip, (radius,) * 4, mode="replicate")
 
     def along(row: Tensor, column: Tensor) -> Tensor:

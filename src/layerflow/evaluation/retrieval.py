@@ -6,18 +6,11 @@ Letters: N samples, D features.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from ..loading import first_line
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from ..layered_video import LayeredVideo
-    from .judge import Judge
 
 Embedder = Callable[[Sequence[Tensor], Sequence[str]], tuple[Tensor, Tensor]]
 """Layers (F, 3, H, W) and prompts to features (N, D) each, to be compared by their cosine."""
@@ -30,30 +23,6 @@ def retrieved(layers: Tensor, prompts: Tensor, texts: Sequence[str]) -> list[boo
     same = torch.tensor([[a == b for b in texts] for a in texts])
     others = similarity.masked_fill(same, -torch.inf)
     return (own > others.amax(1)).tolist()
-
-
-def judged_words(video: LayeredVideo, judge: Judge, layer: str) -> str:
-    """What the judge sees in a layer, in words."""
-    from .judge import NATURAL
-
-    if layer == "foreground":
-        assert video.foreground is not None
-        assert video.alpha is not None
-        names = judge.name_foreground(video.foreground, video.alpha).names
-        return names["object"] if names["colour"] == NATURAL else f"{names['colour']} {names['object']}"
-    assert video.background is not None
-    names = judge.name_background(video.background).names
-    return f"{names['colour']} {names['family']}"
-
-
-@torch.no_grad()
-def text_features(
-    tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel, texts: Sequence[str]
-) -> Tensor:
-    """Mean text states (N, D) of texts, by a model's own text encoder."""
-    from ..models.text import encode_prompts, pool
-
-    return pool(*encode_prompts(tokenizer, encoder, list(texts)))
 
 
 def load_embedder(name: str) -> Embedder:

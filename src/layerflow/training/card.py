@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from .batches import ClipBatches
@@ -53,7 +54,8 @@ def stage_card(recipe: Recipe, batches: ClipBatches) -> str:
         "| --- | ---: | ---: |",
     ]
     for number, data in enumerate(recipe.data):
-        what = f"{data.form} scenes" if data.kind == "scenes" else f"shards {', '.join(data.kinds) or 'of every kind'}"
+        kinds = ", ".join(data.kinds) or "every kind"
+        what = f"{data.form} scenes" if data.kind == "scenes" else f"shards {Path(data.folder).name}, {kinds}"
         different = f"{len(told['clips'][number])}" if number in told["clips"] else "all"
         frozen = ", frozen" if data.frozen else ""
         lines.append(f"| {what}{frozen} | {told['sources'][number]} | {different} |")

@@ -200,6 +200,7 @@ class Trainer:
             prefetch_factor=4 if recipe.workers else None, worker_init_fn=_one_thread,
         )  # fmt: skip
         meters: dict[str, list[float]] = {}
+        waited, spent = 0.0, 0.0  # seconds since this process began
         ready = time.perf_counter()
         for batch in batches:
             start = time.perf_counter()
@@ -208,11 +209,11 @@ class Trainer:
             frames = batch.size * batch.positions.shape[1]
             now = time.perf_counter()
             meters.setdefault("speed/frames_per_second", []).append(frames / (now - ready))
-            meters.setdefault("speed/waited_for_data", []).append((start - ready) / (now - ready))
-            ready = now
+            waited, spent, ready = waited + start - ready, spent + now - ready, now
             self.step += 1
             if self.step % recipe.log_every == 0 or self.step == last:
                 means = {name: sum(values) / len(values) for name, values in meters.items()}
+                means |= {"speed/waited_for_data": waited / spent}
                 self._log({**means, "learning_rate": learning_rate_at(recipe, self.step - 1)})
                 meters.clear()
             if self.step % recipe.checkpoint_every == 0 or self.step == last:

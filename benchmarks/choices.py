@@ -1,0 +1,220 @@
+"""Which choices behind the mini pay: networks with one thing done otherwise, trained for equal processor time each.
+
+    python benchmarks/choices.py [--minutes 6] [--only NAME ...] [--threads 1] [--output runs/choices]
+
+Each starts from nothing but what needs no pixels of full size (sketches, whitening and fill of the mini) and is
+trained on the same scenes; how many steps that makes follows from the processor time of its first ones. Then all are
+measured on the same held-out scenes. Six minutes are far from the end of training: this tells what learns faster, not
+what ends best. What was measured is kept in the output folder and not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from layerflow.data import SceneSource
+from layerflow.evaluation import metrics
+from layerflow.evaluation.trials import noise_of
+from layerflow.layered_video import CLIPS, LayeredVideo
+from layerflow.loading import find_model
+from layerflow.models import compact
+from layerflow.models.clips import to_model_space
+from layerflow.models.compact import CompactBlock, CompactTransformer3DModel
+from layerflow.models.layout import LAYERS, Layout
+from layerflow.models.text import encode_prompts
+from layerflow.pipeline import LayerFlowPipeline
+from layerflow.training.loop import Trainer
+from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe
+
+SAMPLES, SEED, LEVELS = 24, 3, (0.4, 0.7, 0.9, 1.0)
+TIMED = 6
+"""Steps whose processor time is measured."""
+FITTED = ("sketch.", "fill.", "text_whitening.", "pool_whitening.")
+STILLS, MIXED, CLIPS_ONLY = {1: 0.85, 2: 0.15}, {1: 0.3, 2: 0.2, 8: 0.5}, {8: 1.0}
+BASE = Recipe(
+    "choices", size=32, frames_per_batch=24, warmup=30, decay=0.5, ema=0.99, precision="bf16", hidden_weight=6.0,
+    tasks={"generate": 0.5, "decompose": 0.4, "any": 0.1}, sketch_scenes=0, fill_steps=0,
+    noise=NoiseRecipe(pure=0.33, mean=1.5, std=1.2), phases=(PhaseRecipe(1, STILLS), PhaseRecipe(1, MIXED)),
+    checkpoint_every=10**6, sample_every=10**6,
+)  # fmt: skip
+
+
+def alternating(self: CompactBlock, hidden_states: Tensor, text: Tensor, mask: Tensor, temb: Tensor) -> Tensor:
+    """A block that attends within each frame over all clips, then within each clip over all frames."""
+    b, k, f, p, d = hidden_states.shape
+    shift1, scale1, gate1, shift2, scale2, gate2 = (temb + self.modulation).unsqueeze(3).unbind(4)
+    x = hidden_states
+    h = torch.addcmul(shift1, self.norm1(x), 1 + scale1)
+    within_frames = self.attn(h.transpose(1, 2).reshape(b * f, k * p, d)).view(b, f, k, p, d).transpose(1, 2)
+    within_clips = self.attn(h.reshape(b * k, f * p, d)).view_as(x)
+    x = torch.addcmul(x, gate1, (within_frames + within_clips) / 2)
+    x = x + self.cross_attn(self.norm2(x).view(b * k, f * p, d), text, mask).view_as(x)
+    h = torch.addcmul(shift2, self.norm3(x), 1 + scale2)
+    return torch.addcmul(x, gate2, self.mlp(h))
+
+
+def uncomposed(drawn: Any, copy: Tensor, sequence: Tensor, timestep: Tensor, layout: Layout, fill: Any) -> Any:
+    """All four clips as the network draws them: nothing is copied, and `blended` is not made of the others."""
+    shown = layout.unpack(sequence)
+    shown["alpha"] = shown["alpha"][:, :, :1]
+    given = {name: (timestep[:, layout.clips.index(name)] == 0)[:, None, None, None, None] for name in CLIPS}
+    return {name: torch.where(given[name], shown[name], drawn[name]).float() for name in CLIPS}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Something done otherwise than in the mini."""
+
+    recipe: dict[str, Any] = field(default_factory=dict)
+    patches: tuple[tuple[Any, str, Any], ...] = ()
+    """Object, attribute and what stands there instead."""
+
+
+CHOICES = {
+    "as the mini": Choice(),
+    "AdamW at 1e-3": Choice({"optimizer": "adamw"}),
+    "AdamW at 3e-4": Choice({"optimizer": "adamw", "learning_rate": 3e-4}),
+    "attention in frames and in clips": Choice(patches=((CompactBlock, "forward", alternating),)),
+    "whole clips from the start": Choice({"phases": (PhaseRecipe(1, CLIPS_ONLY), PhaseRecipe(1, CLIPS_ONLY))}),
+    "noise levels uniform": Choice({"noise": NoiseRecipe(pure=0.0, uniform=True)}),
+    "no samples of pure noise": Choice({"noise": replace(BASE.noise, pure=0.0)}),
+    "noise levels not shifted": Choice({"noise": replace(BASE.noise, mean=0.0)}),
+    "all pixels weigh the same": Choice({"foreground_weight": 0.0, "hidden_weight": 0.0}),
+    "no composition, nothing copied": Choice(patches=((compact, "solve_composition", uncomposed),)),
+    "64x64 pixels": Choice({"size": 64}),
+    "128x128 pixels, 16 frames": Choice(
+        {"size": 128, "clip_frames": 16, "frames_per_batch": 16,
+         "phases": (PhaseRecipe(1, STILLS), PhaseRecipe(1, {1: 0.3, 2: 0.2, 16: 0.5}))}
+    ),
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def otherwise(choice: Choice) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for owner, name, value in choice.patches:
+            stack.enter_context(patch.object(owner, name, value))
+        yield
+
+
+def lasting(recipe: Recipe, steps: int) -> Recipe:
+    """The recipe with so many steps: seven tenths of them in its first phase."""
+    first = max(1, round(0.7 * steps))
+    phases = tuple(replace(p, steps=n) for p, n in zip(recipe.phases, (first, max(1, steps - first)), strict=True))
+    return replace(recipe, phases=phases)
+
+
+def trainer_of(recipe: Recipe, steps: int, folder: Path, report: Callable[..., None] | None = None) -> Trainer:
+    """A run from the start, with what the mini has fitted beside training."""
+    shutil.rmtree(folder, ignore_errors=True)
+    trainer = Trainer(lasting(recipe, steps), folder, report=report, final=False)
+    fitted = CompactTransformer3DModel.from_pretrained(find_model("mini"), subfolder="transformer").state_dict()
+    model: Any = trainer.accelerator.unwrap_model(trainer.model)
+    model.load_state_dict({n: t.float() for n, t in fitted.items() if n.startswith(FITTED)}, strict=False)
+    return trainer
+
+
+def seconds_per_step(recipe: Recipe, folder: Path) -> float:
+    """Processor time of a step, over as many of the first phase as of the second."""
+    trainer = trainer_of(recipe, 100, folder)
+    spent = []
+    for number in (*range(TIMED + 1), *range(70, 70 + TIMED)):
+        batch = trainer.batches[number]
+        start = time.process_time()
+        trainer.train_step(batch)
+        spent.append(time.process_time() - start)
+    return 0.7 * fmean(spent[1 : TIMED + 1]) + 0.3 * fmean(spent[TIMED + 1 :])
+
+
+@torch.no_grad()
+def measure(pipeline: LayerFlowPipeline, recipe: Recipe) -> dict[str, float]:
+    """Mattes and backgrounds of decompose, and how well generation removes noise, on held-out scenes."""
+    source = SceneSource("held_out_combinations", recipe.size, recipe.clip_frames)
+    values: dict[str, list[float]] = {}
+    for number in range(SAMPLES):
+        scene = source.scene(number, SEED)
+        true = LayeredVideo(**{name: getattr(scene, name).clamp(0, 1) for name in CLIPS})
+        output: Any = pipeline(
+            given=[LayeredVideo(blended=true.blended)], num_frames=recipe.clip_frames, height=recipe.size,
+            width=recipe.size, generator=[noise_of("decompose", SEED, number)],
+        )  # fmt: skip
+        found = output.videos[0].clips()
+        own = {
+            "alpha MAE": metrics.alpha_mae(found["alpha"], true.clips()["alpha"]),
+            "alpha IoU": metrics.alpha_iou(found["alpha"], true.clips()["alpha"]),
+            "background PSNR": metrics.psnr(found["background"], true.clips()["background"]),
+            "denoising PSNR": denoising(pipeline, scene, number),
+        }
+        for name, value in own.items():
+            values.setdefault(name, []).append(value)
+    return {name: fmean(own) for name, own in values.items()}
+
+
+def denoising(pipeline: LayerFlowPipeline, scene: Any, number: int) -> float:
+    """PSNR of all four clips in one step from noise, mean over `LEVELS`."""
+    layout = Layout(scene.alpha.shape[0])
+    clean = layout.pack(to_model_space({name: getattr(scene, name)[None] for name in CLIPS}))
+    prompts = [scene.captions[layer] for layer in LAYERS]
+    states, mask = encode_prompts(pipeline.tokenizer, pipeline.text_encoder, prompts)
+    noise = layout.noise(clean, noise_of("generate", SEED, number))
+    reached = []
+    for level in LEVELS:
+        timestep = torch.full((1, len(CLIPS)), level)
+        noised = (1 - level) * clean + level * noise
+        found = pipeline.transformer(noised, timestep, states[None], mask[None], layout).sample
+        reached.append(metrics.psnr(((found + 1) / 2).clamp(0, 1), (clean + 1) / 2))
+    return fmean(reached)
+
+
+def run(name: str, choice: Choice, minutes: float, folder: Path) -> dict[str, float]:
+    """Train and measure one choice, or read what was measured."""
+    kept = folder / f"{name.replace(' ', '-').replace(',', '')}.json"
+    if kept.is_file():
+        record = json.loads(kept.read_text("utf-8"))
+        if record.pop("minutes") == minutes:
+            return record
+    recipe = replace(BASE, **choice.recipe)
+    with otherwise(choice):
+        each = seconds_per_step(recipe, folder / "timed")
+        steps = max(2, round(60 * minutes / each))
+        trainer = trainer_of(recipe, steps, folder / "run", lambda step, _: print(f"  {step}/{steps}", end="\r"))
+        trainer.train()
+        record = {"steps": steps, "seconds per step": each, **measure(trainer.averaged(), recipe)}
+    for left in ("timed", "run"):
+        shutil.rmtree(folder / left)
+    kept.write_text(json.dumps({"minutes": minutes, **record}, indent=1), "utf-8")
+    return record
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--minutes", type=float, default=6.0, help="processor time of each, in training")
+    parser.add_argument("--only", nargs="+", choices=CHOICES, metavar="NAME", default=list(CHOICES))
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=Path("runs/choices"))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    records = {name: run(name, CHOICES[name], arguments.minutes, arguments.output) for name in arguments.only}
+    figures = list(next(iter(records.values())))
+    print(f"| {arguments.minutes:g} minutes of one core each | {' | '.join(figures)} |")
+    print(f"| --- |{' ---: |' * len(figures)}")
+    for name, record in records.items():
+        print(f"| {name} | {' | '.join(f'{record[figure]:.4g}' for figure in figures)} |")
+
+
+if __name__ == "__main__":
+    main()
