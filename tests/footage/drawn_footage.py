@@ -1,11 +1,15 @@
 """Footage as tests draw it."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from layerflow.footage import Item
+from layerflow.layered_video import LayeredVideo
 
 HEIGHT, WIDTH, FRAMES = 48, 64, 6
 
@@ -27,6 +31,13 @@ def moving_square(frames: int = FRAMES, pan: int = 0, step: int = 6) -> tuple[Te
     background = torch.stack(backgrounds)
     video = torch.where(masks, torch.tensor([0.9, 0.1, 0.1]).view(1, 3, 1, 1), background)
     return video, masks, background
+
+
+def deadly_captions(recipe: object, item: Item, video: LayeredVideo) -> dict[str, str]:
+    """A captioning plug-in that ends its process over one clip, as too little memory does."""
+    if item.about == "deadly":
+        os._exit(9)
+    return {"foreground": item.about}
 
 
 def save(path: Path, colour: Tensor, alpha: Tensor | None = None) -> None:

@@ -1,6 +1,7 @@
 """From folders of footage to shards: every kind, restarts, failures, damage, Ray."""
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from layerflow.footage import FootageRecipe, build, build_shards, find_items, lo
 from layerflow.footage.inspection import read_index, statistics, write_page
 from layerflow.footage.items import Item
 from layerflow.footage.making import make_clip, plug_in
-from layerflow.footage.pasting import cast_shadow, harmonise, place
+from layerflow.footage.pasting import bounds, cast_shadow, harmonise, place
 from layerflow.footage.recipe import SourceRecipe
 from layerflow.footage.shards import Sample, decode, encode, read_shards
 from layerflow.layered_video import LayeredVideo
@@ -75,8 +76,11 @@ def test_long_footage_gives_several_clips_and_short_footage_none(footage: Path) 
     clips = find_items(recipe_of(footage, SOURCES[0], frames=2))
     assert sorted(item.start for item in clips) == [0, 2, 4]
     assert [item.start for item in find_items(recipe_of(footage, SOURCES[0], frames=2, stride=3))] == [0]
-    with pytest.raises(MediaError, match=r"source 1 \(masks\): nothing of that kind is in davis"):
-        find_items(recipe_of(footage, SOURCES[0], frames=FRAMES + 1))
+    (short,) = find_items(recipe_of(footage, SOURCES[0], frames=FRAMES + 1))
+    assert "has 6 frames with a mask, fewer than the 7 wanted" in short.problem
+    (footage / "empty").mkdir()
+    with pytest.raises(MediaError, match=r"source 1 \(masks\): nothing of that kind is in empty"):
+        find_items(recipe_of(footage, SourceRecipe("masks", folder="empty")))
     with pytest.raises(MediaError, match="there is no such folder"):
         find_items(recipe_of(footage, SourceRecipe("masks", folder="nowhere")))
 
@@ -98,6 +102,13 @@ def test_objects_that_are_pasted_stay_whole_and_exact() -> None:
     assert cast_shadow(front, 0) is front
     with pytest.raises(ValueError, match="transparent everywhere"):
         place(LayeredVideo(video, torch.zeros_like(masks, dtype=torch.float32)), 40, 60, 0.8, torch.Generator())
+
+
+def test_a_small_cut_out_is_not_blown_up() -> None:
+    video, masks, _ = moving_square(frames=1)  # 14 pixels
+    placed = place(LayeredVideo(video, masks.float()), 200, 200, 0.9, torch.Generator().manual_seed(0))
+    assert placed.alpha is not None
+    assert bounds(placed.alpha)[2] - bounds(placed.alpha)[0] == 28
 
 
 def test_harmonising_moves_the_mean_as_far_as_it_is_told() -> None:
@@ -177,9 +188,10 @@ def test_a_build_goes_on_where_it_was(footage: Path, tmp_path: Path, monkeypatch
     whole = shards_in(out)
     (out / "shard-00001.json").unlink()  # as when it was killed before the record was written
     (out / "shard-00002.tar").write_bytes(b"cut short")
+    (out / ".shard-00002.tar.4711").write_bytes(b"what a killed build had not finished")
     made: list[int] = []
     make = build.make_shard
-    monkeypatch.setattr(build, "make_shard", lambda shard: (made.append(shard.number), make(shard)))
+    monkeypatch.setattr(build, "make_shard", lambda shard, outcomes: (made.append(shard.number), make(shard, outcomes)))
     build_shards(recipe, out, workers=1)
     assert made == [1, 2]
     assert shards_in(out) == whole
@@ -199,6 +211,20 @@ def test_bad_files_are_listed_and_stop_nothing(footage: Path, tmp_path: Path) ->
     errors = {failure["id"]: failure["error"] for failure in index["failed"]}
     assert set(errors) == {"red-square-object1-0", "0002"}
     assert "has no alpha" in errors["0002"]
+
+
+def test_a_worker_that_dies_takes_one_clip_with_it(footage: Path, tmp_path: Path) -> None:
+    for name in ("deadly", "meadow2", "meadow3", "meadow4"):
+        shutil.copytree(footage / "videos" / "meadow", footage / "videos" / name)
+    recipe = recipe_of(footage, SOURCES[5], captioning="drawn_footage:deadly_captions")
+    told: list[tuple[int, int, int]] = []
+    index = build_shards(recipe, tmp_path / "out", workers=2, report=lambda *now: told.append(now))
+    assert told[-1] == (2, 2, 1)
+    assert index["clips"] == 4
+    said = "the process that made it died, perhaps for lack of memory"
+    assert index["failed"] == [{"id": "background-deadly", "error": said}]
+    ids = [sample.record["id"] for sample in read_shards(sorted((tmp_path / "out").glob("*.tar")))]
+    assert ids == [item.id for item in find_items(recipe) if item.about != "deadly"]
 
 
 def test_an_object_that_is_hardly_there_is_left_out(footage: Path, tmp_path: Path) -> None:
@@ -289,6 +315,7 @@ def test_the_command_builds_and_inspects(footage: Path, tmp_path: Path, capsys: 
     said = capsys.readouterr()
     assert said.out.strip() == str(out / "index.json")
     assert "2 clips (1 masks, 1 pairs) in 1 shards; 0 failed" in said.err
+    assert re.search(r"^cores busy \d+%$", said.err, re.MULTILINE)
     assert run(["data", "inspect", str(out)]) == 0
     assert capsys.readouterr().out.strip() == str(out / "page" / "index.html")
 

@@ -1,4 +1,4 @@
-"""Matting and captions by networks, tiny ones with random weights, through the recipe."""
+"""Matting, inpainting and captions by networks, tiny ones with random weights, through the recipe."""
 
 from pathlib import Path
 
@@ -7,8 +7,9 @@ import torch
 from drawn_footage import moving_square
 
 from layerflow.footage import FootageRecipe, find_items
-from layerflow.footage.learned import load_captioning, load_matting
-from layerflow.footage.making import captioning, make_clip, matting
+from layerflow.footage.inpainting import inpaint
+from layerflow.footage.learned import load_captioning, load_inpainting, load_matting
+from layerflow.footage.making import captioning, inpainting, make_clip, matting
 from layerflow.footage.recipe import SourceRecipe
 from layerflow.loading import find_model
 
@@ -47,6 +48,52 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def painter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionInpaintPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    folder = tmp_path_factory.mktemp("models") / "painter"
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8, in_channels=9, out_channels=4, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16, attention_head_dim=4,
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        block_out_channels=[8, 8, 8, 8], norm_num_groups=4, latent_channels=4,
+        down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
+    )  # fmt: skip
+    config = CLIPTextConfig(
+        vocab_size=4, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=8, bos_token_id=0, eos_token_id=1, pad_token_id=1,
+    )  # fmt: skip
+    words = tmp_path_factory.mktemp("words")
+    (words / "vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": 1, "a": 2, "a</w>": 3}')
+    (words / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(str(words / "vocab.json"), str(words / "merges.txt"), model_max_length=8)
+    StableDiffusionInpaintPipeline(
+        vae, CLIPTextModel(config), tokenizer, unet, DDIMScheduler(steps_offset=1), None, None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+def test_a_network_paints_what_no_frame_shows_once(painter: Path) -> None:
+    recipe = FootageRecipe("test", (SourceRecipe("masks", folder="none"),), inpainting=f"model:{painter}")
+    frames, mask, _ = moving_square(frames=3, step=0)
+    frames, mask = frames[..., :43, :61], mask[..., :43, :61]  # no multiples of 8
+    fill = inpainting(recipe)
+    painted = fill(frames, mask)
+    assert painted.shape == frames.shape
+    hidden = mask.expand(-1, 3, -1, -1)
+    assert torch.equal(painted[~hidden], frames[~hidden])
+    assert float((painted - inpaint(frames, mask))[hidden].abs().mean()) > 0.01  # not filled in from around it
+    assert float(painted.diff(dim=0).abs().max()) < 0.05  # one picture that stays
+    assert torch.equal(fill(frames, mask), painted)
+    assert load_inpainting(str(painter)) is fill  # loaded once in a process
+
+
 def test_a_network_draws_the_matte_along_the_masks_edge(vitmatte: Path) -> None:
     recipe = FootageRecipe("test", (SourceRecipe("masks", folder="none"),), matting=f"model:{vitmatte}")
     frames, mask, _ = moving_square()
@@ -78,5 +125,7 @@ def test_a_network_captions_each_layer(footage: Path, blip: Path) -> None:
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model:.*none: no VitMatteForImageMatting could be loaded"):
         load_matting(str(tmp_path / "none"))
+    with pytest.raises(ValueError, match=r"model:.*none: no AutoPipelineForInpainting could be loaded"):
+        load_inpainting(str(tmp_path / "none"))
     with pytest.raises(ValueError, match=r"model:.*none: no AutoModelForImageTextToText could be loaded"):
         load_captioning(str(tmp_path / "none"))

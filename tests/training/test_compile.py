@@ -2,13 +2,14 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from drawn_shards import write_set
 from tiny_recipe import TINY, losses_of
 
-from layerflow.training.recipe import Recipe, RecipeError, load_recipe
+from layerflow.training.recipe import AdapterRecipe, PhaseRecipe, Recipe, RecipeError, load_recipe
 
 TOLERANCE = 1e-5
 """Relative, of losses."""
@@ -23,7 +24,20 @@ def recipe(tmp_path: Path) -> Recipe:
     return load_recipe(tmp_path / "r.yaml")
 
 
-def test_a_compiled_network_is_taken_and_has_the_same_losses(recipe: Recipe, tmp_path: Path) -> None:
+ADAPTED = {
+    "stage": "motion", "learning_rate": 0.01, "warmup": 1, "phases": (PhaseRecipe(3, {2: 1.0}),),
+    "adapters": AdapterRecipe(rank=2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [{}, ADAPTED], ids=["base", "adapters"])
+def test_a_compiled_network_is_taken_and_has_the_same_losses(
+    recipe: Recipe, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    if changes:  # on for some samples of a batch and off for others
+        on, off = (dataclasses.replace(recipe.data[0], adapters=names) for names in (("motion",), ()))
+        changes = {**changes, "data": (on, off)}
+    recipe = dataclasses.replace(recipe, **changes)
     plain = losses_of(recipe, tmp_path / "plain")
     compiled: list[int] = []
 
@@ -31,8 +45,8 @@ def test_a_compiled_network_is_taken_and_has_the_same_losses(recipe: Recipe, tmp
         compiled.append(len(graph.graph.nodes))
         return graph.forward  # run as it was traced: no compiler is wanted
 
-    torch._dynamo.register_backend(counting, name="counting")
-    with_it = dataclasses.replace(recipe, compile=True, compile_backend="counting")
+    torch._dynamo.register_backend(counting, name=tmp_path.name)
+    with_it = dataclasses.replace(recipe, compile=True, compile_backend=tmp_path.name)
     try:
         assert losses_of(with_it, tmp_path / "compiled") == pytest.approx(plain, rel=TOLERANCE)
     finally:

@@ -76,7 +76,7 @@ def test_each_stage_leaves_what_it_trained_and_a_card(finished: Path) -> None:
     assert any(not torch.equal(first[name], last[name]) for name in first)
     card = (finished / "content" / "result" / "README.md").read_text()
     assert "the content adapter, 3 steps, 6 samples" in card
-    assert "shards pairs" in card
+    assert "shards shards, pairs |" in card
     assert "motion on for" in card
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_recipe
 import torch
+from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
 from forked import fork
 
@@ -282,3 +283,18 @@ def test_any_subset_always_leaves_something_to_generate() -> None:
     rng = np.random.default_rng(0)
     sets = {batches_module.any_subset(rng) for _ in range(500)}
     assert len(sets) == 2 ** len(CLIPS) - 1
+
+
+@needs_font
+def test_a_gradient_that_is_not_finite_ends_the_run_unless_fp16_skips_the_step(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(recipe, tmp_path)
+    before = [average.clone() for average in trainer.ema.shadow_params]
+    monkeypatch.setattr(trainer.accelerator, "clip_grad_norm_", lambda *_: torch.tensor(math.inf))
+    monkeypatch.setattr(Accelerator, "optimizer_step_was_skipped", True)
+    assert trainer.train_step(trainer.batches[0])["gradient_norm"] == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.ema.shadow_params, strict=True))
+    monkeypatch.setattr(Accelerator, "optimizer_step_was_skipped", False)
+    with pytest.raises(RuntimeError, match="not finite at step 0"):
+        trainer.train_step(trainer.batches[0])

@@ -35,7 +35,10 @@ def build(
     from ..footage import build_shards, load_footage_recipe
 
     read = load_footage_recipe(recipe)
-    _told(f"build {read.name}", output, lambda report: build_shards(read, output, workers, ray, report))
+    _told(
+        f"build {read.name}", output, lambda report: build_shards(read, output, workers, ray, report),
+        cores=not ray,  # what other machines do is not known here
+    )  # fmt: skip
 
 
 @app.command()
@@ -89,11 +92,12 @@ def precompute(
 Report = Callable[[int, int, int], None]
 
 
-def _told(what: str, output: Path, make: Callable[[Report], dict[str, Any]]) -> None:
-    """Make a set of shards under a bar, and say what it holds and what failed."""
-    from ..footage.work import INDEX
+def _told(what: str, output: Path, make: Callable[[Report], dict[str, Any]], cores: bool = False) -> None:
+    """Make a set of shards under a bar, and say what it holds, what failed, and perhaps how busy the cores were."""
+    from ..footage.work import INDEX, stopwatch
     from .progress import progress_bar, say
 
+    busy = stopwatch()
     with progress_bar() as bar:
         row = bar.add_task(what, total=None, note="")
 
@@ -101,6 +105,8 @@ def _told(what: str, output: Path, make: Callable[[Report], dict[str, Any]]) -> 
             bar.update(row, total=total, completed=done, note=f"{failed} clips failed" if failed else "")
 
         index = make(report)
+    if cores:
+        say(f"cores busy {busy():.0%}")
     for failure in index["failed"]:
         say(f"{failure['id']}: {failure['error']}")
     kinds = ", ".join(f"{count} {kind}" for kind, count in index["kinds"].items()) or "none"

@@ -5,21 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .items import Item, find_items
+from .items import Item, find_items, reason
 from .making import captioning, inpainting, make_clip, matting
 from .recipe import FootageRecipe
 from .shards import SCHEMA, encode
-from .work import Part, carried_out, write_index
+from .work import Part, carried_out, made_in_order, remove_partial, write_index
 
 CAPTIONS = ("foreground", "background", "blended")
+Outcome = tuple[dict[str, Any], dict[str, Any] | None]
+"""Of an item: its record and its sample, or the id and error of one that failed, and None."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Shard(Part):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def make(self) -> None:
-        make_shard(self)
+        make_shard(self, map(partial(attempt, recipe=self.recipe), self.items))
 
 
 def build_shards(
@@ -54,7 +59,8 @@ def build_shards(
     Args:
         recipe: what to make.
         output: folder of the shards; one build at a time may write to it.
-        workers: processes; None: as many as there are CPUs.
+        workers: processes; None: as many as there are CPUs. One is this process itself, and what ends it ends the
+            build; of several one may die, and the item that it died of is listed as failed.
         ray: address of a Ray cluster, or `local`; files must have the same paths on all of its machines.
         report: called as (shards done, shards in all, clips that failed) after each shard.
 
@@ -62,7 +68,7 @@ def build_shards(
         MediaError: a folder of the recipe is not there or holds nothing of its kind.
         ValueError: a plug-in of the recipe is not known, or a package is missing.
         ClusterError: the cluster cannot be reached.
-        RuntimeError: a worker or the cluster gave up; the shards that are done stay.
+        RuntimeError: the cluster gave up, or no worker can be started; the shards that are done stay.
     """
     for package in ("cv2", "webdataset"):
         if find_spec(package) is None:
@@ -78,7 +84,7 @@ def build_shards(
     waiting = [shard for shard in shards if shard.found() is None]
     done, failed = len(shards) - len(waiting), 0
     count = workers or os.cpu_count() or 1
-    for shard in carried_out(waiting, count, ray):
+    for shard in carried_out(waiting, count, ray) if ray else _built(waiting, recipe, count):
         done += 1
         found = shard.found()
         failed += len(found["failed"]) if found else 0
@@ -88,20 +94,42 @@ def build_shards(
     return write_index(folder, shards, {"name": recipe.name, "recipe": told})
 
 
-def make_shard(shard: Shard) -> None:
-    """Make one shard and its record. An item that fails is listed there and stops nothing."""
+def _built(shards: Sequence[Shard], recipe: FootageRecipe, workers: int) -> Iterator[Shard]:
+    """Each shard as it is done. Workers are given items, whichever shard they belong to, so that none waits for the end
+    of a shard; the tars are written here."""
+    for folder in {shard.output for shard in shards}:
+        remove_partial(Path(folder))
+    items = [item for shard in shards for item in shard.items]
+    with closing(made_in_order(partial(attempt, recipe=recipe), items, min(workers, max(1, len(items))), lost)) as made:
+        for shard in shards:
+            make_shard(shard, islice(made, len(shard.items)))
+            yield shard
+
+
+def attempt(item: Item, recipe: FootageRecipe) -> Outcome:
+    """Make an item, or say why that failed."""
+    try:
+        return make_sample(item, recipe)
+    except (Exception, SystemExit) as error:
+        return {"id": item.id, "error": reason(error)}, None
+
+
+def lost(item: Item) -> Outcome:
+    """Of an item whose process died."""
+    return {"id": item.id, "error": "the process that made it died, perhaps for lack of memory"}, None
+
+
+def make_shard(shard: Shard, outcomes: Iterable[Outcome]) -> None:
+    """Make one shard and its record of what came of its items. One that failed is listed there and stops nothing."""
     samples: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
 
     def made() -> Iterator[dict[str, Any]]:
-        for item in shard.items:
-            try:
-                record, sample = make_sample(item, shard.recipe)
-            except Exception as error:
-                said = str(error).strip().splitlines()
-                failed.append({"id": item.id, "error": said[0] if said else type(error).__name__})
+        for told, sample in outcomes:
+            if sample is None:
+                failed.append(told)
                 continue
-            samples.append(record)
+            samples.append(told)
             yield sample
 
     shard.write(made(), {"samples": samples, "failed": failed})

@@ -5,6 +5,8 @@ Letters in shape comments: F frames, H height, W width.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ KNOWN = 0.99
 """Share of known pixels that a warped pixel must be mixed of to count as known."""
 
 
-def inpaint(frames: Tensor, hole: Tensor) -> Tensor:
+def inpaint(frames: Tensor, hole: Tensor, still: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
     """Fill a hole that moves over a video.
 
     Colours travel from frame to frame along the background's flow, which inside of the hole is continued from around
@@ -26,6 +28,7 @@ def inpaint(frames: Tensor, hole: Tensor) -> Tensor:
     Args:
         frames: (F, 3, H, W) in [0, 1].
         hole: (F, 1, H, W) bool, True where the object is.
+        still: paints that one frame, from a frame (3, H, W) and its hole (1, H, W); `fill_still` when None.
 
     Returns:
         (F, 3, H, W) in [0, 1], outside of the hole as it was.
@@ -39,7 +42,7 @@ def inpaint(frames: Tensor, hole: Tensor) -> Tensor:
     if known.all():
         return filled
     best = int(known.flatten(1).sum(1).argmax())
-    filled[best] = fill_still(filled[best], ~known[best])
+    filled[best] = (still or fill_still)(filled[best], ~known[best])
     known[best] = True
     filled, known = gather(filled, known, ahead, back)
     for index in range(len(filled)):  # what has come into view or gone out of it since

@@ -1,4 +1,4 @@
-"""Matting and captions by networks of transformers, named in a recipe as model:FOLDER or model:OWNER/NAME.
+"""Matting, inpainting and captions by networks, named in a recipe as model:FOLDER or model:OWNER/NAME.
 
 Letters in shape comments: F frames, H height, W width.
 """
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..layered_video import LayeredVideo
 from ..loading import first_line
+from .inpainting import inpaint
 from .mattes import grow
 
 if TYPE_CHECKING:
@@ -26,6 +28,10 @@ UNSURE = 4
 """Pixels on both sides of a mask's edge in which a network draws the matte; a 64th of the larger side if more."""
 LONGEST = 30
 """Tokens of a caption."""
+STEPS = 30
+"""Of painting a frame."""
+MULTIPLE = 8
+"""Sizes that a painter takes are multiples of this."""
 
 
 @lru_cache(maxsize=2)
@@ -54,6 +60,41 @@ def load_matting(name: str) -> Callable[[Tensor, Tensor], Tensor]:
         return torch.where(inside > 0.5, 1.0, torch.where(near > 0.5, alpha, 0.0))
 
     return matte
+
+
+@lru_cache(maxsize=2)
+def load_inpainting(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Frames (F, 3, H, W) and hole (F, 1, H, W) bool to frames without the hole, with a diffusers pipeline for stills.
+
+    It paints the one frame where most is known, and that travels along the flow (see `inpaint`).
+    It is given no prompt, for what lay behind an object has no caption yet. The same frames give the same picture.
+
+    Raises:
+        ValueError: there is no such model, or its weights are not safetensors.
+    """
+    from diffusers import AutoPipelineForInpainting
+
+    try:
+        pipeline = AutoPipelineForInpainting.from_pretrained(name, use_safetensors=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{PREFIX}{name}: no AutoPipelineForInpainting could be loaded ({first_line(error)})"
+        ) from error
+    pipeline.set_progress_bar_config(disable=True)
+
+    def still(frame: Tensor, hole: Tensor) -> Tensor:
+        height, width = (max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE) for side in frame.shape[-2:])
+        picture = F.interpolate(frame[None], (height, width), mode="bilinear", antialias=True)
+        # Not a pixel of the object may be left: what the smaller hole touches is painted.
+        where = F.adaptive_max_pool2d(hole[None].float(), (height, width))
+        painted = pipeline(
+            prompt="", image=picture, mask_image=where, height=height, width=width, num_inference_steps=STEPS,
+            generator=torch.Generator().manual_seed(0), output_type="pt",
+        ).images.float()  # fmt: skip
+        painted = F.interpolate(painted, frame.shape[-2:], mode="bilinear", antialias=True).clamp(0, 1)
+        return torch.where(hole, painted[0], frame)
+
+    return lambda frames, hole: inpaint(frames, hole, still)
 
 
 @lru_cache(maxsize=2)

@@ -17,8 +17,8 @@ from torch import Tensor
 from ..layered_video import LayeredVideo, extend_colour
 from ..media import MediaError, Video, read_video
 from .inpainting import fill_still, inpaint
-from .items import STILLS, Item, images_in, read_mask
-from .learned import PREFIX, load_captioning, load_matting
+from .items import STILLS, Item, annotated, read_mask
+from .learned import PREFIX, load_captioning, load_inpainting, load_matting
 from .mattes import crude_matte, grow, plain_matte
 from .pasting import cast_shadow, harmonise, place
 from .recipe import FootageRecipe
@@ -60,6 +60,8 @@ def inpainting(recipe: FootageRecipe) -> Callable[[Tensor, Tensor], Tensor]:
     def still(frames: Tensor, hole: Tensor) -> Tensor:
         return torch.stack([fill_still(frame, where) for frame, where in zip(frames, hole, strict=True)])
 
+    if recipe.inpainting.startswith(PREFIX):
+        return load_inpainting(recipe.inpainting.removeprefix(PREFIX))
     return plug_in(recipe.inpainting, {"flow": inpaint, "still": still})
 
 
@@ -77,6 +79,8 @@ def make_clip(item: Item, recipe: FootageRecipe) -> LayeredVideo:
         MediaError: a file cannot be read.
         ValueError: what it holds gives no clip, such as an object that is cut off; says why.
     """
+    if item.problem:
+        raise MediaError(item.problem)
     make = {
         "masks": _from_masks, "layered": _from_layers, "pairs": _from_pair, "copy-paste": _from_pair,
         "backgrounds": _from_background,
@@ -90,9 +94,9 @@ def make_clip(item: Item, recipe: FootageRecipe) -> LayeredVideo:
 
 
 def _from_masks(item: Item, recipe: FootageRecipe) -> LayeredVideo:
-    frames, mask = read_masked(item, recipe)
+    frames, mask, fps = read_masked(item, recipe)
     width, height = recipe.size
-    both = LayeredVideo(alpha=mask, blended=frames, fps=FPS / recipe.stride).fit(height, width)
+    both = LayeredVideo(alpha=mask, blended=frames, fps=fps).fit(height, width)
     assert both.alpha is not None
     assert both.blended is not None
     mask = both.alpha > 0.5
@@ -102,48 +106,51 @@ def _from_masks(item: Item, recipe: FootageRecipe) -> LayeredVideo:
     return both.replace(foreground=extend_colour(both.blended, alpha), alpha=alpha, background=background)
 
 
-def read_masked(item: Item, recipe: FootageRecipe) -> tuple[Tensor, Tensor]:
-    """Frames (F, 3, H, W) and the object's mask (F, 1, H, W) in {0, 1} of an item with masks."""
-    wanted = slice(item.start, item.start + recipe.frames * recipe.stride, recipe.stride)
-    pictures = images_in(Path(item.files["frames"]))[wanted]
-    if len(pictures) < recipe.frames:
-        raise ValueError(f"{item.files['frames']} has {len(pictures)} frames from {item.start} on, fewer than wanted")
-    masks = {path.stem: path for path in images_in(Path(item.files["masks"]))}
+def read_masked(item: Item, recipe: FootageRecipe) -> tuple[Tensor, Tensor, float]:
+    """Frames (F, 3, H, W), the object's mask (F, 1, H, W) in {0, 1}, and frames a second, of an item with masks. Of
+    footage in which only every so manieth frame has a mask, those are the frames."""
+    pairs, step = annotated(Path(item.files["frames"]), Path(item.files["masks"]))
+    pairs = pairs[item.start : item.start + recipe.frames * recipe.stride : recipe.stride][: recipe.frames]
+    if len(pairs) < recipe.frames:
+        raise ValueError(f"{item.files['masks']} has {len(pairs)} frames from {item.start} on, fewer than wanted")
     frames, found = [], []
-    for path in pictures:
-        if path.stem not in masks:
-            raise ValueError(f"{item.files['masks']} has no mask for frame {path.stem}")
+    for path, mask in pairs:
         with Image.open(path) as image:
             frames.append(np.asarray(image.convert("RGB")))
-        numbers = read_mask(masks[path.stem])
+        numbers = read_mask(mask)
         if numbers.shape != frames[-1].shape[:2]:
-            raise ValueError(f"{masks[path.stem]} has another size than its frame")
+            raise ValueError(f"{mask} has another size than its frame")
         found.append(numbers > 0 if item.object is None else numbers == item.object)
     colour = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
-    return colour, torch.from_numpy(np.stack(found))[:, None].float()
+    return colour, torch.from_numpy(np.stack(found))[:, None].float(), FPS / (step * recipe.stride)
 
 
-def _read(path: str, frames: int) -> Video:
-    """At most so many frames of a file or a folder; one for a still."""
-    return read_video(path, frames=None if Path(path).suffix.lower() in STILLS else frames)
+def _read(path: str, start: int, count: int, stride: int) -> Video:
+    """Every so manieth frame from `start` on of a file or a folder, at most so many, at the rate that this leaves; a
+    still is as it is."""
+    read = read_video(path, frames=None if Path(path).suffix.lower() in STILLS else start + (count - 1) * stride + 1)
+    if len(read.colour) == 1:
+        return read
+    wanted = slice(start, start + (count - 1) * stride + 1, stride)
+    return Video(read.colour[wanted], None if read.alpha is None else read.alpha[wanted], read.fps / stride)
 
 
 def _from_layers(item: Item, recipe: FootageRecipe) -> LayeredVideo:
     count = recipe.frames
-    read = {layer: _read(path, count * recipe.stride) for layer, path in item.files.items()}
+    read = {layer: _read(path, item.start, count, recipe.stride) for layer, path in item.files.items()}
     front = read["foreground"]
     alpha = read["alpha"].colour.mean(1, keepdim=True) if "alpha" in read else front.alpha
     if alpha is None:
         raise ValueError(f"{item.files['foreground']} has no alpha, and there is no file alpha beside it")
     clips = {"foreground": front.colour, "alpha": alpha.clamp(0, 1)}
     clips |= {layer: read[layer].colour for layer in ("background", "blended") if layer in read}
-    clips = {layer: clip[:: recipe.stride] for layer, clip in clips.items()}
     longest = max(len(clip) for clip in clips.values())
     if 1 < longest < count:
         raise ValueError(f"its layers have {longest} frames, fewer than the {count} wanted")
     clips = {layer: repeated(clip, min(longest, count)) for layer, clip in clips.items()}
     width, height = recipe.size
-    video = LayeredVideo(**clips, fps=front.fps).fit(height, width)
+    fps = next((one.fps for one in read.values() if len(one.colour) > 1), front.fps)
+    video = LayeredVideo(**clips, fps=fps).fit(height, width)
     return video if video.blended is not None else video.compose()
 
 
@@ -156,16 +163,16 @@ def _from_pair(item: Item, recipe: FootageRecipe) -> LayeredVideo:
     source, generator = item.source, torch.Generator().manual_seed(item.seed)
     count = 1 if source.kind == "pairs" else recipe.frames
     if "masks" in item.files:
-        colour, mask = read_masked(item, recipe)
-        front = LayeredVideo(colour, matting(recipe, item.seed)(colour, mask > 0.5), fps=FPS / recipe.stride)
+        colour, mask, fps = read_masked(item, recipe)
+        front = LayeredVideo(colour, matting(recipe, item.seed)(colour, mask > 0.5), fps=fps)
     else:
-        read = _read(item.files["foreground"], count * recipe.stride)
+        read = _read(item.files["foreground"], item.start, count, recipe.stride)
         if read.alpha is None:
             raise ValueError(f"{item.files['foreground']} has no alpha")
-        front = LayeredVideo(read.colour[:: recipe.stride], read.alpha[:: recipe.stride], fps=read.fps)
+        front = LayeredVideo(read.colour, read.alpha, fps=read.fps)
     if front.frames < count:
         raise ValueError(f"{item.files['foreground']} has {front.frames} frames, fewer than the {count} wanted")
-    behind = read_video(item.files["background"], frames=count * recipe.stride).colour[:: recipe.stride]
+    behind = _read(item.files["background"], 0, count, recipe.stride).colour
     if 1 < len(behind) < count:
         raise ValueError(f"{item.files['background']} has {len(behind)} frames, fewer than the {count} wanted")
     width, height = recipe.size
@@ -182,8 +189,8 @@ def _from_pair(item: Item, recipe: FootageRecipe) -> LayeredVideo:
 
 
 def _from_background(item: Item, recipe: FootageRecipe) -> LayeredVideo:
-    read = _read(item.files["background"], recipe.frames * recipe.stride)
-    frames = read.colour[:: recipe.stride]
+    read = _read(item.files["background"], item.start, recipe.frames, recipe.stride)
+    frames = read.colour
     if len(frames) < recipe.frames:
         raise ValueError(f"{item.files['background']} has {len(frames)} frames, fewer than the {recipe.frames} wanted")
     width, height = recipe.size
@@ -199,19 +206,37 @@ def metadata_captions(recipe: FootageRecipe, item: Item, video: LayeredVideo) ->
     """Captions from a file captions.json in the footage's folder, else the words of the footage's name.
 
     It holds for each name a text, that of the foreground or, in a folder of backgrounds, of the background, or else an
-    object with a text for each layer.
+    object with a text for each layer. Before the name comes what meta.json says an object is, as YouTube-VOS has it
+    beside JPEGImages/.
     """
     source = item.source
     words = _words(item.about)
     if source.kind == "backgrounds":
         return {"background": _caption(recipe, source.folder, item.about, "background").get("background", words)}
     home = source.folder or source.foregrounds
-    captions = {"foreground": words, **_caption(recipe, home, item.about, "foreground")}
+    captions = {"foreground": _category(item) or words, **_caption(recipe, home, item.about, "foreground")}
     if source.backgrounds:
         behind = Path(item.files["background"]).stem
         own = _caption(recipe, source.backgrounds, behind, "background")
         captions["background"] = own.get("background", _words(behind))
     return captions
+
+
+def _category(item: Item) -> str:
+    """What meta.json calls an item's object, or all objects of its video; empty where it says nothing."""
+    frames = Path(item.files.get("frames", ""))
+    home = next((path.parent for path in frames.parents if path.name == "JPEGImages"), None)
+    if home is None:
+        return ""
+    try:
+        objects = _json_in(home / "meta.json")["videos"][frames.name]["objects"]
+        wanted = sorted(objects, key=int) if item.object is None else [str(item.object)]
+        # Two of a kind are named once.
+        return " and ".join(dict.fromkeys(str(objects[number]["category"]) for number in wanted if number in objects))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, MediaError):
+            raise
+        return ""
 
 
 def _words(name: str) -> str:
@@ -220,12 +245,13 @@ def _words(name: str) -> str:
 
 
 def _caption(recipe: FootageRecipe, folder: str, name: str, layer: str) -> dict[str, str]:
-    found = _captions_in(recipe.place(folder) / "captions.json").get(name, {})
+    found = _json_in(recipe.place(folder) / "captions.json").get(name, {})
     return {layer: found} if isinstance(found, str) else {key: str(text) for key, text in found.items()}
 
 
 @lru_cache(maxsize=32)
-def _captions_in(path: Path) -> dict[str, Any]:
+def _json_in(path: Path) -> dict[str, Any]:
+    """A file of texts or objects by name; nothing where there is no such file."""
     if not path.is_file():
         return {}
     try:

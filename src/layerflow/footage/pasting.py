@@ -11,6 +11,9 @@ from torch import Tensor
 
 from ..layered_video import LayeredVideo, extend_colour
 
+MOST_ENLARGED = 2.0
+"""A cut-out becomes no larger than so many times its size, for it would be a blur."""
+
 
 def bounds(alpha: Tensor) -> tuple[int, int, int, int]:
     """Top, left, bottom, right of all that a matte (F, 1, H, W) shows in any frame; raises ValueError if nothing."""
@@ -22,12 +25,12 @@ def bounds(alpha: Tensor) -> tuple[int, int, int, int]:
 
 
 def place(foreground: LayeredVideo, height: int, width: int, share: float, generator: torch.Generator) -> LayeredVideo:
-    """Colour and alpha on a frame of another size: the path of the object fills `share` of the lower side, somewhere
-    inside of the frame."""
+    """Colour and alpha on a frame of another size: the path of the object fills `share` of the lower side, less where
+    that would enlarge it too much, somewhere inside of the frame."""
     assert foreground.alpha is not None
     top, left, bottom, right = bounds(foreground.alpha)
     cut = foreground.crop(top, left, bottom - top, right - left)
-    scale = share * min(height / cut.height, width / cut.width)
+    scale = min(MOST_ENLARGED, share * min(height / cut.height, width / cut.width))
     cut = cut.resize(max(1, round(cut.height * scale)), max(1, round(cut.width * scale)))
     assert cut.foreground is not None
     assert cut.alpha is not None

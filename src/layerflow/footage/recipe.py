@@ -60,7 +60,7 @@ class FootageRecipe:
     size: tuple[int, int] = (64, 64)
     """Width and height of a clip; footage is cropped around its centre and resized."""
     frames: int = 8
-    """Frames of a clip; footage with fewer is left out, with more it is cut into several clips."""
+    """Frames of a clip; footage with fewer is listed as failed, with more it is cut into several clips."""
     stride: int = 1
     """Every so manieth frame of the footage is taken."""
     most_clips: int = 4
@@ -71,7 +71,8 @@ class FootageRecipe:
     matting: str = "plain"
     """plain, crude (with faults put in), model:NAME (a ViTMatte model), or package.module:function."""
     inpainting: str = "flow"
-    """flow, still (each frame on its own), or package.module:function."""
+    """flow, still (each frame on its own), model:NAME (flow, with what no frame shows painted by a diffusers pipeline
+    that inpaints), or package.module:function."""
     captioning: str = "metadata"
     """metadata (captions.json beside the footage, else its name), model:NAME (an image-to-text model), or
     package.module:function."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +23,10 @@ from ..files import hash_path, write_atomically
 from .shards import SCHEMA, write_shard
 
 INDEX = "index.json"
+AHEAD = 4
+"""Things for each process that are kept made before their turn, so that a slow one keeps no process waiting."""
+QUEUED = 2
+"""Things for each process that it has or may have begun."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,10 @@ class Part(ABC):
 
 
 P = TypeVar("P", bound=Part)
+T = TypeVar("T")
+R = TypeVar("R")
+Begun = deque[tuple[T, Future[R]]]
+"""Things whose results have not been given yet, in order."""
 
 _worker = 0
 
@@ -92,6 +104,8 @@ def carried_out(jobs: Sequence[P], workers: int, ray: str | None = None, gpus: i
         ClusterError: the cluster cannot be reached.
         RuntimeError: a worker or the cluster gave up.
     """
+    for folder in {job.output for job in jobs}:
+        remove_partial(Path(folder))
     return _on_ray(jobs, ray, workers, gpus) if ray else _here(jobs, workers)
 
 
@@ -101,10 +115,7 @@ def _here(jobs: Sequence[P], workers: int) -> Iterator[P]:
             job.make()
             yield job
         return
-    # A fresh process, for one that is forked from a process with threads may hang.
-    context = multiprocessing.get_context("spawn")
-    numbers = context.Value("i", 0)
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_start, initargs=(numbers,))
+    pool = _pool(min(workers, len(jobs)))
     try:
         futures = {pool.submit(job.make): job for job in jobs}
         for future in as_completed(futures):
@@ -119,12 +130,123 @@ def _here(jobs: Sequence[P], workers: int) -> Iterator[P]:
         pool.shutdown(cancel_futures=True)
 
 
+def made_in_order(
+    make: Callable[[T], R], things: Iterable[T], workers: int, lost: Callable[[T], R]
+) -> Generator[R, None, None]:
+    """What `make` makes of each thing, in the order of the things, by so many processes; by this one if it is one.
+
+    When a process dies, the things that were in work are made again one at a time in a process of their own, and of the
+    one that ends that too `lost` says what there is instead. In memory are a few results for each process.
+
+    Args:
+        make: a function of a module, or a partial of one; what it raises is raised here.
+        things: what to make something of.
+        workers: processes.
+        lost: says what stands for a thing whose process dies.
+
+    Raises:
+        RuntimeError: processes die before they are given anything.
+    """
+    if workers == 1:
+        yield from map(make, things)
+        return
+    todo, begun = iter(things), Begun[T, R]()
+    while True:
+        pool = _pool(workers)
+        try:
+            yield from _made_together(pool, make, todo, begun, workers)
+            return
+        except BrokenProcessPool:
+            pass
+        finally:
+            pool.shutdown(cancel_futures=True)
+        yield from _made_alone(make, begun, lost)
+
+
+def _made_together(
+    pool: ProcessPoolExecutor, make: Callable[[T], R], todo: Iterator[T], begun: Begun[T, R], workers: int
+) -> Iterator[R]:
+    """Results in order; raises BrokenProcessPool when a process dies, and leaves in `begun` what was not given yet."""
+    while True:
+        waiting = sum(not future.done() for _, future in begun)
+        for thing in islice(todo, max(0, min(AHEAD * workers - len(begun), QUEUED * workers - waiting))):
+            begun.append((thing, Future()))  # so that it is not lost if the pool takes no more
+            begun[-1] = (thing, pool.submit(make, thing))
+        if not begun:
+            return
+        wait([future for _, future in begun if not future.done()], return_when=FIRST_COMPLETED)
+        while begun and begun[0][1].done():
+            made = begun[0][1].result()
+            begun.popleft()
+            yield made
+
+
+def _made_alone(make: Callable[[T], R], begun: Begun[T, R], lost: Callable[[T], R]) -> Iterator[R]:
+    """Results that are there already, and those that are not, made one at a time."""
+    pool: ProcessPoolExecutor | None = None
+    try:
+        while begun:
+            thing, future = begun.popleft()
+            if future.done() and not future.cancelled() and future.exception() is None:
+                yield future.result()
+                continue
+            if pool is None:
+                pool = _pool(1)
+                try:
+                    pool.submit(int).result()
+                except BrokenProcessPool as error:
+                    raise RuntimeError("worker processes die as soon as they start; look at their memory") from error
+            try:
+                made = pool.submit(make, thing).result()
+            except BrokenProcessPool:
+                pool.shutdown()
+                pool, made = None, lost(thing)
+            yield made
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    # Fresh processes, for one that is forked from a process with threads may hang.
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, initializer=_start, initargs=(context.Value("i", 0),))
+
+
 def _start(numbers: Any) -> None:
     global _worker
-    torch.set_num_threads(1)
+    _in_one_thread()
     with numbers.get_lock():
         _worker = numbers.value
         numbers.value += 1
+
+
+def _in_one_thread() -> None:
+    """This process computes in one thread, for there is one for each core."""
+    torch.set_num_threads(1)
+    with suppress(ImportError):  # precomputing does without
+        import cv2
+
+        cv2.setNumThreads(1)
+
+
+def stopwatch() -> Callable[[], float]:
+    """Started now; says, when it is called, which share of all cores' time has been used since by this process and its
+    children that have ended."""
+    start = os.times()
+
+    def busy() -> float:
+        now = os.times()
+        used = sum(now[:4]) - sum(start[:4])
+        return used / ((os.cpu_count() or 1) * max(now.elapsed - start.elapsed, 1e-9))
+
+    return busy
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a killed process left of shards and records that it had not finished."""
+    for path in folder.glob(".shard-*"):
+        path.unlink(missing_ok=True)
 
 
 def _on_ray(jobs: Sequence[P], address: str, workers: int, gpus: int) -> Iterator[P]:
@@ -148,7 +270,7 @@ class _MakeOnRay:
         self.jobs = jobs
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        torch.set_num_threads(1)
+        _in_one_thread()
         job = self.jobs[int(row["number"])]
         if job.found() is None:
             job.make()
@@ -186,4 +308,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode())
 
 
-__all__ = ["INDEX", "Part", "carried_out", "worker_number", "write_index", "write_json"]
+__all__ = [
+    "INDEX", "Part", "carried_out", "made_in_order", "remove_partial", "stopwatch", "worker_number", "write_index",
+    "write_json",
+]  # fmt: skip

@@ -254,7 +254,10 @@ class Trainer:
         norm = torch.as_tensor(gathered(norm), device=self.device)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.ema.step(self.trained)
+        if self.accelerator.optimizer_step_was_skipped:  # fp16: the scale of the loss was too large, and is lowered
+            norm = torch.zeros_like(norm)
+        else:
+            self.ema.step(self.trained)
         if not math.isfinite(float(norm)):
             raise RuntimeError(f"the gradient is not finite at step {self.step}; lower learning_rate and --resume")
         scalars = {"loss": loss, "gradient_norm": norm}
