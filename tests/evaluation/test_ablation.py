@@ -41,8 +41,8 @@ def test_variants_cost_as_much_as_the_full_recipe() -> None:
     steps = {path.stem: sum(stage.steps for stage in load_recipe(path).in_stages()) for path in RECIPES}
     assert len(steps) == 7
     quarter = {name: n for name, n in steps.items() if name.startswith("separate-")}
-    assert set(quarter.values()) == {80}
-    assert {n for name, n in steps.items() if name not in quarter} == {320}
+    assert set(quarter.values()) == {40}
+    assert {n for name, n in steps.items() if name not in quarter} == {160}
     batches = {(r.frames_per_batch, r.size, r.clip_frames) for r in map(load_recipe, RECIPES)}
     assert len(batches) == 1
 
@@ -94,8 +94,10 @@ def test_runs_are_measured_alike_and_kept(
     # The same weights on the same scenes, and noise that does not depend on what else is measured.
     same = report.figures["separate"][0]
     assert same == {figure: report.figures["full"][0][figure] for figure in same}
+    fewer = measure_ablation(tmp_path, 2, untrained_judge, steps=1)
+    assert fewer.figures["full"][0] != report.figures["full"][0]
     monkeypatch.setattr(ablation, "measure_run", lambda *_: pytest.fail("measured again"))
-    assert measure_ablation(tmp_path, 2, untrained_judge).figures == report.figures
+    assert measure_ablation(tmp_path, 2, untrained_judge, steps=1).figures == fewer.figures
 
 
 def test_the_table_has_means_spreads_and_the_best_in_bold(tmp_path: Path) -> None:

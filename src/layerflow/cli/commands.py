@@ -382,7 +382,7 @@ def evaluate(
     from .measuring import evaluate_ablation, evaluate_beside, evaluate_model, evaluate_results, is_results
 
     if ablation is not None:
-        evaluate_ablation(ablation, output, samples)
+        evaluate_ablation(ablation, output, samples, steps)
         return
     if model is None:
         raise typer.BadParameter("name a model or a folder of results, or give --ablation")

@@ -121,7 +121,7 @@ def evaluate_beside(
         evaluate_results(results, truth, output / task, features, embedder)
 
 
-def evaluate_ablation(folder: Path, output: Path, samples: int) -> None:
+def evaluate_ablation(folder: Path, output: Path, samples: int, steps: int | None) -> None:
     """Measure the runs in a folder alike, print the table, write Markdown and charts."""
     find_font()
     quiet_libraries()
@@ -135,7 +135,7 @@ def evaluate_ablation(folder: Path, output: Path, samples: int) -> None:
         # Runs are compared with each other alone: the faster format will do.
         dtype = torch.bfloat16 if cpu_has_bfloat16() else torch.float32
         judge = load_judge(progress=report_of("judge"))
-        report = measure_ablation(folder, samples, judge, report_of("measure"), dtype)
+        report = measure_ablation(folder, samples, judge, report_of("measure"), dtype, steps)
     path = write_ablation(report, output)
     print(report.markdown())
     print(path)

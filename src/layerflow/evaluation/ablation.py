@@ -146,9 +146,16 @@ def load_run(run: Run, dtype: torch.dtype = torch.float32) -> LayerFlowPipeline:
 
 
 def measure_run(
-    pipeline: LayerFlowPipeline, tasks: Sequence[str], samples: int, judge: Judge, seed: int = 0, batch_size: int = 4
+    pipeline: LayerFlowPipeline,
+    tasks: Sequence[str],
+    samples: int,
+    judge: Judge,
+    steps: int | None = None,
+    seed: int = 0,
+    batch_size: int = 4,
 ) -> dict[str, float]:
-    """Figures of a model over held-out scenes, the same for every model."""
+    """Figures of a model over held-out scenes, the same for every model; denoised in `steps`, or in as many as it
+    takes by default."""
     config: Any = pipeline.transformer.config
     values: dict[str, list[float]] = {}
     for task in tasks:
@@ -164,7 +171,8 @@ def measure_run(
                 asked |= {layer: [scene.captions[layer] for scene in scenes] for layer in LAYERS}
             output: Any = pipeline(
                 **asked, num_frames=config.sample_frames, height=config.sample_size,
-                width=config.sample_size, generator=[noise_of(task, seed, number) for number in numbers],
+                width=config.sample_size, **({"num_inference_steps": steps} if steps else {}),
+                generator=[noise_of(task, seed, number) for number in numbers],
             )  # fmt: skip
             for scene, video, target in zip(scenes, output.videos, true, strict=True):
                 own = _decomposed(video, target) if task == "decompose" else _generated(scene, video, judge)
@@ -201,9 +209,10 @@ def measure_ablation(
     judge: Judge,
     progress: Callable[[int, int, str], None] | None = None,
     dtype: torch.dtype = torch.float32,
+    steps: int | None = None,
 ) -> AblationReport:
     """Measure every run in a folder. What is measured is kept beside the run, and measured again only for another
-    number of samples, another number format or other weights.
+    number of samples or steps, another number format or other weights.
 
     Raises:
         UnknownModelError: a folder without runs, or a run without a model.
@@ -214,13 +223,13 @@ def measure_ablation(
             progress(done, len(runs), f"{run.variant}, seed {run.seed}")
         key = {
             "samples": samples, "written": (run.model / INDEX).stat().st_mtime_ns, "tasks": list(run.tasks),
-            "dtype": str(dtype),
+            "dtype": str(dtype), "steps": steps,
         }  # fmt: skip
         kept = run.model.parent / ("figures-motion.json" if run.keep_motion else "figures.json")
         figures = _kept(kept, key)
         if figures is None:
             with torch.no_grad():
-                figures = measure_run(load_run(run, dtype), run.tasks, samples, judge)
+                figures = measure_run(load_run(run, dtype), run.tasks, samples, judge, steps)
             write_atomically(kept, json.dumps({"key": key, "figures": figures}, indent=1).encode())
         report.figures.setdefault(run.variant, {}).setdefault(run.seed, {}).update(figures)
     if progress is not None:
