@@ -164,15 +164,14 @@ def measure_run(
             numbers = range(start, min(start + batch_size, samples))
             scenes = [scene_of(task, source, seed, number) for number in numbers]
             true = [LayeredVideo(**{name: getattr(scene, name).clamp(0, 1) for name in CLIPS}) for scene in scenes]
-            asked: dict[str, Any] = {}
+            asked: dict[str, Any] = {} if steps is None else {"num_inference_steps": steps}
             if task == "decompose":
                 asked["given"] = [LayeredVideo(blended=video.blended) for video in true]
             else:
                 asked |= {layer: [scene.captions[layer] for scene in scenes] for layer in LAYERS}
             output: Any = pipeline(
                 **asked, num_frames=config.sample_frames, height=config.sample_size,
-                width=config.sample_size, **({"num_inference_steps": steps} if steps else {}),
-                generator=[noise_of(task, seed, number) for number in numbers],
+                width=config.sample_size, generator=[noise_of(task, seed, number) for number in numbers],
             )  # fmt: skip
             for scene, video, target in zip(scenes, output.videos, true, strict=True):
                 own = _decomposed(video, target) if task == "decompose" else _generated(scene, video, judge)
