@@ -260,6 +260,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
         ) from error
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of what an error says, else its type's name."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 
-from .items import Item, find_items, reason
+from ..loading import first_line
+from .items import Item, find_items
 from .making import captioning, inpainting, make_clip, matting
 from .recipe import FootageRecipe
 from .shards import SCHEMA, encode
@@ -111,7 +112,7 @@ def attempt(item: Item, recipe: FootageRecipe) -> Outcome:
     try:
         return make_sample(item, recipe)
     except (Exception, SystemExit) as error:
-        return {"id": item.id, "error": reason(error)}, None
+        return {"id": item.id, "error": first_line(error)}, None
 
 
 def lost(item: Item) -> Outcome:

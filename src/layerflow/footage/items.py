@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..loading import first_line
 from ..media import MediaError, ReadLimits, natural_order
 from ..media.reading import open_video
 from .recipe import FootageRecipe, SourceRecipe
@@ -189,14 +190,8 @@ def _cut(recipe: FootageRecipe, whole: Item, each: bool, most: int | None = None
         if not items:
             raise ValueError(f"{masks} shows no object")
     except Exception as error:  # a broken picture raises nearly anything
-        return [replace(whole, problem=reason(error))]
+        return [replace(whole, problem=first_line(error))]
     return items
-
-
-def reason(error: BaseException) -> str:
-    """The first line of what an error says, else what it is."""
-    said = str(error).strip().splitlines()
-    return said[0] if said else type(error).__name__
 
 
 def objects_in(masks: Sequence[Path]) -> list[int]:
