@@ -26,6 +26,7 @@ from layerflow.evaluation.metrics import psnr
 from layerflow.layered_video import blend
 from layerflow.models.clips import to_model_space
 from layerflow.models.layout import CLIPS
+from layerflow.placement import cpu_has_bfloat16
 from layerflow.training.schedule import warm_cosine
 
 FRAMES, SIZE, SAMPLES, RATE = 9, 64, 24, 2e-3
@@ -55,7 +56,7 @@ def train(model: AutoencoderKLWan, minutes: float) -> int:
         for group in optimizer.param_groups:
             group["lr"] = RATE * warm_cosine(round(1000 * gone), 1000, 20, 0.6, 0.02)
         clips = clips_of(source, step, 1)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
             latents = model.encode(clips).latent_dist
             found = model.decode(latents.sample()).sample.float()
         loss = F.l1_loss(found, clips) + PRIOR_WEIGHT * latents.kl().mean()

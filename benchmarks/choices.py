@@ -45,7 +45,7 @@ TIMED = 6
 FITTED = ("sketch.", "fill.", "text_whitening.", "pool_whitening.")
 STILLS, MIXED, CLIPS_ONLY = {1: 0.85, 2: 0.15}, {1: 0.3, 2: 0.2, 8: 0.5}, {8: 1.0}
 BASE = Recipe(
-    "choices", size=32, frames_per_batch=24, warmup=30, decay=0.5, ema=0.99, precision="bf16", hidden_weight=6.0,
+    "choices", size=32, frames_per_batch=24, warmup=30, decay=0.5, ema=0.99, precision="auto", hidden_weight=6.0,
     tasks={"generate": 0.5, "decompose": 0.4, "any": 0.1}, sketch_scenes=0, fill_steps=0,
     noise=NoiseRecipe(pure=0.33, mean=1.5, std=1.2), phases=(PhaseRecipe(1, STILLS), PhaseRecipe(1, MIXED)),
     checkpoint_every=10**6, sample_every=10**6,

@@ -349,6 +349,9 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
                     latents = callback_on_step_end(self, step, timestep, tensors).get("latents", latents)
 
             # 5. Unpack
+            finish = getattr(self.transformer, "finish", None)
+            if finish is not None and not self._interrupt:
+                latents = torch.where(clean_frames, sequence, finish(latents, given_mask, layout))
             self.rest()
             result = self._output(latents, layout, videos, fps, output_type, upscale)
         finally:  # caches are emptied and offloaded parts put back, also after an error

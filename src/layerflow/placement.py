@@ -42,6 +42,12 @@ class PlacementError(ValueError):
     """A setting that is not known, or that this machine or model does not have."""
 
 
+def cpu_has_bfloat16() -> bool:
+    """Whether this processor multiplies in bfloat16, and thus faster than in float32."""
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch does not tell
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
 def check_speed(speed: Sequence[str], device: str | None = None) -> None:
     """Raise PlacementError for a name that is not in `SPEED`, or that wants what is not here.
 

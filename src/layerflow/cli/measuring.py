@@ -18,7 +18,8 @@ from ..evaluation.retrieval import load_embedder
 from ..evaluation.running import run_on
 from ..loading import INDEX
 from ..pipeline import LayerFlowPipeline
-from .models import cpu_has_bfloat16, load_pipeline, model_folder, model_hash, pick_device, quiet_libraries
+from ..placement import cpu_has_bfloat16
+from .models import load_pipeline, model_folder, model_hash, pick_device, quiet_libraries
 from .progress import console, progress_bar, say
 
 

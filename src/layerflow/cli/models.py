@@ -119,17 +119,11 @@ def pick_dtype(name: str, device: str, facts: ModelFacts) -> str:
     if name != "auto":
         return name
     if device == "cpu":
+        from ..placement import cpu_has_bfloat16
+
         return "bfloat16" if cpu_has_bfloat16() else "float32"
     small = facts.conventions.batched_guidance
     return "bfloat16" if device.startswith("cuda") and not small else "float32"
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether this processor multiplies in bfloat16, and thus faster than in float32."""
-    import torch
-
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch does not tell
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def pick_memory(

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from .adapters import CheckedAdapterMixin
 from .backbone import Conventions
-from .composition import COPY_PLANES, solve_composition
+from .composition import COPY_PLANES, settle_opacity, solve_composition
 from .fill import BackgroundFill
 from .layout import CLIPS, LAYERS, Layout
 from .sketch import (
@@ -409,6 +409,19 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
             clips["alpha"] = clips["alpha"].expand(-1, -1, self.config.in_channels, -1, -1)
         sample = layout.pack(clips)
         return CompactTransformer3DOutput(sample) if return_dict else (sample,)
+
+    def finish(self, sequence: Tensor, given: Tensor, layout: Layout) -> Tensor:
+        """A generated sequence (B, K*F, C, H, W) with what the clips tell of each other when they are done.
+
+        Args:
+            given: (K,) bool, which clips are as they were given.
+        """
+        clips = layout.unpack(sequence)
+        if not set(CLIPS) <= set(clips):
+            return sequence
+        names = [name for name, known in zip(layout.clips, given.tolist(), strict=True) if known]
+        settled = settle_opacity(clips | {"alpha": clips["alpha"][:, :, :1]}, names)
+        return layout.pack(settled | {"alpha": settled["alpha"].expand_as(clips["alpha"])})
 
     def draw_placement(self, batch: int, generator: torch.Generator | list[torch.Generator] | None = None) -> Tensor:
         """What prompts leave open of objects' places and sizes, by lot: (B, 3), see `models.sketch.lay`."""

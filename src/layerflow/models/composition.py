@@ -8,13 +8,14 @@ Letters in shape comments: B batch, F frames of one clip, C channels, H height, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .layout import CLIPS, Layout
+from .opacity import opacity_factor
 
 Fill = Callable[[Tensor, Tensor], Tensor]
 """A background (N, C, H, W) and how certain it is (N, 1, H, W) to the whole of it (N, C, H, W)."""
@@ -79,6 +80,36 @@ def solve_composition(
     clips["foreground"] = torch.where(given["blended"] & ~given["foreground"], left, own)
     over = clips["foreground"] + behind
     clips["blended"] = torch.where(given["blended"], seen, drawn["blended"].float() + over)
+    return clips
+
+
+def settle_opacity(clips: Mapping[str, Tensor], given: Collection[str]) -> dict[str, Tensor]:
+    """Finished clips whose foreground is as opaque as what shines through it says, see `opacity_factor`.
+
+    Not a part of `solve_composition`: a network that is shown its own matte made clearer or denser goes further that
+    way step by step.
+
+    Args:
+        clips: all of `CLIPS`, (B, F, C, H, W) in model space, alpha with one channel.
+        given: names of clips that are not to be changed; nothing is where `blended` is not of them.
+    """
+    clips = dict(clips)
+    if "blended" not in given or {"foreground", "alpha"} & set(given):
+        return clips
+    seen, background, share = clips["blended"], clips["background"], (0.5 + 0.5 * clips["alpha"]).clamp(0, 1)
+    certainty = torch.ones_like(share)
+    if "background" not in given:
+        visible = visibility(clips["alpha"])
+        certainty = known_background(seen, visible, *still_background(seen, visible))[1]
+    factor = opacity_factor(seen, background, share, certainty)
+    settled = (factor * share).clamp(max=1)
+    left = seen - (1 - settled) * background
+    own = clips["foreground"]
+    # The more the matte changes, the less is left of a foreground drawn for another one.
+    trust = (factor - 1).abs().mul(5).clamp(max=1)
+    own = factor * own + trust * (left - factor * own)
+    clips["foreground"] = torch.maximum(torch.minimum(own, settled), -settled)
+    clips["alpha"] = 2 * settled - 1
     return clips
 
 

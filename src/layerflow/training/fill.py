@@ -67,7 +67,7 @@ def fit_fill(
     for step, (known, certainty, background) in enumerate(
         DataLoader(_Holes(recipe), batch_size=None, num_workers=recipe.workers)
     ):
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.mixed_precision == "bf16"):
             error = fill(known, certainty).float() - background
         hole = 1 - certainty
         # Squares alone would blur every edge that could lie here or there.

@@ -90,7 +90,7 @@ class Trainer:
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # what no sample of a batch needs
         # Processes on a machine without a GPU only find each other when they are told so.
         cpu = not torch.accelerator.is_available() and not zero.asked_for()
-        precision = "no" if zero.asked_for() else recipe.precision  # DeepSpeed computes in bf16 by itself
+        precision = "no" if zero.asked_for() else recipe.mixed_precision  # DeepSpeed computes in bf16 by itself
         self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[unused])
         kind = self.accelerator.distributed_type
         if kind == DistributedType.FSDP and not self.accelerator.is_fsdp2:
@@ -140,7 +140,7 @@ class Trainer:
             if recipe.tiling:
                 self.pipeline.vae.enable_tiling()
         # The large models' text encoders are larger than their networks.
-        half = self.pipeline.vae is not None and recipe.precision == "bf16"
+        half = self.pipeline.vae is not None and recipe.mixed_precision == "bf16"
         idle = self.pipeline.vae is not None and self.batches.precomputed
         for part in (self.pipeline.text_encoder, self.pipeline.vae):
             if part is not None:

@@ -158,7 +158,7 @@ def _plan_stage(
     smaller = min(1.0, recipe.size**2 / (height * width))
     whole = max(recipe.batch_multiple, int(recipe.frames_per_batch * smaller / frames + 1e-9))
     samples = -(-whole // processes)
-    half = recipe.precision in ("bf16", "fp16")
+    half = recipe.mixed_precision in ("bf16", "fp16")
     frozen = HALF if recipe.frozen_dtype == "bfloat16" else FULL
     with torch.device("meta"):
         model.to("meta", torch.bfloat16 if half else torch.float32).train()

@@ -18,6 +18,20 @@ class RecipeError(ValueError):
     """A recipe that cannot be followed; the message names the key, its value and the way out."""
 
 
+PRECISIONS = ("auto", "no", "bf16", "fp16")
+
+
+def mixed_precision(name: str) -> str:
+    """One of `PRECISIONS` other than `auto`, which is bf16 where that computes faster than float32."""
+    if name != "auto":
+        return name
+    import torch
+
+    from ..placement import cpu_has_bfloat16
+
+    return "bf16" if torch.accelerator.is_available() or cpu_has_bfloat16() else "no"
+
+
 @dataclass(frozen=True)
 class NoiseRecipe:
     """Noise levels that training sees. Flow matching: x_t = (1 - t) x_0 + t noise."""
@@ -180,7 +194,8 @@ class Recipe:
     ema: float = 0.999
     """Decay of the moving average of the weights, reached by a warm-up."""
     precision: str = "no"
-    """Accelerate's mixed precision: no, bf16, fp16."""
+    """Accelerate's mixed precision: no, bf16 or fp16; `auto` is bf16 on an accelerator and on a processor that computes
+    in it, and slows no other down."""
     compile: bool = False
     """torch.compile the network."""
     compile_backend: str = "inductor"
@@ -228,6 +243,8 @@ class Recipe:
             raise RecipeError(f"transformer is {self.transformer!r}, but must be auto, transformer or transformer_2")
         if self.optimizer not in ("muon", "adamw"):
             raise RecipeError(f"optimizer is {self.optimizer!r}, but must be muon or adamw")
+        if self.precision not in PRECISIONS:
+            raise RecipeError(f"precision is {self.precision!r}, but must be one of {', '.join(PRECISIONS)}")
         if self.frozen_dtype not in ("float32", "bfloat16"):
             raise RecipeError(f"frozen_dtype is {self.frozen_dtype!r}, but must be float32 or bfloat16")
         if self.compile:
@@ -283,6 +300,11 @@ class Recipe:
         if len(set(names)) != len(names):
             raise RecipeError(f"stages: each may be named once, got {', '.join(names)}")
         return tuple(resolved)
+
+    @property
+    def mixed_precision(self) -> str:
+        """`precision` as this machine has it, see `mixed_precision`."""
+        return mixed_precision(self.precision)
 
     @property
     def steps(self) -> int:

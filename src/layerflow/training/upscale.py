@@ -25,7 +25,7 @@ from ..models.layout import CLIPS
 from ..models.upscaler import DRAWN, LayeredUpscaler, composite
 from .checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from .optimizer import MuonAdamW, parameter_groups
-from .recipe import RecipeError, load_dataclass
+from .recipe import RecipeError, load_dataclass, mixed_precision
 from .schedule import warm_cosine
 
 CROPS = 4
@@ -67,7 +67,7 @@ class UpscalerRecipe:
     see_through: float = 0.0
     """How many scenes have a see-through foreground, see `Variations`."""
     precision: str = "no"
-    """no or bf16."""
+    """no, bf16, or auto, which is bf16 on a processor that computes in it."""
     workers: int = 1
     log_every: int = 20
     checkpoint_every: int = 200
@@ -78,6 +78,8 @@ class UpscalerRecipe:
                 f"frames {self.frames} must be from 2 to clip_frames {self.clip_frames}, crop {self.crop} at most size "
                 f"{self.size}, and batch {self.batch} a multiple of {CROPS}"
             )
+        if self.precision not in ("auto", "no", "bf16"):
+            raise RecipeError(f"precision is {self.precision!r}, but must be auto, no or bf16")
 
 
 SQUARED_WEIGHT = 3.0
@@ -214,12 +216,13 @@ def train_upscaler(
     pairs = DataLoader(
         ScenePairs(recipe), batch_size=None, sampler=range(start, recipe.steps), num_workers=recipe.workers
     )
+    half = mixed_precision(recipe.precision) == "bf16"
     meters: list[float] = []
     ready = time.perf_counter()
     for step, (small, large) in enumerate(pairs, start + 1):
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * warm_cosine(step - 1, recipe.steps, recipe.warmup, floor=0.01)
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.precision == "bf16"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             drawn = model(small)
         loss = upscaling_loss(drawn, large, recipe.temporal_weight)
         optimizer.zero_grad(set_to_none=True)

@@ -41,14 +41,14 @@ class ZeRO:
                 f"DeepSpeed: stage {zero.get('stage')} with offloading to {' and '.join(offloads)}; stages 1 and 2 "
                 "without offloading are known here, and where weights must be shared out recipes/accelerate/fsdp2.yaml"
             )
-        if recipe.optimizer != "adamw" or recipe.precision == "fp16":
+        if recipe.optimizer != "adamw" or recipe.mixed_precision == "fp16":
             raise RecipeError(
                 f"DeepSpeed wants optimizer: adamw and precision: bf16 or no, not {recipe.optimizer} and "
                 f"{recipe.precision}"
             )
         # Batches vary in size, which DeepSpeed only counts; norms are clipped by its engine.
         config.update(train_micro_batch_size_per_gpu=1, gradient_clipping=recipe.max_grad_norm)
-        if recipe.precision == "bf16":  # computed in, as elsewhere, while weights stay float32
+        if recipe.mixed_precision == "bf16":  # computed in, as elsewhere, while weights stay float32
             config["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
         self.groups = optimizer.state_dict()["param_groups"]
         self.parameters: list[Tensor] = [parameter for group in optimizer.param_groups for parameter in group["params"]]
