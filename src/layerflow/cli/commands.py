@@ -359,6 +359,10 @@ def evaluate(
     quick: Annotated[
         bool, typer.Option("--quick", help="A few scenes of each, to see that all works.")
     ] = False,
+    trial: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this trial; may be given again.", show_default="all of them"),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Denoising steps.", show_default="the model's")
     ] = None,
@@ -392,7 +396,7 @@ def evaluate(
     if truth is not None:
         evaluate_beside(model, truth, output, features, embedder, steps, guidance, device)
         return
-    evaluate_model(model, output, samples, quick, steps, guidance, device)
+    evaluate_model(model, output, samples, quick, trial, steps, guidance, device)
 
 
 @app.command()

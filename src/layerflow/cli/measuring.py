@@ -28,6 +28,7 @@ def evaluate_model(
     output: Path,
     samples: int,
     quick: bool,
+    trials: list[str] | None,
     steps: int | None,
     guidance: float | None,
     device: str,
@@ -45,7 +46,7 @@ def evaluate_model(
             bar.update(rows[stage], completed=done, total=total, note=what if stage == "measure" else "")
 
         report = evaluate(
-            pipeline, samples=samples, quick=quick, steps=steps, guidance=guidance,
+            pipeline, samples=samples, quick=quick, trials=trials or list(TRIALS), steps=steps, guidance=guidance,
             folder=output, name=model, progress=progress,
         )  # fmt: skip
     page = write_report(report, output)
