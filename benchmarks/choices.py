@@ -175,7 +175,7 @@ def denoising(pipeline: LayerFlowPipeline, scene: Any, number: int) -> float:
         timestep = torch.full((1, len(CLIPS)), level)
         noised = (1 - level) * clean + level * noise
         found = pipeline.transformer(noised, timestep, states[None], mask[None], layout).sample
-        reached.append(metrics.psnr(((found + 1) / 2).clamp(0, 1), (clean + 1) / 2))
+        reached.append(metrics.psnr(((found[0] + 1) / 2).clamp(0, 1), (clean[0] + 1) / 2))
     return fmean(reached)
 
 

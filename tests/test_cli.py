@@ -383,7 +383,8 @@ def test_eval_prints_the_table_and_writes_the_report(
     words = ["eval", str(tiny_model), "-o", str(tmp_path / "report"), "--samples", "1", "--steps", "1"]
     assert run(words) == 0
     out, _ = capsys.readouterr()
-    assert "decompose" in out and "generate" in out
+    assert "decompose" in out
+    assert "generate" in out
     assert {"index.html", "report.json"} <= {path.name for path in (tmp_path / "report").iterdir()}
 
     words[3] = str(tmp_path / "one")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from layerflow.layered_video import blend
 from layerflow.models.composition import settle_opacity
-from layerflow.models.opacity import opacity_factor
+from layerflow.models.opacity import frames_of, opacity_factor
 
 FRAMES, SIZE = 4, 64
 
@@ -60,13 +60,44 @@ def test_a_foreground_with_a_texture_of_its_own_is_found_less_exactly(drawn: flo
     [
         pytest.param(torch.full((1, FRAMES, 3, SIZE, SIZE), 0.6), 0.5, id="nothing to shine through"),
         pytest.param(texture(3), 0.0, id="no foreground"),
-        pytest.param(texture(3), 1.0, id="opaque"),
     ],
 )
 def test_without_evidence_the_matte_stays(background: Tensor, alpha: float) -> None:
     seen = blend(texture(4), square(0.5), background)
     factor = opacity_factor(seen, background, square(alpha), torch.ones(1, FRAMES, 1, SIZE, SIZE))
     assert factor.item() == pytest.approx(1, abs=1e-4)
+
+
+def test_an_opaque_foreground_stays_opaque() -> None:
+    """Also with a texture of its own over a background that is only guessed behind it."""
+    seen = blend(texture(1), square(1.0), texture(2))
+    factor = opacity_factor(seen, texture(3), square(1.0), torch.zeros(1, FRAMES, 1, SIZE, SIZE))
+    assert factor.item() == pytest.approx(1, abs=0.02)
+
+
+def carried(content: Tensor) -> Tensor:
+    """A still moved as `square` moves: (1, F, 3, H, W)."""
+    return torch.stack([content[:, 0].roll((8 * n, 8 * n), (-2, -1)) for n in range(FRAMES)], dim=1)
+
+
+@pytest.mark.parametrize("drawn", [0.35, 0.7])
+def test_a_moving_foreground_gives_itself_away_whatever_its_own_texture(drawn: float) -> None:
+    """Its shading and the background's run the same way, and its texture is stronger: only in time they differ."""
+    slope = torch.linspace(0, 1, SIZE)[:, None].expand(1, FRAMES, 3, SIZE, SIZE)
+    background, own = 0.3 + 0.4 * slope, carried(0.7 * texture(1) + 0.3 * slope)
+    seen = blend(own, square(0.55), background)
+    factor = opacity_factor(seen, background, square(drawn), torch.ones(1, FRAMES, 1, SIZE, SIZE)).item()
+    assert drawn * factor == pytest.approx(0.55, abs=0.03)
+
+
+def test_following_a_foreground_holds_it_still() -> None:
+    turned = carried(torch.zeros(1, FRAMES, 3, SIZE, SIZE).index_fill(-1, torch.arange(10, 30), 1.0))
+    matte = square(0.5)
+    followed = torch.nn.functional.grid_sample(
+        (turned * matte).flatten(0, 1), frames_of(matte), align_corners=False
+    )  # fmt: skip
+    middle = followed[..., 14:50, 14:50]
+    assert (middle - middle[:1]).abs().max() < 1e-3 < middle.abs().max()
 
 
 def test_each_sample_of_a_batch_has_its_own() -> None:
