@@ -24,6 +24,16 @@ def to_model_space(clips: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return space
 
 
+HAZE = 0.02
+"""Alpha under which a predicted matte is noise."""
+
+
+def without_haze(alpha: Tensor) -> Tensor:
+    """A predicted matte in [0, 1] with its two ends snapped: noise of a few grey levels is invisible as alpha and ugly
+    as haze."""
+    return ((alpha - HAZE) / (1 - 2 * HAZE)).clamp(0, 1)
+
+
 def from_model_space(clips: dict[str, Tensor], fps: float) -> LayeredVideo:
     """Clips (F, 3, H, W) in model space back to a video of straight colour.
 
@@ -33,9 +43,7 @@ def from_model_space(clips: dict[str, Tensor], fps: float) -> LayeredVideo:
     video = {name: ((clip.float() + 1) / 2).clamp(0, 1) for name, clip in clips.items() if name != "alpha"}
     if "alpha" in clips:
         alpha = ((clips["alpha"].float().mean(1, keepdim=True) + 1) / 2).clamp(0, 1)
-        # Noise of a few grey levels in the matte is invisible as alpha and ugly as haze; snap its two ends.
-        alpha = ((alpha - 0.02) / 0.96).clamp(0, 1)
-        video["alpha"] = alpha
+        alpha = video["alpha"] = without_haze(alpha)
         if "foreground" in clips:
             premultiplied = clips["foreground"].float()
             straight = (premultiplied / alpha.clamp(min=0.1) + 1) / 2
@@ -43,4 +51,4 @@ def from_model_space(clips: dict[str, Tensor], fps: float) -> LayeredVideo:
     return LayeredVideo(**video, fps=fps)
 
 
-__all__ = ["from_model_space", "to_model_space"]
+__all__ = ["from_model_space", "to_model_space", "without_haze"]

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .clips import without_haze
 from .layout import CLIPS, Layout
 from .opacity import opacity_factor
 
@@ -97,12 +98,13 @@ def settle_opacity(clips: Mapping[str, Tensor], given: Collection[str]) -> dict[
     if "blended" not in given or {"foreground", "alpha"} & set(given):
         return clips
     seen, background, share = clips["blended"], clips["background"], (0.5 + 0.5 * clips["alpha"]).clamp(0, 1)
+    shown = without_haze(share)
     certainty = torch.ones_like(share)
     if "background" not in given:
         visible = visibility(clips["alpha"])
         certainty = known_background(seen, visible, *still_background(seen, visible))[1]
-    factor = opacity_factor(seen, background, share, certainty)
-    settled = (factor * share).clamp(max=1)
+    factor = opacity_factor(seen, background, shown, certainty)
+    settled = (share + (factor - 1) * shown).clamp(0, 1)
     left = seen - (1 - settled) * background
     own = clips["foreground"]
     # The more the matte changes, the less is left of a foreground drawn for another one.
