@@ -27,6 +27,8 @@ STILLNESS = 0.003
 """Variance between frames, in model space, at which a background counts as moving."""
 DRAWN_RIM = 3
 """Pixels around the matte in which a background that is not copied is not trusted."""
+REDRAWN = 0.2
+"""Change of the matte, as a share of it, from which a foreground that was drawn for another one counts for nothing."""
 COPY_PLANES = 4
 """How much of the background to copy from this frame and from the frames' pool, each frame's score in that pool, and
 how much of the foreground to take from what the composite leaves."""
@@ -107,9 +109,7 @@ def settle_opacity(clips: Mapping[str, Tensor], given: Collection[str]) -> dict[
     settled = (share + (factor - 1) * shown).clamp(0, 1)
     left = seen - (1 - settled) * background
     own = clips["foreground"]
-    # The more the matte changes, the less is left of a foreground drawn for another one.
-    trust = (factor - 1).abs().mul(5).clamp(max=1)
-    own = factor * own + trust * (left - factor * own)
+    own = factor * own + ((factor - 1).abs() / REDRAWN).clamp(max=1) * (left - factor * own)
     clips["foreground"] = torch.maximum(torch.minimum(own, settled), -settled)
     clips["alpha"] = 2 * settled - 1
     return clips
