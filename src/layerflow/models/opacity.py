@@ -68,8 +68,8 @@ def across_frames(background: Tensor, rest: Tensor, alpha: Tensor, weight: Tenso
 
 
 def along_time(background: Tensor, rest: Tensor, alpha: Tensor, trust: Tensor) -> list[Pair]:
-    """Differences to the mean over time at one place of the foreground, as that moves over
-    the background: its own colour there is the same in all frames."""
+    """Differences to the mean over time at one place of the foreground, as that moves over the background: its own
+    colour there is the same in all frames."""
     planes = torch.cat([alpha, trust, background, rest, torch.ones_like(alpha)], dim=2)
     followed = F.grid_sample(planes.flatten(0, 1), frames_of(alpha), align_corners=False).view_as(planes)
     c = background.shape[2]
