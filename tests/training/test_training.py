@@ -22,7 +22,7 @@ from layerflow.training.batches import ClipBatches, draw_noise_levels
 from layerflow.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from layerflow.training.loop import Trainer, learning_rate_at
 from layerflow.training.objective import clip_errors, loss_of, pose
-from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, RecipeError, load_recipe
+from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, RecipeError, load_recipe, mixed_precision
 
 try:
     find_font()
@@ -68,6 +68,7 @@ def test_a_recipe_is_read_into_dataclasses(recipe: Recipe) -> None:
         ("phases: [{steps: 2, frames: {3: 1.0}}]", "3 frames per sample"),
         ("phases: [{step: 2}]", r"phases\[0\]: unknown key 'step'"),
         ("noise: {pure: 2.0}", "noise.pure is a share"),
+        ("precision: half", "precision is 'half', but must be one of auto, no, bf16, fp16"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_named(tmp_path: Path, change: str, message: str) -> None:
@@ -298,3 +299,12 @@ def test_a_gradient_that_is_not_finite_ends_the_run_unless_fp16_skips_the_step(
     monkeypatch.setattr(Accelerator, "optimizer_step_was_skipped", False)
     with pytest.raises(RuntimeError, match="not finite at step 0"):
         trainer.train_step(trainer.batches[0])
+
+
+@pytest.mark.parametrize(("has", "found"), [(True, "bf16"), (False, "no")])
+def test_auto_precision_is_what_the_processor_computes_in(
+    has: bool, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    monkeypatch.setattr("layerflow.placement.cpu_has_bfloat16", lambda: has)
+    assert [mixed_precision(name) for name in ("auto", "no", "fp16")] == [found, "no", "fp16"]
