@@ -23,6 +23,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from denoising import reached
 from torch import Tensor
 
 from layerflow.data import SceneSource
@@ -31,10 +32,8 @@ from layerflow.evaluation.trials import noise_of
 from layerflow.layered_video import CLIPS, LayeredVideo
 from layerflow.loading import find_model
 from layerflow.models import compact
-from layerflow.models.clips import to_model_space
 from layerflow.models.compact import CompactBlock, CompactTransformer3DModel
-from layerflow.models.layout import LAYERS, Layout
-from layerflow.models.text import encode_prompts
+from layerflow.models.layout import Layout
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training.loop import Trainer
 from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe
@@ -156,27 +155,11 @@ def measure(pipeline: LayerFlowPipeline, recipe: Recipe) -> dict[str, float]:
             "alpha MAE": metrics.alpha_mae(found["alpha"], true.clips()["alpha"]),
             "alpha IoU": metrics.alpha_iou(found["alpha"], true.clips()["alpha"]),
             "background PSNR": metrics.psnr(found["background"], true.clips()["background"]),
-            "denoising PSNR": denoising(pipeline, scene, number),
+            "denoising PSNR": fmean(reached(pipeline, scene, number, level)["all clips"] for level in LEVELS),
         }
         for name, value in own.items():
             values.setdefault(name, []).append(value)
     return {name: fmean(own) for name, own in values.items()}
-
-
-def denoising(pipeline: LayerFlowPipeline, scene: Any, number: int) -> float:
-    """PSNR of all four clips in one step from noise, mean over `LEVELS`."""
-    layout = Layout(scene.alpha.shape[0])
-    clean = layout.pack(to_model_space({name: getattr(scene, name)[None] for name in CLIPS}))
-    prompts = [scene.captions[layer] for layer in LAYERS]
-    states, mask = encode_prompts(pipeline.tokenizer, pipeline.text_encoder, prompts)
-    noise = layout.noise(clean, noise_of("generate", SEED, number))
-    reached = []
-    for level in LEVELS:
-        timestep = torch.full((1, len(CLIPS)), level)
-        noised = (1 - level) * clean + level * noise
-        found = pipeline.transformer(noised, timestep, states[None], mask[None], layout).sample
-        reached.append(metrics.psnr(((found[0] + 1) / 2).clamp(0, 1), (clean[0] + 1) / 2))
-    return fmean(reached)
 
 
 def run(name: str, choice: Choice, minutes: float, folder: Path) -> dict[str, float]:

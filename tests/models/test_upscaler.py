@@ -1,19 +1,20 @@
 """Layers made larger together: by themselves, in the pipeline and on the command line."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from layerflow.cli import run
 from layerflow.layered_video import CLIPS, LayeredVideo
 from layerflow.media import load_layers, write_video
-from layerflow.models.upscaler import LayeredUpscaler, composite
+from layerflow.models.upscaler import LayeredUpscaler, composite, patches
 from layerflow.pipeline import LayerFlowPipeline
 
 PROMPTS = {"foreground": "a red ball", "background": "green hills"}
@@ -104,6 +105,37 @@ def test_frames_beside_a_frame_are_seen_and_others_are_not() -> None:
     changed = (upscaler(small)["background"] != upscaler(other)["background"]).flatten(2).any(2)[0]
     # One block of three sees the frames beside its own, and so does the stem: two frames away.
     assert changed.tolist() == [False] * 4 + [True] * 3
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    dark=st.tuples(*[st.floats(-1, 1)] * 3), light=st.tuples(*[st.floats(-1, 1)] * 3), seed=st.integers(0, 99)
+)  # fmt: skip
+def test_an_edge_between_two_colours_looks_like_that_of_a_matte(
+    dark: tuple[float], light: tuple[float], seed: int
+) -> None:
+    low, high = (torch.tensor(colour)[None, :, None, None] for colour in (dark, light))
+    reach = float((high - low).norm())
+    assume(reach > 0.3 and abs(float((high - low).sum())) > 0.05)  # else neither is the lighter
+    share = torch.rand(1, 1, 9, 9, generator=torch.Generator().manual_seed(seed))
+    share = share if float((high - low).sum()) > 0 else 1 - share
+    first, last = (low, high) if float((high - low).sum()) > 0 else (high, low)
+    found, expected = patches(first + share * (last - first), 5), patches(share, 5, faint=0.02 / reach)
+    torch.testing.assert_close(found[:, :-1], expected[:, :-1], atol=2e-2, rtol=0)
+    torch.testing.assert_close(found[:, -1], expected[:, -1] + math.log(reach) / 2, atol=2e-2, rtol=0)
+    assert found[:, :-1].abs().max() <= 1 + 1e-4
+    assert (patches(low.expand(1, 3, 9, 9), 5)[:, :-1] == -1).all()
+
+
+@torch.no_grad()
+def test_flat_colours_stay_as_they_are_whatever_the_kernels() -> None:
+    upscaler = build()
+    torch.nn.init.zeros_(upscaler.head.weight)
+    torch.nn.init.zeros_(upscaler.head.bias)
+    small = {name: clip[..., :1, :1].expand_as(clip).clone() for name, clip in clips().items()}
+    large = upscaler(small)
+    for name, clip in small.items():
+        torch.testing.assert_close(large[name], clip[..., :1, :1].expand_as(large[name]), atol=1e-4, rtol=0)
 
 
 def test_factors_are_checked() -> None:

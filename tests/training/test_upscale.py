@@ -1,6 +1,7 @@
 """Training of the upscaler: what it is shown, that it learns, and that it resumes to the same weights."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,16 @@ from layerflow.models.layout import CLIPS
 from layerflow.models.upscaler import LayeredUpscaler
 from layerflow.training.checkpoint import list_checkpoints
 from layerflow.training.recipe import RecipeError, load_dataclass
-from layerflow.training.upscale import CROPS, ScenePairs, UpscalerRecipe, crops, train_upscaler, upscaling_loss
+from layerflow.training.upscale import (
+    CROPS,
+    TILES,
+    ScenePairs,
+    UpscalerRecipe,
+    crops,
+    soften,
+    train_upscaler,
+    upscaling_loss,
+)
 
 RECIPE = UpscalerRecipe(
     name="up", size=32, clip_frames=3, factor=2, width=8, num_blocks=3, crop=16, frames=2, batch=8, steps=8, warmup=2,
@@ -48,6 +58,19 @@ def test_pairs_show_the_same_place_small_and_large() -> None:
         assert float((shrunk - small[name]).abs().mean()) < 0.1  # but for blur and noise
     again = ScenePairs(RECIPE)[3]
     assert all(torch.equal(small[name], again[0][name]) for name in CLIPS)
+
+
+def test_a_grid_repeats_in_place_and_time() -> None:
+    recipe = replace(RECIPE, blur=0.0, noise=0.0, grid=0.1)
+    clear = {name: torch.zeros(2, 1 if name == "alpha" else 3, 16, 24) for name in CLIPS}
+    sides = set()
+    for seed in range(40):
+        soft = soften(clear, np.random.default_rng(seed), recipe)["background"]
+        assert torch.equal(soft[0], soft[1])
+        assert float(soft.abs().max()) < 0.5
+        if soft.any():
+            sides.add(min(side for side in TILES if torch.equal(soft[..., side:, side:], soft[..., :-side, :-side])))
+    assert sides == set(TILES)
 
 
 def test_the_network_learns_what_interpolation_cannot_know() -> None:

@@ -72,7 +72,7 @@ def solve_composition(
     still, sure = still_background(shows, visible)
     found = found + sure * (still - found)
     if fill is not None and (given["background"].is_meta or not bool(given["background"].all())):
-        known, certainty = known_background(shows, visible, still, sure)
+        known, certainty = _with_still(shows, visible, still, sure)
         filled = fill(known.flatten(0, 1), certainty.flatten(0, 1)).view_as(found).float()
         found = found + (1 - certainty) * (filled - found)
     clips["background"] = torch.where(given["background"], own, found)
@@ -103,8 +103,7 @@ def settle_opacity(clips: Mapping[str, Tensor], given: Collection[str]) -> dict[
     shown = without_haze(share)
     certainty = torch.ones_like(share)
     if "background" not in given:
-        visible = visibility(clips["alpha"])
-        certainty = known_background(seen, visible, *still_background(seen, visible))[1]
+        certainty = known_background(seen, visibility(clips["alpha"]))[1]
     factor = opacity_factor(seen, background, shown, certainty)
     settled = (share + (factor - 1) * shown).clamp(0, 1)
     left = seen - (1 - settled) * background
@@ -135,17 +134,21 @@ def still_background(seen: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
     return still, shown**SHARPNESS * torch.exp(-around / STILLNESS)
 
 
-def known_background(seen: Tensor, visible: Tensor, still: Tensor, sure: Tensor) -> tuple[Tensor, Tensor]:
-    """What the video shows of the background, and how certain that is.
+def known_background(seen: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """What a video shows of its background, and how certain that is.
 
     Args:
         seen: (B, F, C, H, W) blended video.
         visible: (B, F, 1, H, W) from `visibility`.
-        still, sure: from `still_background`.
 
     Returns:
         The background (B, F, C, H, W), and (B, F, 1, H, W) from 0, where it holds the foreground, to 1.
     """
+    return _with_still(seen, visible, *still_background(seen, visible))
+
+
+def _with_still(seen: Tensor, visible: Tensor, still: Tensor, sure: Tensor) -> tuple[Tensor, Tensor]:
+    """`known_background` of a video whose `still_background` is found."""
     return seen + sure * (still - seen), sure + (1 - sure) * visible**SHARPNESS
 
 

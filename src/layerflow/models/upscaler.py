@@ -13,7 +13,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from .composition import known_background, still_background, visibility
+from .composition import known_background, visibility
 from .layout import CLIPS
 from .sketch import zeroed
 
@@ -22,6 +22,8 @@ Clips = dict[str, Tensor]
 DRAWN = {"foreground": 3, "alpha": 1, "background": 3}
 """Clips that are drawn, and their channels; `blended` is composed of them."""
 PLANES = sum(DRAWN.values())
+FRAMES_AT_ONCE = 16
+"""Frames that kernels are made of at a time: each pixel has many."""
 
 
 def windows(x: Tensor, frames: int) -> Tensor:
@@ -46,31 +48,69 @@ class UpscalerBlock(nn.Module):
         return x + self.conv2(F.silu(self.conv1(h)))
 
 
+def surroundings(planes: Tensor, side: int) -> Tensor:
+    """The `side` x `side` pixels around each: (N, C, H, W) to (N, C, side², H, W)."""
+    reach = F.pad(planes, [side // 2] * 4, mode="replicate")
+    return F.unfold(reach, side).view(*planes.shape[:2], side**2, *planes.shape[2:])
+
+
+@torch.no_grad()
+def patches(clip: Tensor, side: int, faint: float = 0.02) -> Tensor:
+    """What is around each pixel, from -1, the darkest there, to 1, the lightest, and how far apart these are.
+
+    Colours are seen along the direction in which they differ most around the pixel (their first principal component):
+    an edge between any two looks like an edge of a matte.
+
+    Args:
+        clip: (N, C, H, W), C at least 1.
+        side: height and width of the surroundings, in pixels; odd.
+        faint: difference that counts as none.
+
+    Returns:
+        (N, side² + 1, H, W), the last plane the logarithm of the difference, about from -1 to 1.
+    """
+    taps = surroundings(clip, side)
+    around = taps - taps.mean(2, keepdim=True)
+    covariance = torch.einsum("nctij,ndtij->ncdij", around, around)
+    channels = clip.shape[1]
+    axis = F.one_hot(covariance.diagonal(dim1=1, dim2=2).argmax(-1), channels).movedim(-1, 1).to(clip.dtype)
+    for _ in range(5):  # power iteration from the channel that differs most
+        axis = (covariance * axis[:, None]).sum(2)
+        axis = axis / axis.square().sum(1, keepdim=True).sqrt().clamp(min=1e-8)
+    axis = torch.where(axis.sum(1, keepdim=True) < 0, -axis, axis)  # towards the lighter side
+    along = (around * axis[:, :, None]).sum(1)
+    darkest, lightest = along.amin(1, keepdim=True), along.amax(1, keepdim=True)
+    apart = lightest - darkest + faint
+    return torch.cat([2 * (along - darkest) / apart - 1, 1 + apart.log() / 2], dim=1)
+
+
 class LayeredUpscaler(ModelMixin, ConfigMixin):
     """Feed-forward network from four small clips to four large ones.
 
-    It corrects what bicubic interpolation gives (arXiv 1707.02921 without batch norm, shuffled pixels of arXiv
-    1609.05158), and sees the frames before and after, so that what stands still stays still.
+    For every pixel of a large clip it says how the small ones around its place are to be weighed (dynamic upsampling
+    filters, Jo et al., CVPR 2018), beside bicubic interpolation and a small correction: what the network has to know
+    of an edge is where it lies, whatever colours it parts. It sees the frames before and after, so that what stands
+    still stays still.
     """
 
     @register_to_config
-    def __init__(self, factor: int = 4, width: int = 64, num_blocks: int = 10) -> None:
+    def __init__(self, factor: int = 4, width: int = 64, num_blocks: int = 10, kernel_size: int = 5) -> None:
         """
         Args:
             factor: how many times as high and wide clips become; a power of two.
-            width: features at the small size; half of them, and again half, at the larger ones.
+            width: features at the small size.
             num_blocks: residual blocks; one in three sees the frames beside its own.
+            kernel_size: height and width of the surroundings that are weighed, in small pixels; odd.
         """
         super().__init__()
-        factors = factors_up_to(factor)
+        shares = factors_up_to(factor)[-1] ** 2
         self.stem = nn.Conv2d(3 * (PLANES + 3), width, 3, padding=1)
+        self.patch_stem = nn.Sequential(
+            nn.Conv2d(len(DRAWN) * (kernel_size**2 + 1), 2 * width, 1), nn.SiLU(), nn.Conv2d(2 * width, width, 1)
+        )
         self.blocks = nn.ModuleList(UpscalerBlock(width, 3 if i % 3 == 2 else 1) for i in range(num_blocks))
-        grow = []
-        for _ in factors[1:]:
-            grow.append(nn.Conv2d(width, 4 * (width // 2), 3, padding=1))
-            width //= 2
-        self.grow = nn.ModuleList(grow)
-        self.head = zeroed(nn.Conv2d(width, PLANES, 3, padding=1))
+        self.kernels = zeroed(nn.Conv2d(width, len(DRAWN) * kernel_size**2 * shares, 1))
+        self.head = zeroed(nn.Conv2d(width, PLANES * shares, 1))
 
     def forward(self, clips: Mapping[str, Tensor]) -> Clips:
         """
@@ -84,19 +124,35 @@ class LayeredUpscaler(ModelMixin, ConfigMixin):
         factor, frames = self.config.factor, clips["alpha"].shape[1]
         small = {name: clips[name][:, :, : DRAWN.get(name, 3)].flatten(0, 1).float() for name in CLIPS}
         planes = torch.cat([small[name] for name in DRAWN], dim=1)
-        base = F.interpolate(planes, scale_factor=factor, mode="bicubic")
         dtype = self.stem.weight.dtype
-        x = self.stem(windows(torch.cat([planes, small["blended"]], dim=1).to(dtype), frames))
+        near = torch.cat([patches(small[name], self.config.kernel_size) for name in DRAWN], dim=1)
+        near = near.to(dtype).contiguous(memory_format=torch.channels_last)
+        seen = torch.cat([planes, small["blended"]], dim=1).to(dtype)
+        x = self.stem(windows(seen, frames)) + self.patch_stem(near)
         body = x
         for block in self.blocks:
             body = block(body, frames)
-        x = x + body
-        for conv in self.grow:
-            x = F.silu(F.pixel_shuffle(conv(x), 2))
-        drawn = (base + self.head(x).float()).split(list(DRAWN.values()), dim=1)
+        x = F.silu(x + body)
+        parts = zip(x.split(FRAMES_AT_ONCE), planes.split(FRAMES_AT_ONCE), strict=True)
+        large_planes = torch.cat([self._drawn(*part) for part in parts])
+        drawn = large_planes.split(list(DRAWN.values()), dim=1)
         large = {name: clip.unflatten(0, (-1, frames)) for name, clip in zip(DRAWN, drawn, strict=True)}
         rest = F.interpolate(small["blended"] - composite(small), scale_factor=factor, mode="bicubic")
         return large | {"blended": composite(large) + rest.unflatten(0, (-1, frames))}
+
+    def _drawn(self, features: Tensor, planes: Tensor) -> Tensor:
+        """Large planes (N, 7, f*H, f*W) of small ones (N, 7, H, W) and what the network makes of them."""
+        side, factor = self.config.kernel_size, self.config.factor
+        taps = surroundings(planes, side)
+        taps = taps - taps.mean(2, keepdim=True)  # as if every kernel added up to 0
+        taps = taps.permute(0, 3, 4, 1, 2)  # (N, H, W, 7, side²)
+        kernels = self.kernels(features).float().permute(0, 2, 3, 1).unflatten(3, (len(DRAWN), side**2, factor**2))
+        weighed = [
+            of_clip @ kernel
+            for of_clip, kernel in zip(taps.split(list(DRAWN.values()), dim=3), kernels.unbind(3), strict=True)
+        ]
+        change = torch.cat(weighed, dim=3).permute(0, 3, 4, 1, 2).flatten(1, 2) + self.head(features).float()
+        return F.interpolate(planes, scale_factor=factor, mode="bicubic") + F.pixel_shuffle(change, factor)
 
     @torch.no_grad()
     def upscale(self, clips: Mapping[str, Tensor], factor: int, given: Mapping[str, Tensor] | None = None) -> Clips:
@@ -128,8 +184,7 @@ class LayeredUpscaler(ModelMixin, ConfigMixin):
             return large | {"blended": (composite(large) + rest).clamp(-1, 1)}
         seen = given["blended"]
         if "background" not in given:
-            visible = visibility(large["alpha"], rim=factor)
-            known, certainty = known_background(seen, visible, *still_background(seen, visible))
+            known, certainty = known_background(seen, visibility(large["alpha"], rim=factor))
             large["background"] = large["background"].lerp(known, certainty)
         if "foreground" not in given:
             share = (1 + large["alpha"]) / 2  # a foreground over mid-grey reaches no further than its alpha

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..data import SceneSource
 from ..models.clips import to_model_space
 from ..models.compact import CompactTransformer3DModel
-from ..models.composition import known_background, still_background, visibility
+from ..models.composition import known_background, visibility
 from .recipe import Recipe
 from .schedule import warm_cosine
 
@@ -50,8 +50,7 @@ class _Holes(Dataset):
 
 def _holes(clips: dict[str, Tensor], frames: list[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Clips (1, F, C, H, W) in model space to known background, certainty and background of the named frames."""
-    visible = visibility(clips["alpha"][:, :, :1])
-    known, certainty = known_background(clips["blended"], visible, *still_background(clips["blended"], visible))
+    known, certainty = known_background(clips["blended"], visibility(clips["alpha"][:, :, :1]))
     return known[0, frames], certainty[0, frames], clips["background"][0, frames]
 
 

@@ -62,6 +62,9 @@ class UpscalerRecipe:
     softer than what is drawn."""
     noise: float = 0.04
     """Largest standard deviation of noise on the layers, of their range from -1 to 1."""
+    grid: float = 0.015
+    """Largest standard deviation of a tile that is repeated over the frame, as a network's patches show in what it
+    draws."""
     temporal_weight: float = 0.5
     """Weight of the error of the change from frame to frame."""
     see_through: float = 0.0
@@ -83,7 +86,9 @@ class UpscalerRecipe:
 
 
 SQUARED_WEIGHT = 3.0
-"""Weight of the foreground's squared errors beside its absolute ones."""
+"""Weight of squared errors beside absolute ones."""
+TILES = (2, 4, 8)
+"""Heights and widths of tiles that are repeated over a frame."""
 
 
 class ScenePairs(Dataset):
@@ -143,7 +148,8 @@ def crops(alpha: Tensor, size: int, rng: np.random.Generator) -> list[tuple[int,
 
 
 def soften(clips: dict[str, Tensor], rng: np.random.Generator, recipe: UpscalerRecipe) -> dict[str, Tensor]:
-    """Small clips (F, C, H, W) with the faults of generated ones: blurred and noisy, the foreground with its alpha."""
+    """Small clips (F, C, H, W) with the faults of generated ones: blurred, noisy and with a grid, the foreground with
+    its alpha."""
     soft = dict(clips)
     for names in (("foreground", "alpha"), ("background",)):
         if rng.random() < 0.5:
@@ -151,9 +157,14 @@ def soften(clips: dict[str, Tensor], rng: np.random.Generator, recipe: UpscalerR
             soft |= {name: _blurred(soft[name], sigma) for name in names}
     soft["blended"] = composite(soft)
     level = rng.uniform(0, recipe.noise) if rng.random() < 0.7 else 0.0
+    grid = rng.uniform(0, recipe.grid) if rng.random() < 0.5 else 0.0
+    side = int(rng.choice(TILES))
     for name in CLIPS:
-        noise = rng.standard_normal(soft[name].shape, dtype=np.float32)
-        soft[name] = (soft[name] + level * torch.from_numpy(noise)).clamp(-1, 1)
+        noise = level * rng.standard_normal(soft[name].shape, dtype=np.float32)
+        tile = grid * rng.standard_normal((*soft[name].shape[1:2], side, side), dtype=np.float32)
+        rows, columns = (-(-length // side) for length in soft[name].shape[-2:])
+        noise += np.tile(tile, (rows, columns))[:, : noise.shape[-2], : noise.shape[-1]]
+        soft[name] = (soft[name] + torch.from_numpy(noise)).clamp(-1, 1)
     return soft
 
 
@@ -175,16 +186,15 @@ def _stacked(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 def upscaling_loss(drawn: dict[str, Tensor], target: dict[str, Tensor], temporal_weight: float) -> Tensor:
     """Mean absolute errors of all clips (N, F, C, H, W), alpha's twice, and those of their change between frames.
 
-    The foreground's squared errors are added: where it ends, its colour jumps to grey at a place that nothing small
-    shows, and there the mean of what may be is less wrong than the likelier of two colours.
+    Squared errors are added: where nothing small shows at which pixel an edge lies, the mean of what may be is less
+    wrong than the likelier of two colours.
     """
     loss = torch.zeros(())
     for name in CLIPS:
         error = drawn[name] - target[name]
         weight = 2.0 if name == "alpha" else 1.0
         loss = loss + weight * (error.abs().mean() + temporal_weight * error.diff(dim=1).abs().mean())
-        if name == "foreground":
-            loss = loss + SQUARED_WEIGHT * error.square().mean()
+        loss = loss + SQUARED_WEIGHT * error.square().mean()
     return loss / (len(DRAWN) + 1)
 
 

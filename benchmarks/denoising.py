@@ -1,0 +1,78 @@
+"""How near one step of denoising comes to held-out scenes, by noise level and clip: where a network could learn more.
+
+    python benchmarks/denoising.py [MODEL ...] [--scenes 24]
+
+Nothing is given and the prompts are the scenes' own. Beside it stands the noised clip itself: where that is nearer, the
+network throws away what it is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+from layerflow.data import Scene, SceneSource
+from layerflow.evaluation.metrics import psnr
+from layerflow.evaluation.trials import noise_of
+from layerflow.loading import find_model
+from layerflow.models.clips import to_model_space
+from layerflow.models.layout import CLIPS, LAYERS, Layout
+from layerflow.models.text import encode_prompts
+from layerflow.pipeline import LayerFlowPipeline
+
+LEVELS = (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+SEED = 3
+NOISED = "the noised clips"
+
+
+@torch.no_grad()
+def denoised(pipeline: LayerFlowPipeline, scene: Scene, number: int, level: float) -> tuple[Layout, Tensor, Tensor]:
+    """A scene's layout, noised sequence and what one step makes of it, both (1, K*F, C, H, W) in [0, 1]."""
+    layout = Layout(scene.alpha.shape[0])
+    clean = sequence_of(scene, layout)
+    prompts = [scene.captions[layer] for layer in LAYERS]
+    states, mask = encode_prompts(pipeline.tokenizer, pipeline.text_encoder, prompts)
+    noised = (1 - level) * clean + level * layout.noise(clean, noise_of("generate", SEED, number))
+    timestep = torch.full((1, len(CLIPS)), level)
+    found = pipeline.transformer(noised, timestep, states[None], mask[None], layout).sample
+    return layout, ((noised + 1) / 2).clamp(0, 1), ((found + 1) / 2).clamp(0, 1)
+
+
+def sequence_of(scene: Scene, layout: Layout) -> Tensor:
+    """A scene's clips in model space, (1, K*F, C, H, W)."""
+    return layout.pack(to_model_space({name: getattr(scene, name)[None] for name in CLIPS}))
+
+
+def reached(pipeline: LayerFlowPipeline, scene: Scene, number: int, level: float) -> dict[str, float]:
+    """PSNR of every clip, of all together, and of the noised clips."""
+    layout, noised, found = denoised(pipeline, scene, number, level)
+    true = (sequence_of(scene, layout) + 1) / 2
+    apart, truly = layout.unpack(found), layout.unpack(true)
+    return {
+        **{name: psnr(apart[name][0], truly[name][0]) for name in CLIPS},
+        "all clips": psnr(found[0], true[0]),
+        NOISED: psnr(noised[0], true[0]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", default=["mini"])
+    parser.add_argument("--scenes", type=int, default=24)
+    arguments = parser.parse_args()
+    source = SceneSource("held_out_combinations")
+    scenes = [source.scene(number, SEED) for number in range(arguments.scenes)]
+    print(f"PSNR in dB, {len(scenes)} scenes | {' | '.join(f't={level:g}' for level in LEVELS)} |")
+    for model in arguments.models:
+        pipeline = LayerFlowPipeline.from_pretrained(find_model(model), torch_dtype=torch.float32)
+        results = [[reached(pipeline, scene, n, level) for n, scene in enumerate(scenes)] for level in LEVELS]
+        for name in results[0][0]:
+            means = [fmean(row[name] for row in of_level) for of_level in results]
+            print(f"{name if name == NOISED else f'{model}, {name}'} | {' | '.join(f'{m:.1f}' for m in means)} |")
+
+
+if __name__ == "__main__":
+    main()
