@@ -22,8 +22,8 @@ Clips = dict[str, Tensor]
 DRAWN = {"foreground": 3, "alpha": 1, "background": 3}
 """Clips that are drawn, and their channels; `blended` is composed of them."""
 PLANES = sum(DRAWN.values())
-FRAMES_AT_ONCE = 16
-"""Frames that kernels are made of at a time: each pixel has many."""
+PIXELS_AT_ONCE = 8192
+"""Small pixels that kernels are made for at a time: each has some five kilobytes of them."""
 
 
 def windows(x: Tensor, frames: int) -> Tensor:
@@ -132,8 +132,9 @@ class LayeredUpscaler(ModelMixin, ConfigMixin):
         body = x
         for block in self.blocks:
             body = block(body, frames)
-        x = F.silu(x + body)
-        parts = zip(x.split(FRAMES_AT_ONCE), planes.split(FRAMES_AT_ONCE), strict=True)
+        x = F.silu(x + body).contiguous(memory_format=torch.channels_last)
+        at_once = max(1, PIXELS_AT_ONCE // planes[0, 0].numel())
+        parts = zip(x.split(at_once), planes.split(at_once), strict=True)
         large_planes = torch.cat([self._drawn(*part) for part in parts])
         drawn = large_planes.split(list(DRAWN.values()), dim=1)
         large = {name: clip.unflatten(0, (-1, frames)) for name, clip in zip(DRAWN, drawn, strict=True)}
