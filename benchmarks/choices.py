@@ -155,7 +155,7 @@ def measure(pipeline: LayerFlowPipeline, recipe: Recipe) -> dict[str, float]:
             "alpha MAE": metrics.alpha_mae(found["alpha"], true.clips()["alpha"]),
             "alpha IoU": metrics.alpha_iou(found["alpha"], true.clips()["alpha"]),
             "background PSNR": metrics.psnr(found["background"], true.clips()["background"]),
-            "denoising PSNR": fmean(reached(pipeline, scene, number, level)["all clips"] for level in LEVELS),
+            "denoising PSNR": fmean(row["all clips"] for row in reached(pipeline, scene, number, LEVELS)),
         }
         for name, value in own.items():
             values.setdefault(name, []).append(value)

@@ -9,10 +9,10 @@ network throws away what it is shown.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from statistics import fmean
 
 import torch
-from torch import Tensor
 
 from layerflow.data import Scene, SceneSource
 from layerflow.evaluation.metrics import psnr
@@ -29,33 +29,28 @@ NOISED = "the noised clips"
 
 
 @torch.no_grad()
-def denoised(pipeline: LayerFlowPipeline, scene: Scene, number: int, level: float) -> tuple[Layout, Tensor, Tensor]:
-    """A scene's layout, noised sequence and what one step makes of it, both (1, K*F, C, H, W) in [0, 1]."""
+def reached(
+    pipeline: LayerFlowPipeline, scene: Scene, number: int, levels: Sequence[float] = LEVELS
+) -> list[dict[str, float]]:
+    """For each noise level the PSNR of every clip after one step, of all together, and of the noised clips."""
     layout = Layout(scene.alpha.shape[0])
-    clean = sequence_of(scene, layout)
+    clean = layout.pack(to_model_space({name: getattr(scene, name)[None] for name in CLIPS}))
     prompts = [scene.captions[layer] for layer in LAYERS]
     states, mask = encode_prompts(pipeline.tokenizer, pipeline.text_encoder, prompts)
-    noised = (1 - level) * clean + level * layout.noise(clean, noise_of("generate", SEED, number))
-    timestep = torch.full((1, len(CLIPS)), level)
-    found = pipeline.transformer(noised, timestep, states[None], mask[None], layout).sample
-    return layout, ((noised + 1) / 2).clamp(0, 1), ((found + 1) / 2).clamp(0, 1)
-
-
-def sequence_of(scene: Scene, layout: Layout) -> Tensor:
-    """A scene's clips in model space, (1, K*F, C, H, W)."""
-    return layout.pack(to_model_space({name: getattr(scene, name)[None] for name in CLIPS}))
-
-
-def reached(pipeline: LayerFlowPipeline, scene: Scene, number: int, level: float) -> dict[str, float]:
-    """PSNR of every clip, of all together, and of the noised clips."""
-    layout, noised, found = denoised(pipeline, scene, number, level)
-    true = (sequence_of(scene, layout) + 1) / 2
-    apart, truly = layout.unpack(found), layout.unpack(true)
-    return {
-        **{name: psnr(apart[name][0], truly[name][0]) for name in CLIPS},
-        "all clips": psnr(found[0], true[0]),
-        NOISED: psnr(noised[0], true[0]),
-    }
+    noise, true = layout.noise(clean, noise_of("generate", SEED, number)), (clean + 1) / 2
+    truly, rows = layout.unpack(true), []
+    for level in levels:
+        noised = (1 - level) * clean + level * noise
+        timestep = torch.full((1, len(CLIPS)), level)
+        drawn = pipeline.transformer(noised, timestep, states[None], mask[None], layout).sample
+        found = ((drawn + 1) / 2).clamp(0, 1)
+        apart = layout.unpack(found)
+        rows.append({
+            **{name: psnr(apart[name][0], truly[name][0]) for name in CLIPS},
+            "all clips": psnr(found[0], true[0]),
+            NOISED: psnr(((noised + 1) / 2).clamp(0, 1)[0], true[0]),
+        })  # fmt: skip
+    return rows
 
 
 def main() -> None:
@@ -68,7 +63,7 @@ def main() -> None:
     print(f"PSNR in dB, {len(scenes)} scenes | {' | '.join(f't={level:g}' for level in LEVELS)} |")
     for model in arguments.models:
         pipeline = LayerFlowPipeline.from_pretrained(find_model(model), torch_dtype=torch.float32)
-        results = [[reached(pipeline, scene, n, level) for n, scene in enumerate(scenes)] for level in LEVELS]
+        results = list(zip(*(reached(pipeline, scene, n) for n, scene in enumerate(scenes)), strict=True))
         for name in results[0][0]:
             means = [fmean(row[name] for row in of_level) for of_level in results]
             print(f"{name if name == NOISED else f'{model}, {name}'} | {' | '.join(f'{m:.1f}' for m in means)} |")
