@@ -247,6 +247,7 @@ VARIED = {
     "company": ("company",),
     "camera": ("camera", "background_moves"),
     "cast": ("cast",),
+    "photographs": ("photograph", "background_moves"),
 }
 """Variation to what it changes."""
 

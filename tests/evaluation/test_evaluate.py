@@ -50,7 +50,7 @@ def test_every_trial_is_run_as_it_should(
     assert told[-1][:2] == (2 * len(TRIALS), 2 * len(TRIALS))
     by_trial = dict(zip(TRIALS, calls, strict=True))
     scale = CompactTransformer3DModel.conventions.guidance
-    assert [call["guidance_scale"] for call in calls] == [1.0, 1.0, 1.0, *[scale] * 6]
+    assert [call["guidance_scale"] for call in calls] == [*[1.0] * 4, *[scale] * 6]
     assert "foreground" not in by_trial["decompose"]
     assert by_trial["generate"]["given"] is None
     assert set(by_trial["add-background"]["given"][0].clips()) == {"foreground", "alpha"}
@@ -61,7 +61,7 @@ def test_every_trial_is_run_as_it_should(
     assert by_trial["generate"]["foreground"] == by_trial["add-foreground"]["foreground"]
     assert by_trial["plain-words"]["background"] == by_trial["other-words"]["background"]
     exact = [record["given_exact"] for record in report.records if "given_exact" in record]
-    assert exact == [True] * 10
+    assert exact == [True] * 12
     assert tiny_pipeline._progress_bar_config == {"disable": True}
 
 
@@ -107,9 +107,9 @@ def test_an_interrupted_evaluation_goes_on(
 
     with pytest.raises(KeyboardInterrupt):
         run(tiny_pipeline, untrained_judge, folder=tmp_path, progress=stop)
-    assert len(calls) == 4
+    assert len(calls) == 5
     run(tiny_pipeline, untrained_judge, folder=tmp_path)
-    assert len(calls) == 4 + len(TRIALS) - 3  # three were done before
+    assert len(calls) == 5 + len(TRIALS) - 4  # four were done before
 
 
 def test_quick_takes_one_seed(tiny_pipeline: LayerFlowPipeline, untrained_judge: Judge) -> None:

@@ -16,6 +16,7 @@ from ..evaluation.ablation import find_runs, measure_ablation, write_ablation
 from ..evaluation.folders import measure_folders, samples_in, write_folder_report
 from ..evaluation.retrieval import load_embedder
 from ..evaluation.running import run_on
+from ..evaluation.trials import trials_here
 from ..loading import INDEX
 from ..pipeline import LayerFlowPipeline
 from ..placement import cpu_has_bfloat16
@@ -35,6 +36,7 @@ def evaluate_model(
 ) -> None:
     """Measure a model on held-out scenes, print the table, write report.json and index.html."""
     find_font()
+    trials = trials or trials_here()
     _, pipeline = _loaded(model, device)
     with progress_bar() as bar:
         rows: dict[str, TaskID] = {}
@@ -46,7 +48,7 @@ def evaluate_model(
             bar.update(rows[stage], completed=done, total=total, note=what if stage == "measure" else "")
 
         report = evaluate(
-            pipeline, samples=samples, quick=quick, trials=trials or list(TRIALS), steps=steps, guidance=guidance,
+            pipeline, samples=samples, quick=quick, trials=trials, steps=steps, guidance=guidance,
             folder=output, name=model, progress=progress,
         )  # fmt: skip
     page = write_report(report, output)

@@ -4,6 +4,7 @@ from .backgrounds import BACKGROUND_COLOURS, FAMILIES, TRAIN_FAMILIES, Family, b
 from .captions import captions
 from .motions import MOTION_PLACES, MOTIONS, PLACES, MotionParams
 from .objects import EXTRA_OBJECTS, OBJECTS, SOFT_OBJECTS, ObjectSpec
+from .photographs import PHOTOGRAPHS, MissingPhotographsError, find_photographs, photograph
 from .scenes import SPLITS, Scene, SceneSource, SceneSpec, Split, is_held_out
 from .sprites import FOREGROUND_COLOURS, MissingFontError, find_font, sprite
 from .variations import CAMERAS, CASTS, Companion, Variations
@@ -18,6 +19,7 @@ __all__ = [
     "MOTIONS",
     "MOTION_PLACES",
     "OBJECTS",
+    "PHOTOGRAPHS",
     "PLACES",
     "SOFT_OBJECTS",
     "SPLITS",
@@ -25,6 +27,7 @@ __all__ = [
     "Companion",
     "Family",
     "MissingFontError",
+    "MissingPhotographsError",
     "MotionParams",
     "ObjectSpec",
     "Scene",
@@ -35,6 +38,8 @@ __all__ = [
     "background",
     "captions",
     "find_font",
+    "find_photographs",
     "is_held_out",
+    "photograph",
     "sprite",
 ]

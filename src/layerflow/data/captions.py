@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .backgrounds import FAMILIES
+from .photographs import PHOTOGRAPHS
 from .variations import CAMERAS, CASTS
 from .wordings import ASIDES, ATTRIBUTES, CALLED, COLOURED, DETERMINERS, HOW, LEADS, MORE_MOTION, SEEN, plural
 
@@ -208,6 +209,12 @@ class _Writer:
     def background(self) -> str:
         """The background's caption."""
         spec = self.spec
+        text = self.pick(PHOTOGRAPHS[spec.photograph].captions) if spec.photograph else self.drawn_background()
+        return f"{text}, {self.pick(CAMERAS[spec.camera])}" if spec.camera else text
+
+    def drawn_background(self) -> str:
+        """What is said of a background of one of the families."""
+        spec = self.spec
         family = FAMILIES[spec.family]
         words = {"a": "", "b": "", "c": ""}
         if " and " in spec.background_colour:
@@ -218,8 +225,7 @@ class _Writer:
         before, article, after = self.pick(BACKGROUND_WORDS[spec.family]).partition("@")
         text = before.format(**words) + (_article(after.format(**words)) if article else "")
         text = text.strip()  # "dots on {a}" ends in the space of its colour
-        text += self.pick(BACKGROUND_MOTION_WORDS[spec.family]) if spec.background_moves else ""
-        return f"{text}, {self.pick(CAMERAS[spec.camera])}" if spec.camera else text
+        return text + (self.pick(BACKGROUND_MOTION_WORDS[spec.family]) if spec.background_moves else "")
 
     def framed(self, text: str) -> str:
         """The text, now and then in a phrase."""

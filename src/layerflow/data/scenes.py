@@ -15,6 +15,7 @@ from .backgrounds import FAMILIES, background
 from .captions import captions
 from .motions import BASE_WIDTH, MOTION_PLACES, MOTIONS, UNITS, MotionParams
 from .objects import EXTRA_OBJECTS, GLOWING, OBJECTS, SOFT_OBJECTS, ObjectSpec
+from .photographs import PHOTOGRAPHS, find_photographs, photograph
 from .sprites import FOREGROUND_COLOURS, draw
 from .variations import CAMERAS, WIDER, Companion, Variations, beside, filmed, with_cast
 
@@ -60,6 +61,8 @@ class SceneSpec:
     """A name of `CASTS`, or nothing."""
     free_words: bool = False
     """Whether its captions say more than it shows."""
+    photograph: str = ""
+    """A name of `PHOTOGRAPHS` that stands in place of the background's family, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ class SceneSource:
 
     Raises:
         ValueError: an argument is not one of the above.
+        MissingPhotographsError: some backgrounds are photographs, and scikit-image is not installed.
     """
 
     def __init__(
@@ -136,6 +140,9 @@ class SceneSource:
             raise ValueError(f"size {size} and frames {frames} must be at least 8 and 1")
         self.split, self.size, self.frames, self.objects = split, size, frames, objects
         self.variations = variations or Variations()
+        if self.variations.photographs:
+            find_photographs()
+        self._photographs = [name for name, one in PHOTOGRAPHS.items() if one.held_out == (split != "train")]
         self._choices, self._soft = _combinations(split, objects), _combinations(split, "soft")
 
     def spec(self, index: int, seed: int) -> SceneSpec:
@@ -162,13 +169,15 @@ class SceneSource:
 
     def _varied(self, spec: SceneSpec) -> SceneSpec:
         rng = np.random.default_rng([spec.seed, 4])
-        shares, chances = self.variations, rng.random(5)
+        shares, chances = self.variations, rng.random(6)
         # Each from numbers of its own, so that one variation does not change another.
-        ways = [np.random.default_rng([spec.seed, 5, n]) for n in range(4)]
+        ways = [np.random.default_rng([spec.seed, 5, n]) for n in range(5)]
         if chances[1] < shares.company:
             spec = replace(spec, company=self._company(spec, ways[1]))
         if chances[0] < shares.see_through:
             spec = self._seen_through(spec, ways[0])
+        if chances[5] < shares.photographs:
+            spec = replace(spec, photograph=str(ways[4].choice(self._photographs)), background_moves=False)
         if chances[2] < shares.camera:
             spec = replace(spec, camera=str(ways[2].choice(list(CAMERAS))), background_moves=False)
         if chances[3] < shares.cast:
@@ -234,9 +243,12 @@ class SceneSource:
     def _behind(self, spec: SceneSpec, times: list[float]) -> np.ndarray:
         """Frames of the background as the camera sees it."""
         size = round(WIDER * self.size) if spec.camera else self.size
-        frames = background(
-            spec.family, spec.background_colour, moves=spec.background_moves, seed=spec.seed, t=times, size=size
-        )
+        if spec.photograph:
+            frames = np.repeat(photograph(spec.photograph, seed=spec.seed, size=size)[None], len(times), 0)
+        else:
+            frames = background(
+                spec.family, spec.background_colour, moves=spec.background_moves, seed=spec.seed, t=times, size=size
+            )
         return filmed(frames, spec.camera, times, self.size) if spec.camera else frames
 
     def prompts(self, index: int, seed: int) -> dict[str, str]:

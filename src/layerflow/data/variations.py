@@ -27,9 +27,10 @@ class Variations:
     """The camera pans or zooms over the background."""
     cast: float = 0.0
     """The foreground casts a shadow, or light, on the background: the blended clip is more than the composite."""
-
     free_words: float = 0.0
     """Captions have attributes, plurals and asides that change nothing in the picture; see `wordings`."""
+    photographs: float = 0.0
+    """The background is a photograph that stands still or is filmed; see `photographs`."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

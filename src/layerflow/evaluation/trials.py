@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import Scene, SceneSource, Split, Variations
+from ..data import MissingPhotographsError, Scene, SceneSource, Split, Variations, find_photographs
 from ..layered_video import CLIPS, LayeredVideo, blend
 from ..models.layout import LAYERS, TASKS
 from . import metrics
@@ -191,6 +191,9 @@ TRIALS: dict[str, Trial] = {
     "decompose-see-through": Trial(
         "decompose", "held_out_combinations", False, False, measure_see_through, variations=Variations(see_through=1.0)
     ),
+    "decompose-photographs": Trial(
+        "decompose", "held_out_combinations", False, False, measure_decompose, variations=Variations(photographs=1.0)
+    ),
     "generate": Trial("generate", "held_out_combinations", True, True, measure_generate),
     "generate-again": Trial("generate", "held_out_combinations", True, True, measure_again),
     "add-background": Trial("add-background", "held_out_combinations", True, True, measure_background),
@@ -203,7 +206,18 @@ TRIALS: dict[str, Trial] = {
     ),
 }
 """Name to trial, in the order they are run. Those on one split use the same scenes, so that they compare; see-through
-ones differ in the foreground alone."""
+ones differ in the foreground alone, photographs in the background."""
+PHOTOGRAPHED = "decompose-photographs"
+"""The trial whose backgrounds come with scikit-image."""
+
+
+def trials_here() -> list[str]:
+    """The trials that can be run with what is installed."""
+    try:
+        find_photographs()
+    except MissingPhotographsError:
+        return [name for name in TRIALS if name != PHOTOGRAPHED]
+    return list(TRIALS)
 
 
 def source_of(name: str, size: int, frames: int) -> SceneSource:
@@ -244,6 +258,7 @@ def record_of(name: str, seed: int, index: int, scene: Scene, video: LayeredVide
             "background_colour": spec.background_colour,
             "background_moves": spec.background_moves,
             "opacity": spec.opacity,
+            "photograph": spec.photograph,
         },
     }
     if given is not None:

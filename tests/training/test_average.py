@@ -1,0 +1,74 @@
+"""The mean of two models' weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import build_tiny_pipeline
+
+from layerflow import LayerFlowPipeline
+from layerflow.models.compact import CompactTransformer3DModel
+from layerflow.training.average import average, main
+
+
+@pytest.fixture
+def trained_on(tmp_path: Path) -> Path:
+    """A model whose weights are elsewhere than the tiny model's."""
+    pipeline = build_tiny_pipeline()
+    for part in (pipeline.transformer, pipeline.text_encoder):
+        for parameter in part.parameters():
+            parameter.data.add_(1)
+    pipeline.save_pretrained(tmp_path / "trained")
+    return tmp_path / "trained"
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return LayerFlowPipeline.from_pretrained(folder).transformer.state_dict()
+
+
+def test_lies_between_the_two(tiny_model: Path, trained_on: Path, tmp_path: Path) -> None:
+    average(tiny_model, trained_on, tmp_path / "mean", share=0.25)
+    own, others, mean = (weights(folder) for folder in (tiny_model, trained_on, tmp_path / "mean"))
+    for name, tensor in mean.items():
+        wanted = 0.75 * own[name] + 0.25 * others[name]
+        torch.testing.assert_close(tensor, wanted.bfloat16().float())
+    assert any(not torch.equal(mean[name], own[name].bfloat16().float()) for name in mean)
+
+
+def test_text_encoder_is_the_first_models(tiny_model: Path, trained_on: Path, tmp_path: Path) -> None:
+    average(tiny_model, trained_on, tmp_path / "mean")
+    folders = tiny_model, tmp_path / "mean"
+    own, mean = (LayerFlowPipeline.from_pretrained(folder).text_encoder.state_dict() for folder in folders)
+    assert all(torch.equal(mean[name], tensor.bfloat16().float()) for name, tensor in own.items())
+
+
+def test_replaces_what_is_there_only_by_a_whole_model(tiny_model: Path, trained_on: Path, tmp_path: Path) -> None:
+    average(tiny_model, trained_on, tmp_path / "mean", share=1.0)
+    before = weights(tmp_path / "mean")
+    with pytest.raises(ValueError, match=r"folder .* is not a model"):
+        average(tiny_model, tmp_path, tmp_path / "mean")
+    after = weights(tmp_path / "mean")
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_another_architecture_is_named(tiny_model: Path, tmp_path: Path) -> None:
+    pipeline = build_tiny_pipeline()
+    config = {**pipeline.transformer.config, "widths": (8, 8, 16)}
+    pipeline.register_modules(transformer=CompactTransformer3DModel.from_config(config))
+    pipeline.save_pretrained(tmp_path / "wider")
+    with pytest.raises(ValueError, match=r"not of one architecture: .* average a model with one"):
+        average(tiny_model, tmp_path / "wider", tmp_path / "mean")
+    assert not (tmp_path / "mean").exists()
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.5"])
+def test_share_out_of_range(
+    share: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(tiny_model), str(tiny_model), "-o", str(tmp_path / "mean"), f"--share={share}"]
+    monkeypatch.setattr("sys.argv", ["average", *words])
+    with pytest.raises(SystemExit):
+        main()
+    assert "must be from 0 to 1" in capsys.readouterr().err
