@@ -47,8 +47,8 @@ PHOTOGRAPHS: dict[str, Photograph] = {
     "coffee": Photograph(("a photo of a cup of coffee", "a photograph of coffee on a wooden table"), held_out=True),
     "gravel": Photograph(("a photo of gravel", "a photograph of small stones"), (1.0, 0.95, 0.88), held_out=True),
 }
-"""Names of functions of `skimage.data`, whose docstrings name author and licence. Left out: those that are downloaded, and
-those that show nothing that a caption could name."""
+"""Names of functions of `skimage.data`, whose docstrings name author and licence. Left out: what those download, and
+what no caption could name."""
 
 _SMALLEST = 0.4  # side of the part that is shown, over the photograph's shorter one
 _GAIN = (0.8, 1.15)  # factor on all of it; each colour varies by a third of that
