@@ -4,7 +4,7 @@ from .backgrounds import BACKGROUND_COLOURS, FAMILIES, TRAIN_FAMILIES, Family, b
 from .captions import captions
 from .motions import MOTION_PLACES, MOTIONS, PLACES, MotionParams
 from .objects import EXTRA_OBJECTS, OBJECTS, SOFT_OBJECTS, ObjectSpec
-from .photographs import PHOTOGRAPHS, MissingPhotographsError, find_photographs, photograph
+from .pictures import COLLAGE, PHOTOGRAPHS, MissingPhotographsError, find_photographs, picture, picture_words
 from .scenes import SPLITS, Scene, SceneSource, SceneSpec, Split, is_held_out
 from .sprites import FOREGROUND_COLOURS, MissingFontError, find_font, sprite
 from .variations import CAMERAS, CASTS, Companion, Variations
@@ -13,6 +13,7 @@ __all__ = [
     "BACKGROUND_COLOURS",
     "CAMERAS",
     "CASTS",
+    "COLLAGE",
     "EXTRA_OBJECTS",
     "FAMILIES",
     "FOREGROUND_COLOURS",
@@ -40,6 +41,7 @@ __all__ = [
     "find_font",
     "find_photographs",
     "is_held_out",
-    "photograph",
+    "picture",
+    "picture_words",
     "sprite",
 ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .backgrounds import FAMILIES
-from .photographs import PHOTOGRAPHS
+from .pictures import picture_words
 from .variations import CAMERAS, CASTS
 from .wordings import ASIDES, ATTRIBUTES, CALLED, COLOURED, DETERMINERS, HOW, LEADS, MORE_MOTION, SEEN, plural
 
@@ -209,7 +209,7 @@ class _Writer:
     def background(self) -> str:
         """The background's caption."""
         spec = self.spec
-        text = self.pick(PHOTOGRAPHS[spec.photograph].captions) if spec.photograph else self.drawn_background()
+        text = self.pick(picture_words(spec.picture)) if spec.picture else self.drawn_background()
         return f"{text}, {self.pick(CAMERAS[spec.camera])}" if spec.camera else text
 
     def drawn_background(self) -> str:

@@ -15,7 +15,7 @@ from .backgrounds import FAMILIES, background
 from .captions import captions
 from .motions import BASE_WIDTH, MOTION_PLACES, MOTIONS, UNITS, MotionParams
 from .objects import EXTRA_OBJECTS, GLOWING, OBJECTS, SOFT_OBJECTS, ObjectSpec
-from .photographs import PHOTOGRAPHS, find_photographs, photograph
+from .pictures import COLLAGE, PHOTOGRAPHS, find_photographs, picture
 from .sprites import FOREGROUND_COLOURS, draw
 from .variations import CAMERAS, WIDER, Companion, Variations, beside, filmed, with_cast
 
@@ -61,8 +61,8 @@ class SceneSpec:
     """A name of `CASTS`, or nothing."""
     free_words: bool = False
     """Whether its captions say more than it shows."""
-    photograph: str = ""
-    """A name of `PHOTOGRAPHS` that stands in place of the background's family, or nothing."""
+    picture: str = ""
+    """A name of `PHOTOGRAPHS`, or `COLLAGE`, that stands in place of the background's family, or nothing."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class SceneSource:
 
     def _varied(self, spec: SceneSpec) -> SceneSpec:
         rng = np.random.default_rng([spec.seed, 4])
-        shares, chances = self.variations, rng.random(6)
+        shares, chances = self.variations, rng.random(7)
         # Each from numbers of its own, so that one variation does not change another.
         ways = [np.random.default_rng([spec.seed, 5, n]) for n in range(5)]
         if chances[1] < shares.company:
@@ -177,7 +177,9 @@ class SceneSource:
         if chances[0] < shares.see_through:
             spec = self._seen_through(spec, ways[0])
         if chances[5] < shares.photographs:
-            spec = replace(spec, photograph=str(ways[4].choice(self._photographs)), background_moves=False)
+            spec = replace(spec, picture=str(ways[4].choice(self._photographs)), background_moves=False)
+        elif chances[6] < shares.collages:
+            spec = replace(spec, picture=COLLAGE, background_moves=False)
         if chances[2] < shares.camera:
             spec = replace(spec, camera=str(ways[2].choice(list(CAMERAS))), background_moves=False)
         if chances[3] < shares.cast:
@@ -243,8 +245,8 @@ class SceneSource:
     def _behind(self, spec: SceneSpec, times: list[float]) -> np.ndarray:
         """Frames of the background as the camera sees it."""
         size = round(WIDER * self.size) if spec.camera else self.size
-        if spec.photograph:
-            frames = np.repeat(photograph(spec.photograph, seed=spec.seed, size=size)[None], len(times), 0)
+        if spec.picture:
+            frames = np.repeat(picture(spec.picture, seed=spec.seed, size=size)[None], len(times), 0)
         else:
             frames = background(
                 spec.family, spec.background_colour, moves=spec.background_moves, seed=spec.seed, t=times, size=size

@@ -30,7 +30,9 @@ class Variations:
     free_words: float = 0.0
     """Captions have attributes, plurals and asides that change nothing in the picture; see `wordings`."""
     photographs: float = 0.0
-    """The background is a photograph that stands still or is filmed; see `photographs`."""
+    """The background is a photograph that stands still or is filmed; see `pictures`."""
+    collages: float = 0.0
+    """The background is a collage of textured shapes, likewise; photographs come first."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

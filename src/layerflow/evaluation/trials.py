@@ -258,7 +258,7 @@ def record_of(name: str, seed: int, index: int, scene: Scene, video: LayeredVide
             "background_colour": spec.background_colour,
             "background_moves": spec.background_moves,
             "opacity": spec.opacity,
-            "photograph": spec.photograph,
+            "picture": spec.picture,
         },
     }
     if given is not None:

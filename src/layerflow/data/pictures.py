@@ -1,7 +1,7 @@
-"""Photographs as backgrounds: the few that come with scikit-image under CC0 or in the public domain.
+"""Pictures as backgrounds: collages, and the few photographs that come with scikit-image, CC0 or in the public domain.
 
-Nothing is downloaded, and no picture is kept in this project. A scene shows part of one, as large and as bright as its
-seed says.
+Nothing is downloaded, and no photograph is kept in this project. A scene shows part of one, as large and as bright as
+its seed says.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from .collage import COLLAGE_WORDS, collage
 
 Tint = tuple[float, float, float]
 
@@ -50,6 +52,9 @@ PHOTOGRAPHS: dict[str, Photograph] = {
 """Names of functions of `skimage.data`, whose docstrings name author and licence. Left out: what those download, and
 what no caption could name."""
 
+COLLAGE = "collage"
+"""Stands for a collage of the scene's own seed."""
+
 _SMALLEST = 0.4  # side of the part that is shown, over the photograph's shorter one
 _GAIN = (0.8, 1.15)  # factor on all of it; each colour varies by a third of that
 
@@ -69,11 +74,11 @@ def find_photographs() -> Any:
     return skimage.data
 
 
-def photograph(name: str, *, seed: int, size: int) -> np.ndarray:
-    """Part of a photograph.
+def picture(name: str, *, seed: int, size: int) -> np.ndarray:
+    """Part of a photograph or of a collage.
 
     Args:
-        name: one of `PHOTOGRAPHS`.
+        name: one of `PHOTOGRAPHS`, or `COLLAGE`.
         seed: which part, whether mirrored, how bright.
         size: height and width in pixels.
 
@@ -84,7 +89,7 @@ def photograph(name: str, *, seed: int, size: int) -> np.ndarray:
         MissingPhotographsError: scikit-image is not installed.
     """
     rng = np.random.default_rng([seed, 6])
-    whole = _whole(name)
+    whole = collage(seed) if name == COLLAGE else _whole(name)
     height, width = whole.shape[:2]
     side = round(rng.uniform(_SMALLEST, 1) * min(height, width))
     top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
@@ -94,6 +99,11 @@ def photograph(name: str, *, seed: int, size: int) -> np.ndarray:
     pixels = torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1)))[None]
     fitted = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)[0]
     return (fitted.permute(1, 2, 0).numpy() * gain.astype(np.float32)).clip(0, 1)
+
+
+def picture_words(name: str) -> tuple[str, ...]:
+    """What captions call it."""
+    return COLLAGE_WORDS if name == COLLAGE else PHOTOGRAPHS[name].captions
 
 
 @lru_cache(maxsize=len(PHOTOGRAPHS))
