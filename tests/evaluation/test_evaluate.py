@@ -124,6 +124,7 @@ def test_quick_takes_one_seed(tiny_pipeline: LayerFlowPipeline, untrained_judge:
         ({"seeds": ()}, "seeds must be"),
         ({"seeds": (1, 1)}, "seeds must be"),
         ({"trials": ["juggle"]}, "juggle"),
+        ({"trials": ["decompose", "other-words"]}, "other-words tells nothing without plain-words"),
     ],
 )
 def test_arguments_are_checked_first(

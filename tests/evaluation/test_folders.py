@@ -59,6 +59,7 @@ def test_samples_are_measured_beside_those_of_their_name(sets: tuple[Path, Path]
     assert lines["alpha MAE"].value == pytest.approx(wrong["alpha MAE"] / 2)
     assert lines["background FVD (random features)"].value == pytest.approx(0, abs=1e-9)
     assert lines["foreground FVD (random features)"].value > 0
+    assert set(good) <= set(lines)  # nothing is measured and then not told
     assert "| alpha SAD (thousands) |" in report.markdown()
     assert "- not measured: d: " in report.markdown()
 

@@ -168,7 +168,8 @@ def batch(
     """Run a file of jobs; run again, it does what is new, changed or failed.
 
     Keys of a job: id, foreground, background, blended (prompts), given (clips and their files, from the folder of
-    the jobs file), seed, steps, guidance, frames, size, fps, formats. Those left out are as in the single commands.
+    the jobs file), seed, steps, guidance, noise_scale, frames, size, upscale, fps, formats. Those left out are as in
+    the single commands.
 
     [bold]Example[/]: layerflow batch jobs.jsonl -o out/batch
     """

@@ -25,7 +25,7 @@ from ..models.layout import LAYERS
 from ..pipeline import LayerFlowPipeline
 from .figures import Row, ceilings, rows_of
 from .judge import Judge, Progress, data_version, load_judge
-from .trials import TRIALS, Record, noise_of, record_of, scene_of, source_of
+from .trials import PAIRED, TRIALS, Record, noise_of, record_of, scene_of, source_of
 
 QUICK_SAMPLES = 12
 """Samples of each trial with `quick`."""
@@ -185,6 +185,9 @@ def _check(samples: int, seeds: Sequence[int], batch_size: int, trials: Sequence
     unknown = [name for name in trials if name not in TRIALS]
     if unknown or not trials:
         raise ValueError(f"trials must be some of {', '.join(TRIALS)}, got {list(trials)}")
+    for name, other in PAIRED.items():
+        if name in trials and other not in trials:
+            raise ValueError(f"trial {name} tells nothing without {other}: run both")
 
 
 def _guidance(trial: str, guidance: float | None, conventions: Conventions) -> float:

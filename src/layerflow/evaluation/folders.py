@@ -38,7 +38,7 @@ UNITS = {
     "alpha MAE": "", "alpha MSE": "", "alpha SAD": "thousands", "alpha Grad": "thousands", "alpha Conn": "thousands",
     "alpha dtSSD": "", "alpha MESSDdt": "", "alpha IoU": "", "background PSNR": "dB", "background leak": "",
     "background flicker": "", "foreground PSNR over grey": "dB", "blended PSNR": "dB", "composite PSNR": "dB",
-    "layer agreement": "", "matte motion": "", "temporal consistency": "", "motion smoothness": "",
+    "layer agreement": "", "matte motion": "", "matte travel": "", "temporal consistency": "", "motion smoothness": "",
     "dynamic degree": "share",
 }  # fmt: skip
 """Figures of single samples in the order of the table, and their units."""

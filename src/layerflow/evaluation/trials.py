@@ -207,6 +207,8 @@ TRIALS: dict[str, Trial] = {
 }
 """Name to trial, in the order they are run. Those on one split use the same scenes, so that they compare; see-through
 ones differ in the foreground alone, photographs in the background."""
+PAIRED = {"generate-again": "generate", "plain-words": "other-words", "other-words": "plain-words"}
+"""Trials that tell nothing without another."""
 PHOTOGRAPHED = "decompose-photographs"
 """The trial whose backgrounds come with scikit-image."""
 
