@@ -27,7 +27,6 @@ from .loading import (
     ADAPTER_FOLDERS,
     HUB_OPTIONS,
     PLAIN,
-    find_model,
     fuse_content,
     model_folder,
     plain_components,
@@ -171,13 +170,6 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         if pipeline.upscaler is not None:
             pipeline.upscaler.to(memory_format=torch.channels_last)
         return pipeline
-
-    @staticmethod
-    def load_transformer(name: str | Path) -> CompactTransformer3DModel:
-        """Only the transformer of a model of the mini's kind, in float32."""
-        return CompactTransformer3DModel.from_pretrained(
-            find_model(name), subfolder="transformer", dtype=torch.float32
-        )
 
     def load_lora_weights(
         self,
@@ -324,7 +316,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             scale = conventions.noise_scale_of(task) if noise_scale is None else noise_scale
             latents = torch.where(clean_frames, sequence, scale * layout.noise(sequence, generator))
             draw = getattr(self.transformer, "draw_placement", None)
-            placement = draw(batch, generator) if draw is not None else None
+            placement = draw(batch, generator, device) if draw is not None else None
 
             # 4. Denoise what is generated, leave what is given
             self.scheduler.set_timesteps(steps, device=device)
@@ -368,7 +360,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
     def noise_level(self, step: int, timestep: Tensor) -> Tensor:
         """Noise level in [0, 1] of a step, float32, as the transformer is told it."""
         if self.transformer.prediction_type == "sample":
-            return self.scheduler.sigmas[step].float()
+            # Some schedulers keep them on the CPU.
+            return self.scheduler.sigmas[step].to(timestep.device, torch.float32)
         return timestep.float() / self.scheduler.config.num_train_timesteps
 
     def predict(
@@ -549,7 +542,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         results = []
         for i in range(latents.shape[0]):
             # Colour is found by dividing by alpha, so a given matte is there too.
-            own = given[i if len(given) > 1 else 0].clips() if given else {}
+            shown = given[i if len(given) > 1 else 0].clips() if given else {}
+            own = {name: clip.cpu() for name, clip in shown.items()}
             spaces = {name: clip[i].cpu() for name, clip in clips.items()} | to_model_space(own)
             results.append(from_model_space(spaces, fps).replace(**own))
         return results

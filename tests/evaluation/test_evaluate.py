@@ -10,6 +10,7 @@ from full_size import build
 from rich.console import Console
 
 from layerflow import LayerFlowPipeline
+from layerflow.data.captions import BACKGROUND_WORDS
 from layerflow.evaluation import TRIALS, Judge, Report, evaluate, rich_table, write_report
 from layerflow.evaluation.evaluate import KINDS, share_out
 from layerflow.models.compact import CompactTransformer3DModel
@@ -87,6 +88,17 @@ def test_what_is_done_is_not_done_again(
         assert (one.kind, one.output, one.truth) == (other.kind, other.output, other.truth)
     run(tiny_pipeline, untrained_judge, folder=tmp_path, trials=["decompose"], steps=2)
     assert len(calls) == len(TRIALS) + 1  # other steps, other results
+
+
+def test_other_words_or_scenes_are_measured_anew(
+    tiny_pipeline: LayerFlowPipeline, untrained_judge: Judge, tmp_path: Path, calls: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for changed in range(2):
+        run(tiny_pipeline, untrained_judge, folder=tmp_path, trials=["generate"])
+        assert len(calls) == 1 + changed
+        for family in BACKGROUND_WORDS:
+            monkeypatch.setitem(BACKGROUND_WORDS, family, ("something else",))
 
 
 def test_other_weights_are_another_model(

@@ -33,6 +33,18 @@ def test_any_even_size_is_filled_and_a_hole_is_not_looked_into(height: int, widt
 
 
 @torch.no_grad()
+def test_what_lies_beyond_the_frame_is_a_hole_too() -> None:
+    fill, shown = drawing_fill(), []
+    fill.stem.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0]))
+    fill(torch.rand(1, 3, 12, 12), torch.ones(1, 1, 12, 12))
+    certainty = torch.nn.functional.pixel_shuffle(shown[0], fill.patch_size)[0, 3]
+    assert certainty.shape == (16, 16)
+    assert (certainty[:12, :12] == 1).all()
+    assert (certainty[12:] == -1).all()
+    assert (certainty[:, 12:] == -1).all()
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("still", [True, False])
 def test_no_foreground_is_left_behind_its_matte(still: bool) -> None:
     layout, fill = Layout(2), drawing_fill()

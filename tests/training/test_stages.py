@@ -125,7 +125,9 @@ def test_stages_can_be_trained_one_by_one(home: Path, finished: Path, tmp_path: 
         follow(recipe, tmp_path, only="colour")
     follow(recipe, tmp_path, only="base")
     assert not (tmp_path / "four" / "model").exists()
-    follow(recipe, tmp_path, resume=True, only="motion")
+    follow(recipe, tmp_path, only="motion")
+    with pytest.raises(RecipeError, match="motion is trained already"):
+        follow(recipe, tmp_path, only="motion")
     assert bytes_of(tmp_path / "four" / "motion" / "result") == bytes_of(finished / "motion" / "result")
 
 

@@ -206,6 +206,16 @@ def test_a_resumed_run_continues_bit_for_bit(recipe: Recipe, tmp_path: Path) -> 
 
 
 @needs_font
+def test_fp16_goes_on_with_the_scale_of_its_loss(recipe: Recipe, tmp_path: Path) -> None:
+    trainer = Trainer(recipe, tmp_path)
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    trainer.save()
+    trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    trainer._restore(list_checkpoints(trainer.folder / "checkpoints")[-1])
+    assert trainer.accelerator.scaler.state_dict()["scale"] == 8.0
+
+
+@needs_font
 def test_a_run_is_not_overwritten_without_being_asked(recipe: Recipe, tmp_path: Path) -> None:
     Trainer(recipe, tmp_path).train(until=2)
     with pytest.raises(RecipeError, match="holds a run already"):

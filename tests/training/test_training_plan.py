@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from full_size import build, plain_cogvideox
 
+from layerflow import LayerFlowPipeline
 from layerflow.cli import run
 from layerflow.counting import LiveBytes
 from layerflow.models.autoencoder import ClipAutoencoder
@@ -46,6 +47,19 @@ def test_bytes_are_those_of_what_is_trained(wan: Path) -> None:
     assert motion.peak < base.peak
     assert (base.samples, base.processes) == (1, 2)
     assert base.state // 2 < base.sharded_peak < base.peak
+
+
+def test_samples_and_what_is_held_back_are_those_of_training(wan: Path) -> None:
+    (plan,) = plan_training(
+        Recipe("plan", start_from=str(wan), size=32, clip_frames=5, frames_per_batch=40, batch_multiple=3,
+               phases=(PhaseRecipe(1, {5: 1.0}),)), (32, 32), processes=3,
+    )  # fmt: skip
+    assert plan.samples == 2  # of 8 samples a batch takes 6
+    (mini,) = plan_training(Recipe("plan", start_from="mini", phases=(PhaseRecipe(1, {8: 1.0}),)))
+    sketch = sum(p.numel() for p in LayerFlowPipeline.from_pretrained("mini").transformer.sketch.parameters())
+    assert mini.parameters - mini.trained_parameters == sketch  # fitted before
+    fp16 = plan_training(recipe_for(wan, 5, precision="fp16"))[0]
+    assert fp16.frozen_parts == plan_training(recipe_for(wan, 5))[0].frozen_parts
 
 
 def test_half_precision_and_frozen_bases_are_counted(wan: Path) -> None:

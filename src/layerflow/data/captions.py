@@ -137,7 +137,7 @@ _SAY_DEFAULT = 0.15  # how often a default is said
 
 
 def _article(words: str) -> str:
-    sounds_like_you = words.startswith(("uni", "ufo"))
+    sounds_like_you = words.startswith(("uni", "ufo", "euro"))
     return f"{'an' if words[0] in 'aeiou' and not sounds_like_you else 'a'} {words}"
 
 
@@ -295,6 +295,7 @@ def captions(spec: SceneSpec) -> dict[str, str]:
         foreground = writer.foreground()
     while len(blended.split()) > most:  # rare: most wordings are shorter
         blended = writer.blended(writer.foreground(), writer.background())
-    return {
-        "foreground": writer.framed(foreground), "background": writer.framed(background), "blended": blended,
-    }  # fmt: skip
+    framed, background = writer.framed(foreground), writer.framed(background)
+    while len(framed.split()) > most:  # by the phrase around it
+        framed = writer.framed(foreground)
+    return {"foreground": framed, "background": background, "blended": blended}

@@ -78,7 +78,10 @@ MORE_MOTION: dict[str, tuple[str, ...]] = {
     "swaying": ("moving from side to side", "rocking gently", "leaning left and right", "tilting to and fro"),
 }  # fmt: skip
 
-_IRREGULAR = {"cactus": "cacti", "mouse": "mice", "fish": "fish", "die": "dice", "leaf": "leaves", "loaf": "loaves"}
+_IRREGULAR = {
+    "cactus": "cacti", "mouse": "mice", "fish": "fish", "die": "dice", "leaf": "leaves", "loaf": "loaves",
+    "potato": "potatoes", "sheep": "sheep",
+}  # fmt: skip
 
 
 def plural(noun: str) -> str:

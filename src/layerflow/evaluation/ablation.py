@@ -29,6 +29,8 @@ from .trials import found, name_layers, noise_of, scene_of, source_of
 RUN = re.compile(r"(?P<variant>.+)-seed(?P<seed>\d+)$")
 MOTION_ON = "motion-left-on"
 """A variant without runs of its own: the full recipe's models with the motion adapter left in."""
+BATCH, SEED = 4, 0
+"""Scenes denoised together, and the seed of all scenes."""
 FULL = "full"
 SEPARATE = "separate"
 """Variants of this name and a task, such as separate-decompose, are models for one task; together they are a row."""
@@ -151,8 +153,6 @@ def measure_run(
     samples: int,
     judge: Judge,
     steps: int | None = None,
-    seed: int = 0,
-    batch_size: int = 4,
 ) -> dict[str, float]:
     """Figures of a model over held-out scenes, the same for every model; denoised in `steps`, or in as many as it
     takes by default."""
@@ -160,9 +160,9 @@ def measure_run(
     values: dict[str, list[float]] = {}
     for task in tasks:
         source = source_of(task, config.sample_size, config.sample_frames)
-        for start in range(0, samples, batch_size):
-            numbers = range(start, min(start + batch_size, samples))
-            scenes = [scene_of(task, source, seed, number) for number in numbers]
+        for start in range(0, samples, BATCH):
+            numbers = range(start, min(start + BATCH, samples))
+            scenes = [scene_of(task, source, SEED, number) for number in numbers]
             true = [LayeredVideo(**{name: getattr(scene, name).clamp(0, 1) for name in CLIPS}) for scene in scenes]
             asked: dict[str, Any] = {} if steps is None else {"num_inference_steps": steps}
             if task == "decompose":
@@ -171,7 +171,7 @@ def measure_run(
                 asked |= {layer: [scene.captions[layer] for scene in scenes] for layer in LAYERS}
             output: Any = pipeline(
                 **asked, num_frames=config.sample_frames, height=config.sample_size,
-                width=config.sample_size, generator=[noise_of(task, seed, number) for number in numbers],
+                width=config.sample_size, generator=[noise_of(task, SEED, number) for number in numbers],
             )  # fmt: skip
             for scene, video, target in zip(scenes, output.videos, true, strict=True):
                 own = _decomposed(video, target) if task == "decompose" else _generated(scene, video, judge)

@@ -25,7 +25,7 @@ from ..models.layout import LAYERS
 from ..pipeline import LayerFlowPipeline
 from .figures import Row, ceilings, rows_of
 from .judge import Judge, Progress, data_version, load_judge
-from .trials import PAIRED, TRIALS, Record, noise_of, record_of, scene_of, source_of
+from .trials import PAIRED, TRIALS, Record, noise_of, record_of, scene_of, scenes_version, source_of
 
 QUICK_SAMPLES = 12
 """Samples of each trial with `quick`."""
@@ -139,6 +139,7 @@ def evaluate(
         key = {
             "version": version, "samples": n, "steps": steps, "guidance": _guidance(trial, guidance, conventions),
             "noise_scale": conventions.noise_scale_of(TRIALS[trial].task),
+            "scenes": scenes_version(trial, source_of(trial, config.sample_size, config.sample_frames), seed, n),
         }  # fmt: skip
         path = parts / f"{trial}-seed{seed}.json" if parts else None
         part = _load_part(path, key)
@@ -161,7 +162,7 @@ def share_out(samples: int, seeds: Sequence[int]) -> dict[int, int]:
 
 
 def fingerprint(pipeline: LayerFlowPipeline, judge: Judge) -> str:
-    """Hash of all that a result depends on besides its settings: weights of model and judge, and the data."""
+    """Hash of the weights and settings of model and judge, and of what the judge was trained on."""
     digest = hashlib.sha256(data_version().encode())
     scheduler: Any = pipeline.scheduler
     digest.update(json.dumps(dict(pipeline.transformer.config), sort_keys=True, default=str).encode())
@@ -294,8 +295,9 @@ def _save_part(path: Path, key: Mapping[str, Any], records: list[Record], pictur
         for side, video in (("output", picture.output), ("truth", picture.truth)):
             for clip, value in _to_bytes(video.clips()).items():
                 tensors[f"{picture.kind}.{side}.{clip}"] = value
-    write_atomically(path.with_suffix(".safetensors"), save(tensors))
     shown = [{"trial": p.trial, "kind": p.kind, "record": p.record} for p in pictures]
+    path.unlink(missing_ok=True)  # an older part, whose pictures are replaced first
+    write_atomically(path.with_suffix(".safetensors"), save(tensors))
     text = json.dumps({"key": key, "records": records, "pictures": shown})
     write_atomically(path, text.encode())
 

@@ -109,7 +109,7 @@ class StillNet(nn.Module):
 
     def forward(self, stills: Tensor) -> dict[str, Tensor]:
         """Stills (N, C, S, S) in [0, 1] to logits (N, classes) by head."""
-        x = self.body(stills.contiguous(memory_format=torch.channels_last) * 2 - 1)  # (N, width, S/8, S/8)
+        x = self.body(stills.contiguous(memory_format=torch.channels_last) * 2 - 1)  # (N, width, S/16, S/16)
         pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
         return {name: head(pooled) for name, head in self.heads.items()}
 

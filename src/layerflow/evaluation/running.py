@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,8 @@ def run_on(
     truth: Path,
     output: Path,
     *,
-    tasks: Sequence[str] = tuple(TASKS),
     steps: int | None = None,
     guidance: float | None = None,
-    seed: int = 0,
     settings: dict[str, Any] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[dict[str, Path], dict[str, str]]:
@@ -48,9 +46,7 @@ def run_on(
         pipeline: the model.
         truth: folder of true samples; prompts are those in their layers.json.
         output: results are written to OUTPUT/TASK/SAMPLE.
-        tasks: which to run; each runs on the samples that have what it takes.
         steps, guidance: the model's for the task if None.
-        seed: of the first sample's noise; the others count on.
         settings: more to keep beside results, and to tell apart those of another run.
         progress: called as (task, done, total).
 
@@ -61,11 +57,11 @@ def run_on(
     made: dict[str, Path] = {}
     failed: dict[str, str] = {}
     samples = samples_in(truth)
-    for task in tasks:
+    for task in TASKS:  # each on the samples that have what it takes
         for number, (name, path) in enumerate(samples.items()):
             folder = output / task / name
             prompts = prompts_in(path)
-            asked = {"task": task, "prompts": prompts, "steps": steps, "guidance": guidance, "seed": seed + number}
+            asked = {"task": task, "prompts": prompts, "steps": steps, "guidance": guidance, "seed": number}
             asked |= settings or {}
             try:
                 true = load_layers(path)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data import MissingPhotographsError, Scene, SceneSource, Split, Variations, find_photographs
+from ..data import MissingPhotographsError, Scene, SceneSource, Split, Variations, captions, find_photographs
 from ..layered_video import CLIPS, LayeredVideo, blend
 from ..models.layout import LAYERS, TASKS
 from . import metrics
@@ -19,7 +19,7 @@ from .baselines import BASELINES
 from .judge import NATURAL, Judge
 from .motion import name_motion
 from .variety import thumbnail, variety
-from .words import scene_in_words
+from .words import PARAPHRASES, scene_in_words
 
 Record = dict[str, Any]
 """What is known of one sample: JSON values only."""
@@ -232,6 +232,18 @@ def scene_of(name: str, source: SceneSource, seed: int, index: int) -> Scene:
     """Scene number `index` of a seed of the evaluation, as a trial wants it."""
     scene, make = source.scene(index, STREAM + seed), TRIALS[name].scene
     return scene if make is None else make(source, seed, index, scene)
+
+
+def scenes_version(name: str, source: SceneSource, seed: int, count: int) -> str:
+    """Hash of the first scenes of a seed: what all of them show and say, and the pixels of one."""
+    digest = hashlib.sha256()
+    for index in range(count):
+        spec = source.spec(index, STREAM + seed)
+        digest.update(f"{spec}|{captions(spec)}".encode())
+    if TRIALS[name].scene is not None:
+        digest.update(repr(PARAPHRASES).encode())
+    digest.update(source.scene(0, STREAM + seed, [0]).blended.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def noise_of(name: str, seed: int, index: int) -> torch.Generator:

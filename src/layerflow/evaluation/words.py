@@ -1,7 +1,7 @@
 """Prompts in other words: whether a model understands what its training captions never said in that way.
 
 Each entry asks for the same thing twice, in the plain words of the training captions and in others: synonyms, plurals,
-another order, long sentences, spelling without care. The words on the right of the bar are not those of `data.objects`.
+another order, long sentences, spelling without care. No training caption reads as a text on the right of the bar does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _TABLE = """
 apple: an apple | a piece of fruit, namely an apple
 apple: a red apple | one crimson apple, fresh from the tree
 apple: an apple falling | an apple plummeting to the ground
-banana: a banana | bananas
+banana: a banana | a bunch of bananas
 banana: a banana spinning | a ripe banana turning round and round
 banana: a yellow banana | a banana, golden in colour
 watermelon: a watermelon | a wedge of juicy watermelon
@@ -34,10 +34,10 @@ mushroom: a mushroom | a fly agaric mushroom in the forest
 mushroom: a mushroom growing | a mushroom that gets larger and larger
 mushroom: a red mushroom | scarlet fungus, a mushroom
 cactus: a cactus | a prickly cactus plant from the desert
-cactus: a cactus | cacti
+cactus: a cactus | cacti in the burning sun
 cactus: a cactus swaying | in the wind, a cactus tilts from side to side
 tulip: a tulip | a pink spring flower, the tulip
-tulip: a tulip | tulips
+tulip: a tulip | tulips from holland
 tulip: a tulip rising | a tulip soaring up
 sunflower: a sunflower | a large sunflower in bloom
 sunflower: a sunflower spinning | a sunflower that revolves
@@ -54,25 +54,25 @@ star: a yellow star | a bright gold star
 balloon: a balloon | an inflated balloon on a string
 balloon: a red balloon rising | a crimson balloon flying up and away
 balloon: a balloon on the right | to the right, a birthday balloon
-balloon: a balloon | balloons
+balloon: a balloon | balloons let loose at a wedding
 key: a key | an old brass key
 key: a key spinning | a key that turns in circles
-key: a key | keys
+key: a key | a ring of keys
 bell: a bell | a ringing bell
 bell: a bell swaying | a church bell that swings from side to side
-bell: a bell | bells
+bell: a bell | bells that ring for mass
 guitar: a guitar | a rock guitar with six strings
 guitar: a guitar | a musical instrument, the guitar
 guitar: a guitar moving left | a guitar travelling leftwards
 rocket: a rocket | a space shuttle rocket
 rocket: a rocket rising | a rocket launching into the sky
-rocket: a rocket | rockets
+rocket: a rocket | rockets on a space mission
 car: a car | a small passenger vehicle, a car
 car: a red car moving left | a scarlet automobile drives to the left
 car: a car | a parked motorcar
 sailboat: a sailboat | a boat with sails
 sailboat: a sailboat moving right | a sailing ship cruising to the right
-sailboat: a sailboat | sailboats
+sailboat: a sailboat | sailboats at a regatta
 airplane: an airplane | an aircraft
 airplane: an airplane rising | an airliner taking off
 airplane: a white airplane | a white passenger jet
@@ -81,7 +81,7 @@ house: a house | a cosy small building to live in
 house: a purple house | a house painted violet
 soccer ball: a soccer ball | a ball for playing soccer
 soccer ball: a soccer ball bouncing | a football that jumps up and down
-soccer ball: a soccer ball | soccer balls
+soccer ball: a soccer ball | soccer balls for a match
 cat: a cat | a domestic cat
 cat: a cat | a feline
 cat: an orange cat | a ginger tabby cat
@@ -91,21 +91,21 @@ dog: a dog | man's best friend, the dog
 dog: a dog standing still | a hound that does not move
 dog: a dog moving right | a doggy walking to the right
 panda: a panda | a giant panda from china
-panda: a panda | pandas
+panda: a panda | pandas that eat bamboo
 panda: a panda swaying | a black and white panda bear, swaying to and fro
 frog: a frog | a green amphibian, the frog
 frog: a frog bouncing | a frog that leaps again and again
-frog: a frog | frogs
+frog: a frog | frogs by a pond
 penguin: a penguin | an antarctic penguin
 penguin: a penguin moving left | a penguin waddles left
-penguin: a penguin | penguins
+penguin: a penguin | a colony of penguins
 fish: a fish | a striped fish from the coral reef
 fish: a fish moving right | a fish swims to the right
 whale: a whale | a big whale in the ocean
-whale: a whale | whales
+whale: a whale | a pod of whales
 butterfly: a butterfly | an insect with wide wings, the butterfly
 butterfly: a butterfly rising | a butterfly fluttering upward
-butterfly: a butterfly | butterflies
+butterfly: a butterfly | a swarm of butterflies
 ladybug: a ladybug | a ladybird beetle with black spots
 ladybug: a ladybug | lady bug
 octopus: an octopus | an octopus with eight arms

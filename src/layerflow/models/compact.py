@@ -423,9 +423,17 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
         settled = settle_opacity(clips | {"alpha": clips["alpha"][:, :, :1]}, names)
         return layout.pack(settled | {"alpha": settled["alpha"].expand_as(clips["alpha"])})
 
-    def draw_placement(self, batch: int, generator: torch.Generator | list[torch.Generator] | None = None) -> Tensor:
-        """What prompts leave open of objects' places and sizes, by lot: (B, 3), see `models.sketch.lay`."""
-        noise = randn_tensor((batch, 3), generator=generator, device=self.device, dtype=torch.float32)
+    def draw_placement(
+        self,
+        batch: int,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        device: torch.device | None = None,
+    ) -> Tensor:
+        """What prompts leave open of objects' places and sizes, by lot: (B, 3), see `models.sketch.lay`.
+
+        Weights that are offloaded are elsewhere than on the device that they are computed with; name it then.
+        """
+        noise = randn_tensor((batch, 3), generator=generator, device=device or self.device, dtype=torch.float32)
         return self.config.placement_spread * noise.clamp(-2, 2)
 
     @torch.no_grad()

@@ -64,9 +64,9 @@ class BackgroundFill(nn.Module):
             The whole background (N, C, H, W).
         """
         height, width = known.shape[-2:]
-        seen = torch.cat([known * certainty, 2 * certainty - 1], dim=1).to(self.stem.weight.dtype)
         multiple = self.patch_size * 2 ** (self.levels - 1)
-        seen = F.pad(seen, (0, -width % multiple, 0, -height % multiple))
+        known, certainty = (F.pad(x, (0, -width % multiple, 0, -height % multiple)) for x in (known, certainty))
+        seen = torch.cat([known * certainty, 2 * certainty - 1], dim=1).to(self.stem.weight.dtype)
         x = F.pixel_unshuffle(seen, self.patch_size).contiguous(memory_format=torch.channels_last)
         x, skips = self.stem(x), []
         for level in range(self.levels):

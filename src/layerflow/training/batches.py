@@ -135,10 +135,7 @@ class ClipBatches(Dataset):
 
     def samples(self, frames: int, size: Size) -> int:
         """Samples of a batch of so many frames of a size."""
-        recipe = self.recipe
-        smaller = min(1.0, recipe.size**2 / (size[0] * size[1]))
-        whole = int(recipe.frames_per_batch * smaller / frames + 1e-9) // recipe.batch_multiple
-        return max(1, whole) * recipe.batch_multiple
+        return self.recipe.samples(frames, *size)
 
     def step(self, number: int) -> Step:
         """What the batch of a step consists of. Clips are counted through from the first step on."""

@@ -313,6 +313,8 @@ class Trainer:
             "optimizer": self.zero.optimizer_state(self.optimizer) if self.zero
             else gathered(self.optimizer.state_dict()),
         }  # fmt: skip
+        if self.accelerator.scaler is not None:  # fp16: how much the loss is scaled by now
+            tensors["scaler"] = self.accelerator.scaler.state_dict()
         if self.is_main:
             save_checkpoint(self.folder / "checkpoints", self.step, tensors, {"recipe": self.recipe.to_dict()})
         self.accelerator.wait_for_everyone()
@@ -329,6 +331,8 @@ class Trainer:
             raise RecipeError(f"{path} is of another network than the recipe's; choose another --output")
         load_average(self.ema, state["ema"], self.trained)
         self.ema.to(self.device)
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step = info["step"]
 
     def averaged_model(self) -> Any:

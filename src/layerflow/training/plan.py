@@ -155,10 +155,9 @@ def _plan_stage(
     frames = frames or max(count for phase in recipe.phases for count in phase.frames)
     height, width = size or codec.trained_size[1:]
     layout = codec.check(frames, height, width)
-    smaller = min(1.0, recipe.size**2 / (height * width))
-    whole = max(recipe.batch_multiple, int(recipe.frames_per_batch * smaller / frames + 1e-9))
-    samples = -(-whole // processes)
+    samples = -(-recipe.samples(frames, width, height) // processes)
     half = recipe.mixed_precision in ("bf16", "fp16")
+    half_encoders = vae is not None and recipe.mixed_precision == "bf16"  # as the trainer holds them
     frozen = HALF if recipe.frozen_dtype == "bfloat16" else FULL
     with torch.device("meta"):
         model.to("meta", torch.bfloat16 if half else torch.float32).train()
@@ -169,10 +168,12 @@ def _plan_stage(
         own = recipe.trained
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(adapters.is_base(name) if own == "base" else adapters.belongs_to(name, own))
+        if isinstance(model, CompactTransformer3DModel):
+            model.sketch.requires_grad_(own == "base" and recipe.train_sketch)
         inputs = _inputs(model, layout, codec.autoencoder.latent_size(height, width), text_dim, samples)
         encoding = 0
         if vae is not None:
-            vae.to("meta", torch.bfloat16 if half else torch.float32)
+            vae.to("meta", torch.bfloat16 if half_encoders else torch.float32)
             vae.enable_slicing()
             if recipe.tiling:
                 vae.enable_tiling()
@@ -201,7 +202,7 @@ def _plan_stage(
         activations_otherwise=peaks[not recipe.gradient_checkpointing],
         encoding=encoding,
         largest_block=_largest_block(model) * (HALF if half else FULL),
-        frozen_parts=HALF * _count(vae, encoder) if half else FULL * _count(vae, encoder),
+        frozen_parts=(HALF if half_encoders else FULL) * _count(vae, encoder),
         flops=flops,
     )  # fmt: skip
 

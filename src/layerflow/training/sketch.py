@@ -113,7 +113,7 @@ def gather(
     recipe: Recipe,
     report: Callable[[str, float], None] | None = None,
 ) -> Sketches:
-    """Draw the recipe's `sketch_scenes` stills and encode their prompts."""
+    """Draw the recipe's `sketch_scenes` stills, in whole chunks of `CHUNK`, and encode their prompts."""
     data = _Stills(recipe)
     loader = DataLoader(data, batch_size=None, num_workers=recipe.workers)
     targets: list[tuple[Tensor, ...]] = []

@@ -51,7 +51,7 @@ def follow(
         done = (result / CARD).is_file() and (not last or (folder / "model").is_dir())
         if not done and only not in (None, stage.stage):
             raise RecipeError(f"stage {only} wants stage {stage.stage} done before it; train that first")
-        if done and not resume:
+        if done and not resume and only in (None, stage.stage):
             raise RecipeError(f"{place} is trained already; go on with --resume, or choose another --output")
         if not done:
             told = partial(report, of=stage) if report is not None else None
