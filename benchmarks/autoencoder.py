@@ -29,7 +29,7 @@ from layerflow.models.layout import CLIPS
 from layerflow.placement import cpu_has_bfloat16
 from layerflow.training.schedule import warm_cosine
 
-FRAMES, SIZE, SAMPLES, RATE = 9, 64, 24, 2e-3
+FRAMES, SIZE, SAMPLES, RATE = 9, 64, 24, 5e-4
 """One frame and two groups of four, as causal autoencoders take them."""
 COMPOSITE_WEIGHT, PRIOR_WEIGHT = 0.5, 1e-6
 

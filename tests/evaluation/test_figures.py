@@ -112,6 +112,12 @@ def test_scenes_with_a_moving_background_have_a_row_beside_all() -> None:
     assert not any("static" in r.figure for r in rows)  # there are none of them
 
 
+def test_photographs_are_told_without_bars() -> None:
+    rows = rows_of([decomposed(0, 0.8, 0.02, 0.001, trial="decompose-photographs")])
+    assert row(rows, "decompose-photographs", "alpha IoU").value == 0.8
+    assert all(r.bar is None for r in rows if r.task == "decompose-photographs")
+
+
 @pytest.mark.parametrize(("found", "reached"), [(2, True), (0, False)])
 def test_other_words_may_lose_ten_points_on_plain_ones(found: int, reached: bool) -> None:
     plain = [generated("plain-words", seed, object=True) for seed in (0, 1)]

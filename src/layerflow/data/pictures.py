@@ -43,14 +43,13 @@ PHOTOGRAPHS: dict[str, Photograph] = {
     "chelsea": Photograph(("a photo of a cat's face", "a photograph of a tabby cat", "a real cat, close up")),
     "camera": Photograph(("a photo of a man with a camera", "a black and white photograph of a photographer")),
     "rocket": Photograph(("a photo of a rocket launch", "a photograph of a rocket at night", "a real rocket launch")),
-    "moon": Photograph(("a photo of the moon", "a photograph of the moon's surface", "the surface of the moon")),
     "hubble_deep_field": Photograph(("a photo of galaxies", "a photograph of deep space", "galaxies in deep space")),
     "coins": Photograph(("a photo of old coins", "a photograph of coins", "rows of old coins"), held_out=True),
     "coffee": Photograph(("a photo of a cup of coffee", "a photograph of coffee on a wooden table"), held_out=True),
     "gravel": Photograph(("a photo of gravel", "a photograph of small stones"), (1.0, 0.95, 0.88), held_out=True),
 }
-"""Names of functions of `skimage.data`, whose docstrings name author and licence. Left out: what those download, and
-what no caption could name."""
+"""Names of functions of `skimage.data`, whose docstrings name author and licence. Left out: what those download,
+what no caption could name, and whose licence they do not name (the moon)."""
 
 COLLAGE = "collage"
 """Stands for a collage of the scene's own seed."""

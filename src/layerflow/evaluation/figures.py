@@ -127,7 +127,7 @@ def rows_of(records: Sequence[Record]) -> list[Row]:
             rows += _see_through(trial, own, by_trial.get("decompose"))
         elif trial.startswith("decompose"):
             rows += _decompose(trial, own)
-            rows += _hard_cases(trial, own)
+            rows += _hard_cases(trial, own) if trial in IOU_BARS else []
     generate = _generate(by_trial["generate"]) if "generate" in by_trial else []
     rows += generate
     values = {row.figure: row.value for row in generate}
