@@ -53,6 +53,14 @@ def test_replaces_what_is_there_only_by_a_whole_model(tiny_model: Path, trained_
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_folder_of_something_else_is_left_alone(tiny_model: Path, trained_on: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("keep")
+    with pytest.raises(ValueError, match="something else than a model"):
+        average(tiny_model, trained_on, tmp_path / "notes")
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
+
+
 def test_another_architecture_is_named(tiny_model: Path, tmp_path: Path) -> None:
     pipeline = build_tiny_pipeline()
     config = {**pipeline.transformer.config, "widths": (8, 8, 16)}

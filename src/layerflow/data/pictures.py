@@ -55,7 +55,7 @@ COLLAGE = "collage"
 """Stands for a collage of the scene's own seed."""
 
 _SMALLEST = 0.4  # side of the part that is shown, over the photograph's shorter one
-_GAIN = (0.8, 1.15)  # factor on all of it; each colour varies by a third of that
+_GAIN = (0.8, 1.15)  # factor on all of it; of each colour a tenth more or less
 
 
 def find_photographs() -> Any:

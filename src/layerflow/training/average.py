@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..files import whole_folder
+from ..loading import INDEX
 from ..pipeline import LayerFlowPipeline
 
 
@@ -24,15 +25,18 @@ def average(model: str | Path, other: str | Path, folder: Path, share: float = 0
     Args:
         model: name, folder or hub id, as `layerflow --model` takes it.
         other: a model of the same architecture.
-        folder: to write to, whole or not at all; one that is there is replaced.
+        folder: to write to, whole or not at all; a model that is there is replaced.
         share: of the other's weights, from 0 to 1.
 
     Raises:
         UnknownModelError: there is no such model.
-        ValueError: the share is out of its range, or the models' networks are not of one architecture.
+        ValueError: the share is out of its range, the folder holds something else, or the models' networks are not of
+            one architecture.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share is {share:g}, but must be from 0 to 1")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX).is_file():
+        raise ValueError(f"{folder} holds something else than a model; choose another folder")
     own, others = (LayerFlowPipeline.from_pretrained(name) for name in (model, other))
     for part in sorted(own.transformers.keys() | others.transformers.keys()):
         one, two = own.transformers.get(part), others.transformers.get(part)
