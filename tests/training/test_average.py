@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import build_tiny_pipeline
 
 from layerflow import LayerFlowPipeline
 from layerflow.models.compact import CompactTransformer3DModel
@@ -14,13 +13,12 @@ from layerflow.training.average import average, main
 
 
 @pytest.fixture
-def trained_on(tmp_path: Path) -> Path:
+def trained_on(tiny_pipeline: LayerFlowPipeline, tmp_path: Path) -> Path:
     """A model whose weights are elsewhere than the tiny model's."""
-    pipeline = build_tiny_pipeline()
-    for part in (pipeline.transformer, pipeline.text_encoder):
+    for part in (tiny_pipeline.transformer, tiny_pipeline.text_encoder):
         for parameter in part.parameters():
             parameter.data.add_(1)
-    pipeline.save_pretrained(tmp_path / "trained")
+    tiny_pipeline.save_pretrained(tmp_path / "trained")
     return tmp_path / "trained"
 
 
@@ -61,11 +59,12 @@ def test_a_folder_of_something_else_is_left_alone(tiny_model: Path, trained_on: 
     assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
 
 
-def test_another_architecture_is_named(tiny_model: Path, tmp_path: Path) -> None:
-    pipeline = build_tiny_pipeline()
-    config = {**pipeline.transformer.config, "widths": (8, 8, 16)}
-    pipeline.register_modules(transformer=CompactTransformer3DModel.from_config(config))
-    pipeline.save_pretrained(tmp_path / "wider")
+def test_another_architecture_is_named(
+    tiny_model: Path, tiny_pipeline: LayerFlowPipeline, tmp_path: Path
+) -> None:
+    config = {**tiny_pipeline.transformer.config, "widths": (8, 8, 16)}
+    tiny_pipeline.register_modules(transformer=CompactTransformer3DModel.from_config(config))
+    tiny_pipeline.save_pretrained(tmp_path / "wider")
     with pytest.raises(ValueError, match=r"not of one architecture: .* average a model with one"):
         average(tiny_model, tmp_path / "wider", tmp_path / "mean")
     assert not (tmp_path / "mean").exists()
