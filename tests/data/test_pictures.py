@@ -47,7 +47,7 @@ def test_another_size_shows_the_same_part() -> None:
 
 def test_training_never_shows_the_held_out_ones_and_measuring_shows_no_other() -> None:
     held_out = {name for name, one in PHOTOGRAPHS.items() if one.held_out}
-    shown = {split: {SceneSource(split, variations=ALL).spec(index, 3)  .picture for index in range(150)}
+    shown = {split: {SceneSource(split, variations=ALL).spec(index, 3).picture for index in range(150)}
              for split in ("train", "held_out_combinations")}  # fmt: skip
     assert shown["train"] == set(PHOTOGRAPHS) - held_out
     assert shown["held_out_combinations"] == held_out

@@ -95,9 +95,10 @@ class ClipBatches(Dataset):
         self._steps: list[Step] = []
         self._taken: Counter[tuple[int, int, Size]] = Counter()
         for frames, size in self.shapes():
-            if self.samples(frames, size) % processes:
+            samples = recipe.samples(frames, *size)
+            if samples % processes:
                 raise RecipeError(
-                    f"a batch of {self.samples(frames, size)} samples ({frames} frames of {size[1]}x{size[0]}) cannot "
+                    f"a batch of {samples} samples ({frames} frames of {size[1]}x{size[0]}) cannot "
                     f"be shared evenly by {processes} processes; set batch_multiple: {processes}, and perhaps a larger "
                     "frames_per_batch"
                 )
@@ -133,10 +134,6 @@ class ClipBatches(Dataset):
             shapes += [(frames, size) for size in sorted(sizes)]
         return shapes
 
-    def samples(self, frames: int, size: Size) -> int:
-        """Samples of a batch of so many frames of a size."""
-        return self.recipe.samples(frames, *size)
-
     def step(self, number: int) -> Step:
         """What the batch of a step consists of. Clips are counted through from the first step on."""
         while len(self._steps) <= number:
@@ -155,7 +152,8 @@ class ClipBatches(Dataset):
         size = list(leader)[int(rng.choice(len(leader), p=counts))]
         weights *= [size in own for own in sizes]
         picks = []
-        for source in rng.choice(len(weights), size=self.samples(frames, size), p=weights / weights.sum()).tolist():
+        samples = self.recipe.samples(frames, *size)
+        for source in rng.choice(len(weights), size=samples, p=weights / weights.sum()).tolist():
             picks.append((source, self._taken[source, frames, size]))
             self._taken[source, frames, size] += 1
         return Step(frames, size, tuple(picks))

@@ -155,7 +155,7 @@ def _plan_stage(
     frames = frames or max(count for phase in recipe.phases for count in phase.frames)
     height, width = size or codec.trained_size[1:]
     layout = codec.check(frames, height, width)
-    samples = -(-recipe.samples(frames, width, height) // processes)
+    samples = -(-recipe.samples(frames, height, width) // processes)
     half = recipe.mixed_precision in ("bf16", "fp16")
     half_encoders = vae is not None and recipe.mixed_precision == "bf16"  # as the trainer holds them
     frozen = HALF if recipe.frozen_dtype == "bfloat16" else FULL

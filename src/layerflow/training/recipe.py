@@ -267,7 +267,7 @@ class Recipe:
             return self.trains
         return "content" if self.stage == "unify" else self.stage
 
-    def samples(self, frames: int, width: int, height: int) -> int:
+    def samples(self, frames: int, height: int, width: int) -> int:
         """Samples of a batch, over all processes, of so many frames of a size in pixels."""
         smaller = min(1.0, self.size**2 / (width * height))
         whole = int(self.frames_per_batch * smaller / frames + 1e-9) // self.batch_multiple
