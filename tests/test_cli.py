@@ -114,7 +114,7 @@ def test_help_names_what_the_code_has() -> None:
     for name in FORMATS:
         assert re.search(rf"\b{name}\b", shown)
     assert re.search(rf"--steps.*{DEFAULTS.steps}", shown)
-    assert re.search(rf"for mini {DEFAULTS.guidance:g}, decompose 1", shown)
+    assert re.search(rf"--guidance.*{DEFAULTS.guidance:g} for mini", shown)
 
 
 def test_the_readme_lists_every_format() -> None:

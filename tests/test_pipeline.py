@@ -129,11 +129,12 @@ def test_prompts_and_guidance_and_negative_prompt_matter(tiny_pipeline: LayerFlo
             foreground, "hills", num_inference_steps=2, generator=seeded(), output_type="latent", **kwargs
         ).videos
 
-    base = run()
+    base, guided = run(), run(guidance_scale=1.5)
+    assert torch.equal(base, run(guidance_scale=tiny_pipeline.transformer.conventions.guidance))
     assert not torch.equal(base, run("a whale"))
-    assert not torch.equal(base, run(guidance_scale=1.0))
-    assert not torch.equal(base, run(negative_prompt="a ghost"))
-    assert torch.equal(base, run(guider=ClassifierFreeGuidance(tiny_pipeline.transformer.conventions.guidance)))
+    assert not torch.equal(base, guided)
+    assert not torch.equal(guided, run(guidance_scale=1.5, negative_prompt="a ghost"))
+    assert torch.equal(guided, run(guider=ClassifierFreeGuidance(1.5)))
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(3.0, 2), (1.0, 1)])

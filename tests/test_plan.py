@@ -59,11 +59,14 @@ def within(planned: int, measured: int, share: float = 0.15) -> bool:
     return abs(planned - measured) <= share * measured
 
 
-def test_the_plan_of_the_mini_is_its_measured_peak(tiny_pipeline: LayerFlowPipeline, tiny_model: Path) -> None:
-    size = {"num_frames": 4, "height": 64, "width": 64}
+@pytest.mark.parametrize("guided", [None, True])
+def test_the_plan_of_the_mini_is_its_measured_peak(
+    tiny_pipeline: LayerFlowPipeline, tiny_model: Path, guided: bool | None
+) -> None:
+    size = {"num_frames": 4, "height": 64, "width": 64, "guidance_scale": 1.5 if guided else None}
     tiny_pipeline(**PROMPTS, **size)
     measured = measured_peak(lambda: tiny_pipeline(**PROMPTS, **size))
-    plan = plan_run(tiny_model, frames=4, height=64, width=64, dtype=torch.float32)
+    plan = plan_run(tiny_model, frames=4, height=64, width=64, guided=guided, dtype=torch.float32)
     assert within(max(cost.activations for cost in plan.parts.values()), measured)
     weights = sum(
         parameter.nbytes
@@ -108,7 +111,8 @@ def test_the_plan_of_the_transformer_is_its_measured_peak(
         pipeline(**PROMPTS, **LARGER[family], output_type="latent")
     finally:
         del pipeline.transformer.forward
-    kept = 2 * plan.layout.length * 4 * (plan.height // 8) * (plan.width // 8) * 4  # sequence and noisy latents
+    # What is given, and of the step before prediction, output, clean and next latents.
+    kept = 5 * plan.layout.length * 4 * (plan.height // 8) * (plan.width // 8) * 4
     assert within(plan.parts["transformer"].activations, max(peaks) + kept)
 
 

@@ -86,7 +86,7 @@ class Sampler:
                 **{name: prompt(name.removesuffix("_prompt")) for name in cls.PROMPTS},
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**63 - 1, "control_after_generate": True}),
                 "steps": ("INT", {"default": 0, "min": 0, "max": 1000, "tooltip": "0: as many as the model wants."}),
-                "guidance": ("FLOAT", {"default": -1.0, "min": -1.0, "max": 100.0, "tooltip": "-1: the task's."}),
+                "guidance": ("FLOAT", {"default": -1.0, "min": -1.0, "max": 100.0, "tooltip": "-1: the model's."}),
                 "upscale": ("INT", {"default": 1, "min": 1, "max": 16}),
             },
             "optional": {"blended_prompt": prompt("whole scene")},

@@ -298,7 +298,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         fps = fps or (videos[0].fps if videos else DEFAULT_FPS)
         device, batch = self._execution_device, len(prompts)
         task = task_of(videos[0] if videos else None)
-        guidance_scale = conventions.guidance_of(task) if guidance_scale is None else guidance_scale
+        guidance_scale = conventions.guidance if guidance_scale is None else guidance_scale
         kind = DynamicGuidance if conventions.dynamic_guidance else ClassifierFreeGuidance
         guider = guider or kind(guidance_scale, enabled=guidance_scale > 1)
         guider_2 = guider if guidance_scale_2 is None else kind(guidance_scale_2, enabled=guidance_scale_2 > 1)

@@ -83,7 +83,7 @@ def plan_run(
     width: int | None = None,
     upscale: int = 1,
     steps: int | None = None,
-    guided: bool = True,
+    guided: bool | None = None,
     dtype: torch.dtype = torch.bfloat16,
 ) -> Plan:
     """Plan a run of the model in a folder, of which only configurations are read.
@@ -94,7 +94,7 @@ def plan_run(
             None.
         upscale: how many times as large the upscaler makes them.
         steps: denoising steps; the model's default if None.
-        guided: with classifier-free guidance.
+        guided: with classifier-free guidance; as the model is used if nothing is said, where None.
         dtype: number format of weights and activations.
 
     Raises:
@@ -107,7 +107,7 @@ def plan_run(
     frames, height, width = frames or trained[0], height or trained[1], width or trained[2]
     layout = codec.check(frames, height, width)
     config, latent = transformer.config, codec.autoencoder.latent_size(height, width)
-    conditions = 2 if guided else 1
+    conditions = 2 if (conventions.guidance > 1 if guided is None else guided) else 1
     batched = conventions.batched_guidance
     encoder, text_dim = text_encoder_skeleton(folder, listing, dtype)
     prompts, words = len(prompt_prefixes(config)), config.get("text_length", MAX_TOKENS)
@@ -163,8 +163,9 @@ def plan_run(
 
 
 def _kept(inputs: tuple[Any, ...]) -> int:
-    """Bytes of a call's inputs, and of the sequence and the noisy one as they are kept beside it in float32."""
-    return sum(x.nbytes for x in inputs if isinstance(x, Tensor)) + 2 * inputs[0].numel() * 4
+    """Bytes of a call's inputs, and of the sequences that are kept beside it in float32: what is given, and the last
+    step's prediction, output, clean and next ones."""
+    return sum(x.nbytes for x in inputs if isinstance(x, Tensor)) + 5 * inputs[0][0].numel() * 4
 
 
 def text_encoder_skeleton(

@@ -161,7 +161,7 @@ def make_plan(request: Request, facts: models.ModelFacts) -> Plan:
         fps=options.fps or common_rate(sources, None) or DEFAULT_FPS,
         task=task,
         steps=options.steps or facts.conventions.steps,
-        guidance=facts.conventions.guidance_of(task) if options.guidance is None else options.guidance,
+        guidance=facts.conventions.guidance if options.guidance is None else options.guidance,
         noise_scale=facts.conventions.noise_scale_of(task) if options.noise_scale is None else options.noise_scale,
     )  # fmt: skip
 

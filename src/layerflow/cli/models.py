@@ -141,7 +141,9 @@ def pick_memory(
     from ..plan import plan_run
 
     frames, height, width = size
-    plan = plan_run(folder, frames=frames, height=height, width=width, upscale=upscale, dtype=getattr(torch, dtype))
+    plan = plan_run(  # the most that may be asked for: one job may be guided and another not
+        folder, frames=frames, height=height, width=width, upscale=upscale, guided=True, dtype=getattr(torch, dtype)
+    )
     return choose_memory(plan, device)
 
 

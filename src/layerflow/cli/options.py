@@ -150,7 +150,7 @@ class RunOptions:
         typer.Option(
             metavar="SCALE",
             help="How closely prompts are followed; 1 turns guidance off and halves the time.",
-            show_default="the model's; for mini 1.5, decompose 1",
+            show_default="the model's, 1 for mini",
             rich_help_panel=RUN,
         ),
     ] = None

@@ -25,8 +25,6 @@ class Conventions:
     """Denoising steps that do."""
     guidance: float
     """Strength of guidance that does."""
-    task_guidance: Mapping[str, float] = field(default_factory=dict)
-    """Another strength for single tasks."""
     noise_scale: float = 1.0
     """Standard deviation of the noise that sampling starts from."""
     task_noise_scale: Mapping[str, float] = field(default_factory=dict)
@@ -43,10 +41,6 @@ class Conventions:
     """Denoising steps that the scheduler wants at least."""
     batched_guidance: bool = False
     """Conditional and unconditional prediction are one forward: faster where memory is no concern."""
-
-    def guidance_of(self, task: str) -> float:
-        """Strength of guidance for a task."""
-        return self.task_guidance.get(task, self.guidance)
 
     def noise_scale_of(self, task: str) -> float:
         """Standard deviation of the noise that a task starts from."""

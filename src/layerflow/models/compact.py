@@ -206,14 +206,14 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
     """
 
     _supports_gradient_checkpointing = True
-    _repeated_blocks: ClassVar = ["CompactBlock"]
+    _repeated_blocks: ClassVar = ["CompactBlock", "ConvBlock"]
     _no_split_modules: ClassVar = ["CompactBlock", "ConvBlock"]
     _skip_layerwise_casting_patterns: ClassVar = ["text_proj", "widen", "fill"]  # whose number format others take over
     prediction_type = "sample"
     conventions: ClassVar = Conventions(
         # A whole video leaves nothing to invent: less noise than it was trained with finds its layers more surely.
-        12, 1.5, task_guidance={"decompose": 1.0}, task_noise_scale={"decompose": 0.4}, batched_guidance=True
-    )  # fmt: skip
+        12, 1.0, task_noise_scale={"decompose": 0.4}, batched_guidance=True
+    )
 
     @register_to_config
     def __init__(

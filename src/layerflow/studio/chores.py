@@ -43,7 +43,6 @@ def export_layers(
 def describe_model(name: str) -> dict[str, Any]:
     """What a page needs to know of a model, from its configuration alone; raises UnknownModelError."""
     from ..cli.models import model_facts, model_folder
-    from ..models.layout import TASKS
 
     facts = model_facts(model_folder(name, weights=False))
     frames, height, width = facts.codec.trained_size
@@ -56,7 +55,7 @@ def describe_model(name: str) -> dict[str, Any]:
         "upscale": facts.upscale,
         "steps": conventions.steps,
         "fewest_steps": conventions.fewest_steps,
-        "guidance": {task: conventions.guidance_of(task) for task in TASKS},
+        "guidance": conventions.guidance,
         "task": facts.config.get("task"),
     }
 

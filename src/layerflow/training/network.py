@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -48,8 +49,16 @@ def build_pipeline(
     return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
 
 
+BLOCK = re.compile(r"(down|up)\.\d+\.\d+\.|blocks\.\d+\.")
+"""Names of what a block of the compact network holds."""
+BRANCH_END = re.compile(r"\.(attn\.to_out|cross_attn\.to_out|mlp\.2|conv2)\.")
+"""Names of the last layer of a block's residual branches."""
+
+
 def changed(model: Any, config: dict[str, Any]) -> CompactTransformer3DModel:
     """A compact network with parts of its configuration changed, and its weights otherwise.
+
+    Blocks beyond those that there were come last in their row and change nothing before they are trained.
 
     Raises:
         RecipeError: it is another network, or its weights do not fit what is asked for.
@@ -60,8 +69,12 @@ def changed(model: Any, config: dict[str, Any]) -> CompactTransformer3DModel:
     other = CompactTransformer3DModel(**{**arguments, **config})
     # An embedding that an ablation switches off is there, zero and never trained.
     off = {name: tensor.detach() for name, tensor in other.named_parameters() if not tensor.requires_grad}
+    known, added = model.state_dict(), {}
+    for name, tensor in other.state_dict().items():
+        if name not in known and BLOCK.match(name):
+            added[name] = torch.zeros_like(tensor) if BRANCH_END.search(name) else tensor
     try:
-        other.load_state_dict({**model.state_dict(), **off})
+        other.load_state_dict({**known, **off, **added})
     except RuntimeError as error:
         raise RecipeError(f"model: the weights to start from have other sizes than {config}; leave it out") from error
     return other.float()

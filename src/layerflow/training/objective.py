@@ -77,12 +77,12 @@ def place_weights(weight: Tensor, layout: Layout, size: tuple[int, int]) -> Tens
 
 
 def noise_of(batch: Batch, layout: Layout, latents: Tensor, seed: int) -> Tensor:
-    """Noise (B, N, C, h, w); that of a sample is the same whatever process makes it."""
+    """Noise (B, N, C, h, w); that of a sample is the same whatever process makes it, on the same kind of device."""
     rows = []
     for place in range(batch.first, batch.first + len(latents)):
-        generator = torch.Generator().manual_seed((seed * MOST_SAMPLES + place) % 2**63)
-        rows.append(layout.noise(torch.empty(latents[:1].shape), generator))
-    return torch.cat(rows).to(latents.device)
+        generator = torch.Generator(latents.device).manual_seed((seed * MOST_SAMPLES + place) % 2**63)
+        rows.append(layout.noise(torch.empty_like(latents[:1], dtype=torch.float32), generator))
+    return torch.cat(rows)
 
 
 def pose(

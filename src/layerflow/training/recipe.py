@@ -197,7 +197,7 @@ class Recipe:
     """Accelerate's mixed precision: no, bf16 or fp16; `auto` is bf16 on an accelerator and on a processor that computes
     in it, and slows no other down."""
     compile: bool = False
-    """torch.compile the network."""
+    """torch.compile the blocks of the network."""
     compile_backend: str = "inductor"
     """What compiles it, of `torch.compiler.list_backends()`; inductor wants a C++ compiler, on a GPU Triton."""
     tiling: bool = False

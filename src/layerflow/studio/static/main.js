@@ -188,6 +188,7 @@ async function start() {
   byId("upscale").append(...(model.upscale ?? [1]).map((n) => element("option", { value: n, textContent: n })));
   byId("upscale").value = model.upscale?.at(-1) ?? 1;
   byId("steps").placeholder = model.steps ?? "";
+  byId("guidance").placeholder = model.guidance ?? "";
   byId("frames").placeholder = model.frames ?? "";
   byId("examples").append(...examples.map((example) => {
     const made = element("button", { type: "button", textContent: `${example.foreground}, ${example.background}` });
