@@ -265,7 +265,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             foreground, background, blended: a prompt per layer, or a list of them for a batch. A missing
                 `blended` is written from the other two.
             given: clips to keep, for one sample or one per sample; they come back bit for bit.
-            negative_prompt: what guidance leads away from, for all layers.
+            negative_prompt: what guidance leads away from, for all layers; nothing at a scale of 1, the mini's own.
             num_frames, height, width: of the result, in pixels; those of `given`, else those the model was trained at,
                 `upscale` times as high and wide.
             upscale: how many times as high and wide as the transformer draws them clips become. Given ones are shown

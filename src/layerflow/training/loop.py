@@ -134,7 +134,6 @@ class Trainer:
         self.ema = EMAModel(
             self.trained, decay=recipe.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=not self.sharded
         )
-        self.forward = self.model
         self.batches = ClipBatches(
             recipe, self.accelerator.process_index, self.accelerator.num_processes, self.pipeline.vae is None
         )
@@ -252,7 +251,7 @@ class Trainer:
             group["lr"] = learning_rate_at(recipe, self.step)
         positions = batch.positions if self.pipeline.vae is None else None
         with self.accelerator.autocast():
-            output = self.forward(
+            output = self.model(
                 question.noised.to(self.dtype), question.timestep, text.to(self.dtype), mask, layout, positions,
                 **self.placements(batch, text, mask, seed),
             )  # fmt: skip
