@@ -51,8 +51,8 @@ def build_pipeline(
 
 BLOCK = re.compile(r"(down|up)\.\d+\.\d+\.|blocks\.\d+\.")
 """Names of what a block of the compact network holds."""
-BRANCH_END = re.compile(r"\.(attn\.to_out|cross_attn\.to_out|mlp\.2|conv2)\.")
-"""Names of the last layer of a block's residual branches."""
+BRANCH_END = re.compile(r"attn\.to_out\.|\.mlp\.2\.")
+"""Last layers of a transformer block's residual branches; those of a convolutional block are zero at first."""
 
 
 def changed(model: Any, config: dict[str, Any]) -> CompactTransformer3DModel:
