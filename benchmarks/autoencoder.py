@@ -21,12 +21,12 @@ from diffusers import AutoencoderKLWan
 from PIL import Image
 from torch import Tensor
 
-from layerflow.data import SceneSource, Variations
+from layerflow.core.layered_video import blend
 from layerflow.evaluation.metrics import psnr
-from layerflow.layered_video import blend
-from layerflow.models.clips import to_model_space
+from layerflow.mini.world import SceneSource, Variations
 from layerflow.models.layout import CLIPS
-from layerflow.placement import cpu_has_bfloat16
+from layerflow.models.model_space import to_model_space
+from layerflow.runtime.placement import cpu_has_bfloat16
 from layerflow.training.schedule import warm_cosine
 
 FRAMES, SIZE, SAMPLES, RATE = 9, 64, 24, 5e-4

@@ -26,17 +26,17 @@ import torch
 from denoising import reached
 from torch import Tensor
 
-from layerflow.data import SceneSource
+from layerflow.core.layered_video import CLIPS, LayeredVideo
 from layerflow.evaluation import metrics
-from layerflow.evaluation.trials import noise_of
-from layerflow.layered_video import CLIPS, LayeredVideo
-from layerflow.loading import find_model
-from layerflow.models import compact
-from layerflow.models.compact import CompactBlock, CompactTransformer3DModel
+from layerflow.mini.acceptance.trials import noise_of
+from layerflow.mini.network import transformer as compact
+from layerflow.mini.network.transformer import CompactBlock, CompactTransformer3DModel
+from layerflow.mini.world import SceneSource
 from layerflow.models.layout import Layout
+from layerflow.models.registry import find_model
 from layerflow.pipeline import LayerFlowPipeline
-from layerflow.training.loop import Trainer
 from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe
+from layerflow.training.trainer import Trainer
 
 SAMPLES, SEED, LEVELS = 24, 3, (0.4, 0.7, 0.9, 1.0)
 TIMED = 6

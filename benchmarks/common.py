@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from layerflow.cli.models import load_pipeline, model_folder, quiet_libraries
+from layerflow.generation.load import load_pipeline, model_folder, quiet_libraries
 from layerflow.models.layout import LAYERS, Layout
 from layerflow.pipeline import LayerFlowPipeline
 

@@ -14,12 +14,12 @@ from statistics import fmean
 
 import torch
 
-from layerflow.data import Scene, SceneSource
 from layerflow.evaluation.metrics import psnr
-from layerflow.evaluation.trials import noise_of
-from layerflow.loading import find_model
-from layerflow.models.clips import to_model_space
+from layerflow.mini.acceptance.trials import noise_of
+from layerflow.mini.world import Scene, SceneSource
 from layerflow.models.layout import CLIPS, LAYERS, Layout
+from layerflow.models.model_space import to_model_space
+from layerflow.models.registry import find_model
 from layerflow.models.text import encode_prompts
 from layerflow.pipeline import LayerFlowPipeline
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from layerflow.footage import FootageRecipe, build_shards
-from layerflow.footage.recipe import SourceRecipe
-from layerflow.footage.work import stopwatch
+from layerflow.datasets import FootageRecipe, build_shards
+from layerflow.datasets.pool import stopwatch
+from layerflow.datasets.recipe import SourceRecipe
 
 SIDE = 128
 """Pixels of the drawn footage's height and width."""

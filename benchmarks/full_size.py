@@ -27,12 +27,12 @@ from diffusers import AutoencoderKLCogVideoX
 from diffusers.models.attention_dispatch import _AttentionBackendRegistry
 from transformers import T5Config
 
-from layerflow.cli.models import quiet_libraries
-from layerflow.counting import cost_of
-from layerflow.models.cogvideox import CogVideoXLayerTransformer3DModel
-from layerflow.models.sampler import DynamicGuidance, LayerFlowDPMScheduler
+from layerflow.generation.load import quiet_libraries
+from layerflow.models.cogvideox.sampler import DynamicGuidance, LayerFlowDPMScheduler
+from layerflow.models.cogvideox.transformer import CogVideoXLayerTransformer3DModel
 from layerflow.pipeline import LayerFlowPipeline
-from layerflow.placement import PlacementError, place
+from layerflow.runtime.cost import cost_of
+from layerflow.runtime.placement import PlacementError, place
 
 STEPS = 50
 SETTINGS: dict[str, dict[str, Any]] = {

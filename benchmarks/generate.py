@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from common import denoiser_step, flops_of, load, matmul_rate, median_seconds
 
-from layerflow.cli.models import model_facts, model_folder, pick_dtype
+from layerflow.generation.load import model_facts, model_folder, pick_dtype
 
 PROMPTS = ("--foreground", "a red balloon rising", "--background", "green hills under a blue sky")
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from layerflow.loading import find_model
-from layerflow.models.compact import CompactTransformer3DModel
+from layerflow.mini.network.transformer import CompactTransformer3DModel
+from layerflow.models.registry import find_model
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training.batches import Batch, ClipBatches
 from layerflow.training.objective import clip_errors, encode_batch, pose

@@ -32,10 +32,10 @@ import psutil
 import torch
 
 from layerflow import LayeredVideo
-from layerflow.delivery import PRESETS
-from layerflow.studio.children import confined
-from layerflow.studio.chores import export_layers
-from layerflow.studio.raw import write_raw
+from layerflow.media.export import PRESETS
+from layerflow.studio.entry_points import export_layers
+from layerflow.studio.raw_frames import write_raw
+from layerflow.studio.sandbox import confined
 
 PROMPTS = {"foreground": "a red balloon rising", "background": "green hills", "steps": 2, "upscale": 1}
 ENDED = ("done", "failed", "cancelled", "interrupted")

@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from common import median_seconds
 
-from layerflow.data import Scene, SceneSource
 from layerflow.evaluation.metrics import alpha_mae, dtssd, mse, psnr_of
-from layerflow.loading import find_model
-from layerflow.models.clips import to_model_space
+from layerflow.mini.network.upscaler import LayeredUpscaler, composite
+from layerflow.mini.world import Scene, SceneSource
 from layerflow.models.layout import CLIPS
-from layerflow.models.upscaler import LayeredUpscaler, composite
+from layerflow.models.model_space import to_model_space
+from layerflow.models.registry import find_model
 
 SEED = 5
 SPLITS = ("held_out_objects", "held_out_combinations")

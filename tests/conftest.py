@@ -12,9 +12,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import AutoTokenizer
 
 from layerflow import LayerFlowPipeline
-from layerflow.data import MissingFontError
-from layerflow.models.compact import CompactTransformer3DModel
-from layerflow.models.text import LayerTextEncoder
+from layerflow.mini.network.text_encoder import LayerTextEncoder
+from layerflow.mini.network.transformer import CompactTransformer3DModel
+from layerflow.mini.world import MissingFontError
 
 # These networks are too small for threads, and `make test` has a process for each of two cores.
 torch.set_num_threads(1)
@@ -24,7 +24,7 @@ hypothesis.settings.load_profile("untimed")
 
 LONG = ("test_browser.py", "test_plan.py", "test_batch.py", "test_several_processes.py", "test_full_size.py")
 """Files that come first, so that no core waits for the other one at the end."""
-TOKENIZER = Path(str(files("layerflow") / "weights" / "mini" / "tokenizer"))
+TOKENIZER = Path(str(files("layerflow") / "mini" / "weights" / "tokenizer"))
 
 
 def skip_without_font() -> Generator[None, None, None]:
@@ -64,9 +64,7 @@ def build_tiny_pipeline() -> LayerFlowPipeline:
             fill_width=8,
             text_dim=24, sample_size=16, sample_frames=2,
         )  # fmt: skip
-        for (
-            parameter
-        ) in transformer.parameters():  # new networks predict nothing; let these predict something
+        for parameter in transformer.parameters():  # new networks predict nothing; let these predict something
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.2)
     pipeline = LayerFlowPipeline(

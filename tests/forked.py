@@ -9,7 +9,7 @@ from multiprocessing.process import BaseProcess
 
 from torch.multiprocessing import start_processes
 
-from layerflow.studio.children import context
+from layerflow.studio.sandbox import context
 
 
 def fork(work: Callable[..., object], *values: object) -> BaseProcess:

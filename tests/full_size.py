@@ -18,12 +18,12 @@ from torch import nn
 from transformers import AutoTokenizer, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 from layerflow import LayerFlowPipeline
-from layerflow.layered_video import LayeredVideo
-from layerflow.loading import find_model
-from layerflow.models.cogvideox import CogVideoXLayerTransformer3DModel
-from layerflow.models.official import CONFIGURATIONS, OfficialConfiguration
-from layerflow.models.sampler import LayerFlowDPMScheduler
-from layerflow.models.wan import WanLayerTransformer3DModel
+from layerflow.core.layered_video import LayeredVideo
+from layerflow.models.cogvideox.official import CONFIGURATIONS, OfficialConfiguration
+from layerflow.models.cogvideox.sampler import LayerFlowDPMScheduler
+from layerflow.models.cogvideox.transformer import CogVideoXLayerTransformer3DModel
+from layerflow.models.registry import find_model
+from layerflow.models.wan.transformer import WanLayerTransformer3DModel
 
 WORDS, TEXT = 24, 16
 LATENT_SIZE = (4, 6)

@@ -7,10 +7,10 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from .collector import paused_collection
+from .core.garbage_collection import paused_collection
 
 if TYPE_CHECKING:
-    from .layered_video import LayeredVideo
+    from .core.layered_video import LayeredVideo
     from .pipeline import LayerFlowPipeline
 
 try:
@@ -20,7 +20,7 @@ except PackageNotFoundError:  # a source tree on the path, not installed
 
 __all__ = ["LayerFlowPipeline", "LayeredVideo", "__version__"]
 
-_HOMES = {"LayerFlowPipeline": ".pipeline", "LayeredVideo": ".layered_video"}
+_HOMES = {"LayerFlowPipeline": ".pipeline", "LayeredVideo": ".core.layered_video"}
 
 
 def __getattr__(name: str) -> Any:

@@ -21,9 +21,17 @@ from torch import Tensor
 from torch.nn.functional import avg_pool3d
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .collector import paused_collection
-from .layered_video import LayeredVideo
-from .loading import (
+from .core.garbage_collection import paused_collection
+from .core.layered_video import LayeredVideo
+from .mini.network.transformer import CompactTransformer3DModel
+from .mini.network.upscaler import LayeredUpscaler
+from .models.adapters import AdapterError
+from .models.backbone import prompt_prefixes
+from .models.codec import SequenceCodec
+from .models.cogvideox.sampler import DynamicGuidance
+from .models.layout import LAYERS, TASKS, Layout
+from .models.model_space import from_model_space, to_model_space
+from .models.registry import (
     ADAPTER_FOLDERS,
     HUB_OPTIONS,
     PLAIN,
@@ -32,21 +40,13 @@ from .loading import (
     plain_components,
     read_index,
 )
-from .models.adapters import AdapterError
-from .models.backbone import prompt_prefixes
-from .models.clips import from_model_space, to_model_space
-from .models.compact import CompactTransformer3DModel
-from .models.layout import LAYERS, TASKS, Layout
-from .models.sampler import DynamicGuidance
-from .models.sequence import SequenceCodec
 from .models.text import MAX_TOKENS, encode_prompts
-from .models.upscaler import LayeredUpscaler
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
 
-    from .models.cogvideox import CogVideoXLayerTransformer3DModel
-    from .models.wan import WanLayerTransformer3DModel
+    from .models.cogvideox.transformer import CogVideoXLayerTransformer3DModel
+    from .models.wan.transformer import WanLayerTransformer3DModel
 
     Backbone = CompactTransformer3DModel | CogVideoXLayerTransformer3DModel | WanLayerTransformer3DModel
 
@@ -330,9 +330,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
                 guide.set_state(step=step, num_inference_steps=steps, timestep=timestep)
                 level = self.noise_level(step, timestep)
                 clip_times = layout.timesteps(level.expand(batch), given_mask)
-                prediction = self.predict(
-                    transformer, latents, clip_times, text, nothing, layout, guide, placement
-                )
+                prediction = self.predict(transformer, latents, clip_times, text, nothing, layout, guide, placement)
                 output, clean = self.interpret(prediction, latents, level, timestep)
                 stepped = self.scheduler.step(output, timestep, latents, **extra, return_dict=False)[0]
                 latents = torch.where(clean_frames, sequence, stepped)
@@ -403,9 +401,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             dist.all_gather(predictions, own.contiguous(), group=group)
         return guider.forward(*predictions).pred
 
-    def interpret(
-        self, prediction: Tensor, latents: Tensor, level: Tensor, timestep: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def interpret(self, prediction: Tensor, latents: Tensor, level: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """What the scheduler is handed for a prediction, and the clean sequence that it means."""
         kind = self.transformer.prediction_type
         if kind == "sample":

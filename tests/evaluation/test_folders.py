@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from layerflow.cli import run
+from layerflow.core.layered_video import LayeredVideo
 from layerflow.evaluation import folders, metrics
-from layerflow.layered_video import LayeredVideo
 from layerflow.media import MediaError, load_layers, save_layers, write_video
 from layerflow.models.layout import TASKS
 

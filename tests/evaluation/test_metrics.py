@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from layerflow.evaluation import BASELINES, metrics
+from layerflow.core.layered_video import LayeredVideo
+from layerflow.evaluation import metrics
 from layerflow.evaluation.baselines import border_colour, centre_disc, nothing, temporal_median
-from layerflow.layered_video import LayeredVideo
+from layerflow.mini.acceptance import BASELINES
 
 
 def clip(value: float = 0.0, frames: int = 2, channels: int = 1, size: int = 4) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from layerflow.layered_video import LayeredVideo
+from layerflow.core.layered_video import LayeredVideo
 
 
 @pytest.fixture(scope="session")

@@ -32,9 +32,7 @@ def test_lossless_formats_are_exact(scene, tmp_path, name, alpha, size):
     scene = scene.crop(0, 0, *size)
     if name == "webp" and size == (1, 1):
         scene = scene[:1]  # the encoder makes a still of frames that are all equal
-    path = write_video(
-        tmp_path / one.name_of("clip"), scene.foreground, scene.alpha if alpha else None, 8, name
-    )
+    path = write_video(tmp_path / one.name_of("clip"), scene.foreground, scene.alpha if alpha else None, 8, name)
     back = read_video(path)
     colour = rounded(scene.foreground, one.bits)
     if alpha:
@@ -136,8 +134,7 @@ def test_same_clip_gives_same_bytes(scene, tmp_path, name):
     one = FORMATS[name]
     alpha = scene.alpha if one.alpha else None
     paths = [
-        write_video(tmp_path / folder / one.name_of("clip"), scene.foreground, alpha, 24, name)
-        for folder in ("a", "b")
+        write_video(tmp_path / folder / one.name_of("clip"), scene.foreground, alpha, 24, name) for folder in ("a", "b")
     ]
     assert content(paths[0]) == content(paths[1])
 

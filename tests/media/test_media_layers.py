@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from layerflow.layered_video import LayeredVideo
+from layerflow.core.layered_video import LayeredVideo
 from layerflow.media import (
     FORMATS,
     MediaError,

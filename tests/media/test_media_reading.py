@@ -110,9 +110,7 @@ def test_animated_gif_with_transparency(tmp_path):
 def test_animation_of_variable_rate_is_resampled(tmp_path):
     images = [Image.new("L", (8, 8), 40 * index) for index in range(4)]
     path = tmp_path / "a.webp"
-    images[0].save(
-        path, save_all=True, append_images=images[1:], duration=[100, 300, 100, 200], lossless=True
-    )
+    images[0].save(path, save_all=True, append_images=images[1:], duration=[100, 300, 100, 200], lossless=True)
     shown = read_video(path)
     assert shown.fps == pytest.approx(10)
     assert [round(level * 255 / 40) for level in levels(shown.colour)] == [0, 1, 1, 1, 2, 3, 3]
@@ -208,9 +206,7 @@ def test_pixel_formats_of_others(tmp_path, pixels):
 
 
 def test_hdr_is_refused(tmp_path):
-    path = write_at(
-        tmp_path / "hdr.mkv", [0, 100], pixels="yuv420p10le", color_trc=16, colorspace=9, color_primaries=9
-    )
+    path = write_at(tmp_path / "hdr.mkv", [0, 100], pixels="yuv420p10le", color_trc=16, colorspace=9, color_primaries=9)
     with pytest.raises(MediaError, match=r"hdr\.mkv: its colour is HDR \(PQ\).*Rec\. 709"):
         read_video(path)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderKLCogVideoX, AutoencoderKLWan
 
-from layerflow.models.autoencoder import ClipAutoencoder
+from layerflow.models.autoencoders import ClipAutoencoder
 
 WAN = {"base_dim": 8, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1, "temperal_downsample": [False, True, True]}
 

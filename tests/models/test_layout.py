@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerflow.layered_video import CLIPS
+from layerflow.core.layered_video import CLIPS
 from layerflow.models.layout import TASKS, Layout
 
 

@@ -16,11 +16,9 @@ from forked import fork
 from torch import Tensor
 
 from layerflow.cli import run
-from layerflow.models import conversion
-from layerflow.models.cogvideox import CogVideoXLayerTransformer3DModel
-from layerflow.models.conversion import CHECKPOINT, convert, read_checkpoint
-from layerflow.models.layout import LAYERS, TASKS, Layout
-from layerflow.models.official import (
+from layerflow.models.cogvideox import conversion
+from layerflow.models.cogvideox.conversion import CHECKPOINT, convert, read_checkpoint
+from layerflow.models.cogvideox.official import (
     ADAPTERS,
     CONFIGURATIONS,
     TOKENS_PER_PROMPT,
@@ -31,7 +29,9 @@ from layerflow.models.official import (
     detect_configuration,
     network_moves,
 )
-from layerflow.models.sampler import LayerFlowDPMScheduler
+from layerflow.models.cogvideox.sampler import LayerFlowDPMScheduler
+from layerflow.models.cogvideox.transformer import CogVideoXLayerTransformer3DModel
+from layerflow.models.layout import LAYERS, TASKS, Layout
 
 SIZE, BLOCKS, WIDTH, HEAD, TIME, TEXT = (4, 6), 2, 32, 8, 12, 10
 RANKS = {"motion": 2, "content": 3}
@@ -144,7 +144,7 @@ def test_every_official_configuration_converts(configuration: OfficialConfigurat
 
     index = json.loads((made.folder / "model_index.json").read_text())
     assert index["_class_name"] == "LayerFlowPipeline"
-    assert index["transformer"] == ["layerflow.models.cogvideox", "CogVideoXLayerTransformer3DModel"]
+    assert index["transformer"] == ["layerflow.models.cogvideox.transformer", "CogVideoXLayerTransformer3DModel"]
     LayerFlowDPMScheduler.from_pretrained(made.folder / "scheduler")
 
 

@@ -17,7 +17,7 @@ pytest.importorskip("gradio", reason="the studio's packages are not installed: p
 from fastapi.testclient import TestClient
 
 from layerflow.studio.app import Settings, create_app
-from layerflow.studio.chores import ModelStart
+from layerflow.studio.entry_points import ModelStart
 from layerflow.studio.limits import Limits
 
 PATIENCE = 600.0

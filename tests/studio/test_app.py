@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layerflow.media import load_layers, read_video
+from layerflow.studio.access_control import COOKIE
 from layerflow.studio.app import Settings
-from layerflow.studio.chores import ModelStart
-from layerflow.studio.door import COOKIE
+from layerflow.studio.entry_points import ModelStart
 from layerflow.studio.limits import Limits
 from layerflow.studio.server import StudioError, bind, is_local, pick_token
 

@@ -151,9 +151,10 @@ def test_an_example_becomes_layers_that_can_be_looked_at_and_exported(page: Any)
 
     # layers, one by one and alone
     assert changes(page, lambda: page.locator("#show-background").uncheck())
-    assert changes(page, lambda: page.locator("#colour").evaluate(
-        "(e) => { e.value = '#ff00ff'; e.dispatchEvent(new Event('input')) }"
-    ))
+    assert changes(
+        page,
+        lambda: page.locator("#colour").evaluate("(e) => { e.value = '#ff00ff'; e.dispatchEvent(new Event('input')) }"),
+    )
     shoot(page, "4-on-colour")
     assert changes(page, lambda: page.get_by_role("button", name="alpha alone").click())
     shoot(page, "5-alpha")
@@ -163,17 +164,22 @@ def test_an_example_becomes_layers_that_can_be_looked_at_and_exported(page: Any)
     # time
     assert changes(page, lambda: page.get_by_role("button", name="Forward one frame").click())
     assert page.locator("#frame-text").inner_text().endswith("/8")
-    assert changes(page, lambda: page.locator("#scrub").evaluate(
-        "(e) => { e.value = e.value > 3 ? 0 : 7; e.dispatchEvent(new Event('input')) }"
-    ))
+    assert changes(
+        page,
+        lambda: page.locator("#scrub").evaluate(
+            "(e) => { e.value = e.value > 3 ? 0 : 7; e.dispatchEvent(new Event('input')) }"
+        ),
+    )
 
     # the foreground, moved and scaled; the edge, near
     box = page.locator("#panes canvas").bounding_box()
+
     def drag() -> None:
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
         page.mouse.down()
         page.mouse.move(box["x"] + box["width"] / 4, box["y"] + box["height"] / 2, steps=4)
         page.mouse.up()
+
     page.locator("#panes canvas").scroll_into_view_if_needed()
     box = page.locator("#panes canvas").bounding_box()
     assert changes(page, drag)

@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 
 from layerflow.studio.app import Settings, create_app
-from layerflow.studio.chores import ModelStart
+from layerflow.studio.entry_points import ModelStart
 from layerflow.studio.server import bind
 
 GUIDE = Path(__file__).parents[2] / "docs" / "studio.md"

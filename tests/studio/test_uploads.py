@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from layerflow.media import MediaError, read_video
-from layerflow.studio.children import ChildError, ChildRefusedError, confined
 from layerflow.studio.decoding import Header, check_header, decode
 from layerflow.studio.limits import Limits
+from layerflow.studio.sandbox import ChildError, ChildRefusedError, confined
 from layerflow.studio.sniffing import KINDS, sniff
 from layerflow.studio.uploads import MOST_PENDING, UploadError, Uploads
 
@@ -117,9 +117,7 @@ def test_a_long_clip_is_refused_by_its_header(uploads: Uploads, tmp_path: Path) 
 
 
 @settings(max_examples=1000)
-@given(
-    st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**7), st.floats(0, 1e7), st.integers(1, 10**8)
-)
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**7), st.floats(0, 1e7), st.integers(1, 10**8))
 def test_what_is_read_never_goes_beyond_the_bounds(w: int, h: int, frames: int, seconds: float, most: int) -> None:
     limits = Limits(read_pixels=most)
     try:
@@ -224,7 +222,7 @@ def test_a_child_that_goes_wrong_is_stopped(tmp_path: Path, deed: object, said: 
 
 
 def test_a_child_that_sleeps_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("layerflow.studio.children.SLACK", 0.1)
+    monkeypatch.setattr("layerflow.studio.sandbox.SLACK", 0.1)
     with pytest.raises(ChildError, match=r"longer than 0\.2 s"):
         confined(_sleep, seconds=0.2, memory=2**28)
 

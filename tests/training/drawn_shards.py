@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from layerflow.files import hash_path
-from layerflow.footage.shards import SCHEMA, encode, write_shard
-from layerflow.layered_video import LayeredVideo
+from layerflow.core.atomic import hash_path
+from layerflow.core.layered_video import LayeredVideo
+from layerflow.datasets.shards import SCHEMA, encode, write_shard
 
 
 def drawn_video(seed: int, frames: int, height: int, width: int) -> LayeredVideo:

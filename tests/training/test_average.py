@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from layerflow import LayerFlowPipeline
-from layerflow.models.compact import CompactTransformer3DModel
+from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.training.average import average, main
 
 
@@ -59,9 +59,7 @@ def test_a_folder_of_something_else_is_left_alone(tiny_model: Path, trained_on: 
     assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
 
 
-def test_another_architecture_is_named(
-    tiny_model: Path, tiny_pipeline: LayerFlowPipeline, tmp_path: Path
-) -> None:
+def test_another_architecture_is_named(tiny_model: Path, tiny_pipeline: LayerFlowPipeline, tmp_path: Path) -> None:
     config = {**tiny_pipeline.transformer.config, "widths": (8, 8, 16)}
     tiny_pipeline.register_modules(transformer=CompactTransformer3DModel.from_config(config))
     tiny_pipeline.save_pretrained(tmp_path / "wider")

@@ -10,10 +10,10 @@ from test_stages import LARGE
 
 from layerflow import LayerFlowPipeline
 from layerflow.training.batches import draw_noise_levels
-from layerflow.training.loop import Trainer
 from layerflow.training.plan import plan_training
 from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, RecipeError, load_recipe
 from layerflow.training.stages import follow
+from layerflow.training.trainer import Trainer
 
 FRAMES = 5
 
@@ -44,7 +44,7 @@ def test_one_is_trained_at_its_levels_and_the_other_stays(
         levels.append(draw_noise_levels(*args))
         return levels[-1]
 
-    monkeypatch.setattr("layerflow.training.loop.draw_noise_levels", draw)
+    monkeypatch.setattr("layerflow.training.trainer.draw_noise_levels", draw)
     before = LayerFlowPipeline.from_pretrained(start / "start")
     run = follow(recipe_of(start, f"transformer: {part}"), start / "runs")
     drawn = torch.cat(levels)

@@ -23,13 +23,15 @@ from torch.distributed.fsdp import fully_shard
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from torch.optim import Optimizer
 
-from layerflow.training.checkpoint import load_checkpoint
-from layerflow.training.loop import Trainer
+from layerflow.training.checkpoints import load_checkpoint
 from layerflow.training.network import build_pipeline
 from layerflow.training.recipe import Recipe, load_recipe
 from layerflow.training.stages import follow
+from layerflow.training.trainer import Trainer
 
-RECIPE = tiny_recipe.TINY + """seed: 5
+RECIPE = (
+    tiny_recipe.TINY
+    + """seed: 5
 frames_per_batch: 8
 batch_multiple: 2
 warmup: 1
@@ -42,6 +44,7 @@ stages:
   - {stage: base, phases: [{steps: 5, frames: {1: 0.5, 2: 0.5}}], data: [{kind: shards, folder: shards}]}
   - {stage: content, data: [{kind: shards, folder: shards, kinds: [pairs]}, {kind: shards, folder: shards}]}
 """
+)
 
 
 def take_part(home: Path, run: str, lost_at: int = -1) -> None:

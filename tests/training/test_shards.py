@@ -9,8 +9,8 @@ import pytest
 import torch
 from drawn_shards import drawn_video, write_set
 
-from layerflow.footage.access import ShardSet
-from layerflow.layered_video import CLIPS
+from layerflow.core.layered_video import CLIPS
+from layerflow.datasets.reader import ShardSet
 from layerflow.media import MediaError
 from layerflow.models.layout import LAYERS
 from layerflow.training.batches import Batch, ClipBatches

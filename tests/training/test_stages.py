@@ -14,12 +14,14 @@ from full_size import build, plain_wan
 from safetensors.torch import load_file
 
 from layerflow.pipeline import LayerFlowPipeline
-from layerflow.training.checkpoint import list_checkpoints
-from layerflow.training.loop import Trainer
+from layerflow.training.checkpoints import list_checkpoints
 from layerflow.training.recipe import Recipe, RecipeError, load_recipe
 from layerflow.training.stages import follow
+from layerflow.training.trainer import Trainer
 
-STAGES = tiny_recipe.TINY + """seed: 3
+STAGES = (
+    tiny_recipe.TINY
+    + """seed: 3
 frames_per_batch: 4
 warmup: 1
 log_every: 1
@@ -36,6 +38,7 @@ stages:
     tasks: {any: 1.0}
     data: [{kind: shards, folder: shards, kinds: [pairs]}, {kind: shards, folder: shards, kinds: [copy-paste]}]
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -223,5 +226,3 @@ def test_clips_that_the_model_does_not_take_are_named(tmp_path: Path) -> None:
     recipe = load_recipe(tmp_path / "large.yaml").in_stages()[0]
     with pytest.raises(RecipeError, match=r"do not fit the model: 6 frames do not fit.*the nearest: 5 or 9"):
         Trainer(recipe, tmp_path / "runs")
-
-

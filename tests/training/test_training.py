@@ -13,16 +13,16 @@ from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
 from forked import fork
 
-from layerflow.data import MissingFontError, find_font
+from layerflow.mini.world import MissingFontError, find_font
 from layerflow.models.layout import CLIPS, TASKS
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training import batches as batches_module
 from layerflow.training import network as network_module
 from layerflow.training.batches import ClipBatches, draw_noise_levels
-from layerflow.training.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
-from layerflow.training.loop import Trainer, learning_rate_at
+from layerflow.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from layerflow.training.objective import clip_errors, loss_of, pose
 from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, RecipeError, load_recipe, mixed_precision
+from layerflow.training.trainer import Trainer, learning_rate_at
 
 try:
     find_font()
@@ -35,13 +35,16 @@ needs_font = pytest.mark.skipif(
 )
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-TINY = tiny_recipe.TINY + """name: tiny
+TINY = (
+    tiny_recipe.TINY
+    + """name: tiny
 frames_per_batch: 4
 phases: [{steps: 4, frames: {1: 0.5, 2: 0.5}}, {steps: 2, frames: {2: 1.0}}]
 warmup: 2
 log_every: 2
 checkpoint_every: 2
 """
+)
 
 
 @pytest.fixture
@@ -140,9 +143,7 @@ def test_so_many_samples_may_show_any_object(
     drawn = []
     for name in ("core", "all"):
         real = getattr(source.sources[0], name)
-        monkeypatch.setattr(
-            real, "scene", lambda *a, _n=name, _r=real.scene, **k: drawn.append(_n) or _r(*a, **k)
-        )
+        monkeypatch.setattr(real, "scene", lambda *a, _n=name, _r=real.scene, **k: drawn.append(_n) or _r(*a, **k))
     for step in range(5):
         source[step]
     assert set(drawn) == kinds
@@ -316,5 +317,5 @@ def test_auto_precision_is_what_the_processor_computes_in(
     has: bool, found: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
-    monkeypatch.setattr("layerflow.placement.cpu_has_bfloat16", lambda: has)
+    monkeypatch.setattr("layerflow.runtime.placement.cpu_has_bfloat16", lambda: has)
     assert [mixed_precision(name) for name in ("auto", "no", "fp16")] == [found, "no", "fp16"]

@@ -10,9 +10,9 @@ from full_size import build, plain_cogvideox
 
 from layerflow import LayerFlowPipeline
 from layerflow.cli import run
-from layerflow.counting import LiveBytes
-from layerflow.models.autoencoder import ClipAutoencoder
+from layerflow.models.autoencoders import ClipAutoencoder
 from layerflow.models.layout import Layout
+from layerflow.runtime.cost import LiveBytes
 from layerflow.training.plan import plan_training
 from layerflow.training.recipe import AdapterRecipe, PhaseRecipe, Recipe
 

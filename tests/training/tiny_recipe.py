@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from layerflow.training.loop import Trainer
 from layerflow.training.recipe import Recipe
+from layerflow.training.trainer import Trainer
 
 TINY = """
 size: 32

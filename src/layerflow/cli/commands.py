@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..collector import paused_collection
-from . import footage
+from ..core.garbage_collection import paused_collection
+from . import data as footage
 from .options import (
     Alpha,
     Background,
@@ -56,9 +56,7 @@ def _layerflow(
 
 @app.command()
 @with_run_options
-def generate(
-    foreground: Foreground, background: Background, options: RunOptions, blended: Blended = None
-) -> None:
+def generate(foreground: Foreground, background: Background, options: RunOptions, blended: Blended = None) -> None:
     """Make all layers from prompts.
 
     [bold]Example[/]: layerflow generate --foreground "a red balloon" --background "green hills" -o out/balloon
@@ -134,14 +132,14 @@ def complete(
 
     [bold]Example[/]: layerflow complete --given background=hills.mp4 --given alpha=matte.mp4 -o out/completed
     """
-    from .given import parse_given
+    from ..generation.inputs import parse_given
 
     _run(parse_given(given), (foreground, background, blended), options)
 
 
 def _run(sources: dict[str, Path], prompts: tuple[str, str, str | None], options: RunOptions) -> None:
     with paused_collection():
-        from .generation import run_model
+        from ..generation.run import run_model
 
     run_model(sources, *prompts, options)
 
@@ -173,7 +171,7 @@ def batch(
 
     [bold]Example[/]: layerflow batch jobs.jsonl -o out/batch
     """
-    from .batch import run_batch
+    from ..generation.batch import run_batch
 
     if run_batch(jobs, output, ModelOptions(model, device, dtype, memory, tuple(speed)), ray, workers):
         raise typer.Exit(1)
@@ -181,9 +179,7 @@ def batch(
 
 @app.command()
 def compose(
-    foreground: Annotated[
-        Path, typer.Argument(metavar="FOREGROUND", help="A video with alpha, or see --alpha.")
-    ],
+    foreground: Annotated[Path, typer.Argument(metavar="FOREGROUND", help="A video with alpha, or see --alpha.")],
     background: Annotated[Path, typer.Argument(metavar="BACKGROUND", help="A video or a still.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="File to write; its end names the format.")
@@ -195,9 +191,7 @@ def compose(
     fit: Annotated[
         bool, typer.Option("--fit", help="Crop and resize the background to the foreground's size.")
     ] = False,
-    frames: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Only the first N frames of both.")
-    ] = None,
+    frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N frames of both.")] = None,
     fps: Annotated[float | None, typer.Option(metavar="RATE", help="Resample both to this rate.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
 ) -> None:
@@ -205,7 +199,7 @@ def compose(
 
     [bold]Example[/]: layerflow compose out/balloon/foreground.webm beach.mp4 -o balloon-on-beach.mp4 --fit
     """
-    from .composing import compose_files
+    from .compose import compose_files
 
     compose_files(foreground, alpha, background, output, format, fit, frames, fps, overwrite)
 
@@ -241,7 +235,7 @@ def export(
 
     [bold]Example[/]: layerflow export out/balloon -o out/for-resolve --for editors
     """
-    from .exporting import export_layers
+    from .export import export_layers
 
     export_layers(layers, output, place, size, edges, timecode, overwrite)
 
@@ -289,9 +283,7 @@ def studio(
 def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train; see recipes/.")],
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for runs.")] = Path(
-        "runs"
-    ),
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for runs.")] = Path("runs"),
     stage: Annotated[
         str | None,
         typer.Option(metavar="STAGE", help="Of a recipe with stages, only this one.", show_default="all in turn"),
@@ -317,7 +309,7 @@ def train(
 
     [bold]Example[/]: layerflow train recipes/cogvideox-2b.yaml --plan --processes 8
     """
-    from .training import plan_recipe, train_recipe
+    from .train import plan_recipe, train_recipe
 
     if plan:
         for line in plan_recipe(recipe, size, frames, processes):
@@ -334,9 +326,7 @@ def evaluate(
     ] = None,
     output: Annotated[
         Path,
-        typer.Option(
-            "--output", "-o", metavar="DIR", help="Folder for the report; a stopped run goes on there."
-        ),
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for the report; a stopped run goes on there."),
     ] = Path("out/eval"),
     truth: Annotated[
         Path | None,
@@ -354,12 +344,8 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of runs of recipes/ablations, laid side by side."),
     ] = None,
-    samples: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Scenes of each trial, over three seeds.")
-    ] = 200,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A few scenes of each, to see that all works.")
-    ] = False,
+    samples: Annotated[int, typer.Option(min=1, metavar="N", help="Scenes of each trial, over three seeds.")] = 200,
+    quick: Annotated[bool, typer.Option("--quick", help="A few scenes of each, to see that all works.")] = False,
     trial: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Only this trial; may be given again.", show_default="all of them"),
@@ -384,7 +370,7 @@ def evaluate(
 
     [bold]Example[/]: layerflow eval mini --truth held-out -o out/mini
     """
-    from .measuring import evaluate_ablation, evaluate_beside, evaluate_model, evaluate_results, is_results
+    from .evaluate import evaluate_ablation, evaluate_beside, evaluate_model, evaluate_results, is_results
 
     if ablation is not None:
         evaluate_ablation(ablation, output, samples, steps)
@@ -426,7 +412,7 @@ def convert(
 
     [bold]Example[/]: layerflow convert ckpts_2b_lora/gen_rgba -o models/gen --base CogVideoX-2b
     """
-    from .converting import convert_checkpoint
+    from .convert import convert_checkpoint
 
     convert_checkpoint(official, output, task, base, size)
 
@@ -459,7 +445,7 @@ def info(
 
     [bold]Example[/]: layerflow info models/gen --plan --size 720x480 --frames 16 --tflops 400
     """
-    from .information import describe, describe_plan
+    from .info import describe, describe_plan
 
     lines = describe_plan(what, frames, size, steps, dtype, tflops) if plan else describe(what)
     for line in lines:

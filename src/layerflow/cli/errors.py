@@ -10,10 +10,6 @@ OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 PACKAGE = Path(__file__).parents[1]
 
 
-class UserError(ValueError):
-    """A command that cannot be carried out as given; the message names the value and the way out."""
-
-
 def is_mistake(error: Exception) -> bool:
     """Whether the user can mend this: a usage error, a type of ours, or a ValueError that our code raised."""
     if hasattr(error, "format_message") or type(error).__module__.split(".")[0] == "layerflow":

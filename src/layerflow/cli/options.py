@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from .errors import UserError
+from ..core.errors import UserError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MEMORY = ("auto", "full", "low", "lowest")
@@ -26,9 +26,7 @@ Foreground = Annotated[str, typer.Option("--foreground", metavar="TEXT", help="W
 Background = Annotated[str, typer.Option("--background", metavar="TEXT", help="What the background shows.")]
 Blended = Annotated[
     str | None,
-    typer.Option(
-        "--blended", metavar="TEXT", help="What the whole scene shows.", show_default="from the other two"
-    ),
+    typer.Option("--blended", metavar="TEXT", help="What the whole scene shows.", show_default="from the other two"),
 ]
 Model = Annotated[
     str,
@@ -90,9 +88,7 @@ class RunOptions:
     ] = ("webm",)  # type: ignore[assignment]
     overwrite: Annotated[
         bool,
-        typer.Option(
-            "--overwrite", help="Replace layers in a folder that has files already.", rich_help_panel=OUTPUT
-        ),
+        typer.Option("--overwrite", help="Replace layers in a folder that has files already.", rich_help_panel=OUTPUT),
     ] = False
     frames: Annotated[
         int | None,
@@ -132,9 +128,7 @@ class RunOptions:
         ),
     ] = None
     model: Model = "mini"
-    seed: Annotated[
-        int, typer.Option(metavar="N", help="The same seed gives the same files.", rich_help_panel=RUN)
-    ] = 0
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same files.", rich_help_panel=RUN)] = 0
     steps: Annotated[
         int | None,
         typer.Option(
@@ -201,12 +195,8 @@ def parse_size(size: str | None) -> tuple[int, int] | None:
     if size is None:
         return None
     parts = size.lower().replace("×", "x").split("x")  # noqa: RUF001
-    if len(parts) > 2 or not all(
-        part.isascii() and part.isdigit() and 0 < int(part) <= 16384 for part in parts
-    ):
-        raise UserError(
-            f"--size {size} is not a size; write WIDTHxHEIGHT such as 96x64, or one number such as 64"
-        )
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and 0 < int(part) <= 16384 for part in parts):
+        raise UserError(f"--size {size} is not a size; write WIDTHxHEIGHT such as 96x64, or one number such as 64")
     width, height = int(parts[0]), int(parts[-1])
     return width, height
 

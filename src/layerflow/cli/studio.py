@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from ..core.errors import UserError
 
 
 def start_studio(work: Path, limits: dict[str, Any], **options: Any) -> None:

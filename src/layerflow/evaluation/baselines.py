@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..layered_video import LayeredVideo
+from ..core.layered_video import LayeredVideo
 
 
 def temporal_median(blended: Tensor) -> LayeredVideo:

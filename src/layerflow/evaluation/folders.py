@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files import write_atomically
-from ..layered_video import LayeredVideo, blend
+from ..core.atomic import write_atomically
+from ..core.layered_video import LayeredVideo, blend
 from ..media import MediaError, load_layers
 from ..models.layout import LAYERS
 from . import metrics
 from .retrieval import Embedder, retrieved
-from .video import (
+from .video_metrics import (
     VideoFeatures,
     frechet_distance,
     is_dynamic,

@@ -79,9 +79,7 @@ def frame_to_tensors(
     if match := _PLANAR_RGB.match(name):
         depth = int(match[2] or 8)
         top = 2**depth - 1
-        green, blue, red, *rest = (
-            _plane(frame, index, depth, big)[0] / top for index in range(4 if match[1] else 3)
-        )
+        green, blue, red, *rest = (_plane(frame, index, depth, big)[0] / top for index in range(4 if match[1] else 3))
         return torch.stack([red, green, blue]), rest[0][None] if rest else None
     depth = frame.format.components[0].bits
     samples = _plane(frame, 0, depth, big) / (2**depth - 1)

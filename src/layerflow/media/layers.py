@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files import hash_path
-from ..layered_video import LayeredVideo, extend_colour, uncompose
+from ..core.atomic import hash_path
+from ..core.layered_video import LayeredVideo, extend_colour, uncompose
 from .formats import BEST_FIRST, FORMATS, Format, find_format
 from .preview import write_preview
 from .reading import read_video
@@ -116,9 +116,7 @@ def load_layers(folder: str | Path, limits: ReadLimits | None = None) -> Layered
         try:
             straight = uncompose(clips["foreground"], clips["alpha"], grey)
         except RuntimeError as error:
-            raise MediaError(
-                f"{folder}: foreground and alpha differ in frames or size; resize one."
-            ) from error
+            raise MediaError(f"{folder}: foreground and alpha differ in frames or size; resize one.") from error
         clips["foreground"] = extend_colour(straight, clips["alpha"])
     try:
         return LayeredVideo(**clips, fps=fps or 8.0)
@@ -236,9 +234,7 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, MediaError):
             raise
-        raise MediaError(
-            f"{path}: it is damaged ({error!r}); remove it to read the layers by their names."
-        ) from error
+        raise MediaError(f"{path}: it is damaged ({error!r}); remove it to read the layers by their names.") from error
     return index
 
 
@@ -252,9 +248,7 @@ def _best_files(folder: Path, index: dict[str, Any] | None) -> dict[str, tuple[P
                     f"{path}: layers.json names it but it is missing; put it back, or save the layers again."
                 )
     else:
-        there = {
-            (layer, name): folder / FORMATS[name].name_of(layer) for layer in _LAYERS for name in BEST_FIRST
-        }
+        there = {(layer, name): folder / FORMATS[name].name_of(layer) for layer in _LAYERS for name in BEST_FIRST}
     best: dict[str, tuple[Path, Format]] = {}
     for layer in _LAYERS:
         for name in BEST_FIRST:

@@ -12,7 +12,7 @@ import av
 import torch
 from torch import Tensor
 
-from ..layered_video import unpremultiply
+from ..core.layered_video import unpremultiply
 from .colour import frame_to_tensors
 from .stills import is_image, read_folder, read_image
 from .timing import constant_rate
@@ -99,9 +99,7 @@ def _head(path: Path) -> bytes:
         with path.open("rb") as file:
             head = file.read(32)
     except OSError as error:
-        raise MediaError(
-            f"{path}: the file cannot be opened ({error.strerror}); check its rights."
-        ) from error
+        raise MediaError(f"{path}: the file cannot be opened ({error.strerror}); check its rights.") from error
     if not head:
         raise MediaError(f"{path}: the file is empty (0 bytes); export it again.")
     return head
@@ -179,9 +177,7 @@ def _decode_stream(
             colour = torch.rot90(colour, turns, (1, 2))
             alpha = torch.rot90(alpha, turns, (1, 2)) if alpha is not None else None
         if found and colour.shape != found[0][0].shape:
-            raise MediaError(
-                f"{path}: its size changes at frame {len(found)}; export it again with one size."
-            )
+            raise MediaError(f"{path}: its size changes at frame {len(found)}; export it again with one size.")
         found.append((colour, alpha))
         limits.check(path, frame.width, frame.height, len(found))
         if len(found) == frames:

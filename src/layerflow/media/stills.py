@@ -77,9 +77,7 @@ def read_folder(folder: Path, limits: ReadLimits, frames: int | None = None) -> 
         if file.is_file() and file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
     ]
     if not files:
-        raise MediaError(
-            f"{folder}: the folder holds no images; put frames such as 0001.png into it, or name a video."
-        )
+        raise MediaError(f"{folder}: the folder holds no images; put frames such as 0001.png into it, or name a video.")
     files = sorted(files, key=natural_order)[:frames]
     size: tuple[int, int] | None = None
     found: Frames = []

@@ -33,9 +33,7 @@ def constant_rate(
 
 def _fitted(times: list[float], end: float) -> float:
     """Rate whose ticks all times fall on, as well as they do: the shortest gap, refined along the way."""
-    gaps = [
-        gap for before, after in zip(times, [*times[1:], end], strict=True) if (gap := after - before) > 0
-    ]
+    gaps = [gap for before, after in zip(times, [*times[1:], end], strict=True) if (gap := after - before) > 0]
     if not gaps:
         return 8.0
     gap = min(gaps)

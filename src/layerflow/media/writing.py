@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..layered_video import LayeredVideo, extend_colour
+from ..core.layered_video import LayeredVideo, extend_colour
 from .colour import BT709, FULL, LIMITED, tensors_to_frame
 from .formats import Format, find_format
 from .video import MediaError
@@ -135,8 +135,7 @@ def _encode(
 ) -> None:
     if chosen.codec not in av.codecs_available:
         raise MediaError(
-            f"{path}: this PyAV has no {chosen.codec} encoder; install a PyAV wheel, or choose "
-            "another format."
+            f"{path}: this PyAV has no {chosen.codec} encoder; install a PyAV wheel, or choose another format."
         )
     pixels = chosen.alpha_pixels if alpha is not None and chosen.alpha_pixels else chosen.pixels
     known = {one.name for one in av.Codec(chosen.codec, "w").video_formats or []}
@@ -194,9 +193,7 @@ def _write_frames(folder: Path, colour: Tensor, alpha: Tensor | None, chosen: Fo
         encoder.time_base = Fraction(1, 8)
         encoder.options = {"pred": "mixed"}
         frame = tensors_to_frame(encoder.pix_fmt, colour[index], None if alpha is None else alpha[index])
-        name.write_bytes(
-            b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
-        )
+        name.write_bytes(b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)]))
 
 
 def _write_webp(path: Path, colour: Tensor, alpha: Tensor | None, fps: float) -> None:

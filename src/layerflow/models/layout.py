@@ -12,7 +12,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from ..layered_video import CLIPS
+from ..core.layered_video import CLIPS
 
 LAYERS = ("foreground", "background", "blended")
 

@@ -25,12 +25,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from .. import __version__
-from .children import ChildError, confined
-from .chores import export_layers
-from .door import Door
+from .access_control import Door
+from .entry_points import export_layers
 from .jobs import JobQueue, QueueFullError, UnknownJobError
 from .limits import Limits
 from .requests import EXAMPLES, Clip, ExportRequest, Given, JobRequest
+from .sandbox import ChildError, confined
 from .store import ENDED, Job, Store, WorkFolderError
 from .uploads import UploadError, Uploads
 from .worker import Start

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
-from .door import GRADIO
+from .access_control import GRADIO
 from .requests import JobRequest
 from .store import ENDED
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from .children import ChildError
 from .limits import Limits
+from .sandbox import ChildError
 from .store import ENDED, IDENTIFIER, RUNNING, WAITING, Job, Store, new_identifier
 from .worker import CancelledError, Start, Worker
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .app import LOCAL, Settings, WorkFolderError, create_app
-from .children import ChildError, confined
-from .chores import ModelStart, describe_model
+from .entry_points import ModelStart, describe_model
 from .limits import MIB, Limits
+from .sandbox import ChildError, confined
 
 
 class StudioError(ValueError):

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..files import write_atomically
+from ..core.atomic import write_atomically
 
 IDENTIFIER = re.compile(r"[0-9a-f]{32}")
 MANIFEST = "job.json"

@@ -12,10 +12,10 @@ from collections.abc import AsyncIterable, Callable
 from pathlib import Path
 from typing import Any
 
-from ..files import write_atomically
-from .children import ChildError, confined
-from .chores import decode_upload
+from ..core.atomic import write_atomically
+from .entry_points import decode_upload
 from .limits import Limits
+from .sandbox import ChildError, confined
 from .sniffing import KINDS, sniff
 from .store import IDENTIFIER, new_identifier
 

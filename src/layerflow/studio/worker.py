@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
-from .children import ChildError, context, stop
+from .sandbox import ChildError, context, stop
 
 TICK = 0.1
 """Seconds between looks at a working process."""

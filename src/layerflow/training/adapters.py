@@ -19,7 +19,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..models.compact import CompactTransformer3DModel
+from ..mini.network.transformer import CompactTransformer3DModel
 from .recipe import AdapterRecipe, RecipeError
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")

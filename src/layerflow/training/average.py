@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..files import whole_folder
-from ..loading import INDEX
+from ..core.atomic import whole_folder
+from ..models.registry import INDEX
 from ..pipeline import LayerFlowPipeline
 
 

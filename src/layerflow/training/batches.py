@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..models.clips import to_model_space
 from ..models.layout import CLIPS, LAYERS, TASKS, Layout
+from ..models.model_space import to_model_space
 from ..pipeline import blended_prompt
 from .recipe import ADAPTERS, Recipe, RecipeError
 from .sources import HIDDEN, NEAR, Found, Size, Wanted, open_sources

@@ -10,15 +10,16 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import PreTrainedTokenizerBase
 
-from ..data import SceneSource
-from ..loading import find_model
-from ..models.compact import CompactTransformer3DModel
+from ..mini.fitting.fill import fit_fill
+from ..mini.fitting.sketch import fit_sketch
+from ..mini.network.text_encoder import LayerTextEncoder, load_text_encoder, pool
+from ..mini.network.transformer import CompactTransformer3DModel
+from ..mini.world import SceneSource
 from ..models.layout import LAYERS
-from ..models.text import LayerTextEncoder, encode_prompts, load_text_encoder, pool
+from ..models.registry import find_model
+from ..models.text import encode_prompts
 from ..pipeline import LayerFlowPipeline
-from .fill import fit_fill
 from .recipe import Recipe, RecipeError
-from .sketch import fit_sketch
 
 
 def build_pipeline(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..placement import cpu_has_bfloat16
+from ..runtime.placement import cpu_has_bfloat16
 from .recipe import Recipe
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)

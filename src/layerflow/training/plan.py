@@ -1,6 +1,6 @@
 """What training needs, before any weights are loaded: one step is run, forwards and back, on tensors without data.
 
-As in `layerflow.plan` nothing is estimated by formula but what is plain arithmetic: the bytes that every trained
+As in `runtime.plan` nothing is estimated by formula but what is plain arithmetic: the bytes that every trained
 parameter has beside it.
 """
 
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..counting import LiveBytes, cost_of
-from ..loading import model_folder, read_index, skeleton
+from ..mini.network.transformer import CompactTransformer3DModel
 from ..models.backbone import prompt_prefixes
-from ..models.compact import CompactTransformer3DModel
+from ..models.codec import SequenceCodec
 from ..models.layout import CLIPS, LAYERS, Layout
-from ..models.sequence import SequenceCodec
+from ..models.registry import model_folder, read_index, skeleton
 from ..models.text import MAX_TOKENS
-from ..plan import text_encoder_skeleton
+from ..runtime.cost import LiveBytes, cost_of
+from ..runtime.plan import text_encoder_skeleton
 from . import adapters
 from .network import trained_transformer
 from .recipe import ADAPTERS, Recipe, RecipeError

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
-from ..data import Variations
+from ..mini.world import Variations
 
 T = TypeVar("T")
 
@@ -27,7 +27,7 @@ def mixed_precision(name: str) -> str:
         return name
     import torch
 
-    from ..placement import cpu_has_bfloat16
+    from ..runtime.placement import cpu_has_bfloat16
 
     return "bf16" if torch.accelerator.is_available() or cpu_has_bfloat16() else "no"
 
@@ -295,8 +295,8 @@ class Recipe:
             wanted = {"base"} | ({recipe.trained} if recipe.stage == "unify" else set())
             if missing := sorted(wanted - there):
                 raise RecipeError(
-                    f"stages: {recipe.stage} wants a stage {missing[0]} before it" +
-                    (", or start_from, a model that is trained already" if missing[0] == "base" else "")
+                    f"stages: {recipe.stage} wants a stage {missing[0]} before it"
+                    + (", or start_from, a model that is trained already" if missing[0] == "base" else "")
                 )
             there |= {recipe.trained}
         for key in ("precision", "transformer"):

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..files import whole_folder
+from ..core.atomic import whole_folder
 from . import adapters
 from .adapters import is_base, plain_name
 from .card import stage_card
 
 if TYPE_CHECKING:
-    from .loop import Trainer
+    from .trainer import Trainer
 
 BASE = "transformer.safetensors"
 CARD = "README.md"

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import SceneSource
-from ..footage.access import HELD, LATENTS, TEXT, Row, ShardSet
-from ..layered_video import CLIPS
-from .crude import crude_layers, pasted_layers
+from ..core.layered_video import CLIPS
+from ..datasets.reader import HELD, LATENTS, TEXT, Row, ShardSet
+from ..mini.world import SceneSource
+from ..mini.world.crude import crude_layers, pasted_layers
 from .recipe import DataRecipe, Recipe, RecipeError
 
 Size = tuple[int, int]

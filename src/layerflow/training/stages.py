@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from .loop import Trainer
 from .recipe import Recipe, RecipeError
 from .results import CARD
+from .trainer import Trainer
 
 
 class StageReport(Protocol):

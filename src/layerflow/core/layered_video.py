@@ -1,0 +1,341 @@
+"""The layered video: every layer of one scene, aligned in frame and pixel. It knows nothing of models.
+
+Letters: F frames, H height, W width. Colour is display-referred sRGB, alpha is straight (a pixel's colour
+does not depend on its alpha), both torch.float32 in [0, 1].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CLIPS = ("foreground", "alpha", "background", "blended")
+"""Every clip that a layered video can hold, in the order used throughout."""
+
+CHANNELS = {"foreground": 3, "alpha": 1, "background": 3, "blended": 3}
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LayeredVideo:
+    """The clips of one scene. At least one clip is there; all agree in frames, height and width.
+
+    Raises `ValueError` on construction, naming the clip, its value, the constraint and the way out.
+    """
+
+    foreground: Tensor | None = None
+    """(F, 3, H, W) straight colour of the foreground; where alpha is 0 it is not seen."""
+    alpha: Tensor | None = None
+    """(F, 1, H, W) coverage of the foreground: 0 transparent, 1 opaque."""
+    background: Tensor | None = None
+    """(F, 3, H, W) the scene without the foreground."""
+    blended: Tensor | None = None
+    """(F, 3, H, W) what a camera sees: alpha * foreground + (1 - alpha) * background."""
+    fps: float = 8.0
+    """Frames a second; 8 is what the models of this family are trained at."""
+
+    def __post_init__(self) -> None:
+        clips = self.clips()
+        if not clips:
+            raise ValueError(f"a layered video needs at least one clip: pass one of {', '.join(CLIPS)}.")
+        for name, clip in clips.items():
+            _check_clip(name, clip)
+        first_name, first = next(iter(clips.items()))
+        for name, clip in clips.items():
+            if clip.device != first.device:
+                raise ValueError(
+                    f"{name} is on {clip.device} but {first_name} is on {first.device}: "
+                    f"all clips must be on one device; move it with {name}.to('{first.device}')."
+                )
+            for axis, meaning in ((0, "frames"), (2, "height"), (3, "width")):
+                if clip.shape[axis] != first.shape[axis]:
+                    way = "cut the longer clip" if axis == 0 else "resize one of them"
+                    raise ValueError(
+                        f"{name} has {meaning} {clip.shape[axis]} but {first_name} has {first.shape[axis]}: "
+                        f"all clips must agree in frames, height and width; {way}."
+                    )
+        if not (isinstance(self.fps, int | float) and math.isfinite(self.fps) and self.fps > 0):
+            raise ValueError(f"fps is {self.fps!r}: it must be a number above 0, such as 8.")
+
+    # What it is
+
+    @property
+    def frames(self) -> int:
+        """Number of frames, the same for every clip."""
+        return self._first.shape[0]
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return self._first.shape[2]
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return self._first.shape[3]
+
+    @property
+    def _first(self) -> Tensor:
+        return next(iter(self.clips().values()))
+
+    def clips(self) -> dict[str, Tensor]:
+        """The clips that are there, by name, in the order of `CLIPS`."""
+        return {name: clip for name in CLIPS if (clip := getattr(self, name)) is not None}
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when the same clips are there with the same values and the same fps."""
+        if not isinstance(other, LayeredVideo):
+            return NotImplemented
+        mine, theirs = self.clips(), other.clips()
+        return (
+            self.fps == other.fps
+            and mine.keys() == theirs.keys()
+            and all(mine[name].device == theirs[name].device and torch.equal(mine[name], theirs[name]) for name in mine)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # equality is by content and tensors can change
+
+    def __repr__(self) -> str:
+        size = f"{self.frames} frames, {self.height}x{self.width}, {self.fps:g} fps"
+        return f"LayeredVideo({', '.join(self.clips())}: {size})"
+
+    # New layered videos out of this one
+
+    def replace(self, **changes: Any) -> LayeredVideo:
+        """A copy with some clips or fps changed (None takes a clip away); validated again."""
+        return dataclasses.replace(self, **changes)
+
+    def compose(self) -> LayeredVideo:
+        """A copy whose blended clip is the foreground over the background.
+
+        Exact at the ends: where alpha is 1 it is the foreground bit for bit, where it is 0 the background.
+        Raises `ValueError` when foreground, alpha or background is missing.
+        """
+        (background,) = self._need("compose", "background")
+        return self.replace(blended=self.over(background))
+
+    def over(self, background: Tensor | Sequence[float]) -> Tensor:
+        """The foreground over another background, (F, 3, H, W) in [0, 1].
+
+        `background` is (F, 3, H, W), one still (1, 3, H, W), or a colour (3,), values in [0, 1].
+        Raises `ValueError` when foreground or alpha is missing or the background does not fit.
+        """
+        foreground, alpha = self._need("over", "foreground", "alpha")
+        below = torch.as_tensor(background, dtype=torch.float32, device=foreground.device)
+        if below.shape == (3,):
+            below = below.view(1, 3, 1, 1)
+        fits = below.ndim == 4 and all(
+            have in (want, 1) if axis != 1 else have == 3
+            for axis, (have, want) in enumerate(zip(below.shape, foreground.shape, strict=True))
+        )
+        if not fits:
+            raise ValueError(
+                f"background has shape {tuple(below.shape)}: over() takes {tuple(foreground.shape)}, "
+                f"one still (1, 3, {self.height}, {self.width}) or a colour (3,); resize or cut it first."
+            )
+        _check_values("background", below)
+        return blend(foreground, alpha, below).clamp(0, 1)
+
+    def premultiplied(self) -> Tensor:
+        """alpha * foreground, (F, 3, H, W) in [0, 1]. Raises `ValueError` when either is missing."""
+        foreground, alpha = self._need("premultiplied", "foreground", "alpha")
+        return alpha * foreground
+
+    @classmethod
+    def from_premultiplied(
+        cls,
+        colour: Tensor,
+        alpha: Tensor,
+        *,
+        background: Tensor | None = None,
+        blended: Tensor | None = None,
+        fps: float = 8.0,
+        extend_below: float = 0.0,
+    ) -> LayeredVideo:
+        """From colour that was multiplied with alpha, (F, 3, H, W), and alpha (F, 1, H, W).
+
+        Straight colour is colour / alpha, held to [0, 1]; it is 0 where alpha is 0. With `extend_below`
+        above 0, colour where alpha is below it is filled in from its surroundings (see `extend_colour`).
+        """
+        _check_clip("foreground", colour)
+        _check_clip("alpha", alpha)
+        straight = unpremultiply(colour, alpha)
+        if extend_below > 0:
+            straight = extend_colour(straight, alpha, extend_below)
+        return cls(foreground=straight, alpha=alpha, background=background, blended=blended, fps=fps)
+
+    def resize(self, height: int, width: int) -> LayeredVideo:
+        """Every clip at another size, antialiased (triangle filter, widened when shrinking).
+
+        Foreground colour is weighted with alpha, so that hidden colour does not bleed into the edges.
+        Values stay in [0, 1]; flat regions stay exact.
+        """
+        if height < 1 or width < 1:
+            raise ValueError(f"cannot resize to {height}x{width}: height and width must be at least 1.")
+        if (height, width) == (self.height, self.width):
+            return self
+
+        def scaled(clip: Tensor) -> Tensor:  # in float64, so that the weights' rounding leaves no trace
+            return F.interpolate(
+                clip.double(), size=(height, width), mode="bilinear", antialias=True, align_corners=False
+            )
+
+        resized = {name: scaled(clip).clamp(0, 1) for name, clip in self.clips().items()}
+        if self.foreground is not None and self.alpha is not None:
+            weight = resized["alpha"]
+            seen = scaled(self.foreground.double() * self.alpha.double()) / weight.clamp_min(1e-9)
+            resized["foreground"] = torch.where(weight > 1e-6, seen, resized["foreground"]).clamp(0, 1)
+        return self.replace(**{name: clip.float() for name, clip in resized.items()})
+
+    def fit(self, height: int, width: int) -> LayeredVideo:
+        """Every clip at another size and aspect: the largest window of that aspect around the centre, resized."""
+        down, across = self.window(height, width)
+        return self.crop((self.height - down) // 2, (self.width - across) // 2, down, across).resize(height, width)
+
+    def window(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the largest window with the aspect of `height` to `width`."""
+        across = min(self.width, round(self.height * width / height))
+        return max(1, min(self.height, round(self.width * height / width))), max(1, across)
+
+    def crop(self, top: int, left: int, height: int, width: int) -> LayeredVideo:
+        """The window of `height` x `width` pixels whose upper left corner is (`top`, `left`)."""
+        inside = top >= 0 and left >= 0 and top + height <= self.height and left + width <= self.width
+        if height < 1 or width < 1 or not inside:
+            raise ValueError(
+                f"crop of {height}x{width} at ({top}, {left}) does not lie within {self.height}x{self.width}."
+            )
+        window = (..., slice(top, top + height), slice(left, left + width))
+        return self.replace(**{name: clip[window] for name, clip in self.clips().items()})
+
+    def __getitem__(self, index: int | slice) -> LayeredVideo:
+        """Some of the frames. A step divides fps, so that the video lasts as long as before."""
+        if isinstance(index, slice):
+            chosen = range(*index.indices(self.frames))
+        elif -self.frames <= index < self.frames:
+            chosen = range(index % self.frames, index % self.frames + 1)
+        else:
+            raise IndexError(f"frame {index} is outside of the {self.frames} frames of this video.")
+        if not chosen:
+            raise ValueError(f"{index} selects none of the {self.frames} frames: choose at least one.")
+        kept = torch.tensor(chosen)
+        clips = {name: clip[kept.to(clip.device)] for name, clip in self.clips().items()}
+        return self.replace(**clips, fps=self.fps / abs(chosen.step))
+
+    # Files
+
+    def save(
+        self,
+        folder: str | Path,
+        formats: Sequence[str] = ("webm",),
+        metadata: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Write each layer, a preview and layers.json into `folder`; see `layerflow.media.save_layers`."""
+        from ..media import save_layers
+
+        return save_layers(self, folder, formats=formats, metadata=metadata)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> LayeredVideo:
+        """Read a folder that `save` wrote, lossless files first; see `layerflow.media.load_layers`."""
+        from ..media import load_layers
+
+        return load_layers(folder)
+
+    def _need(self, action: str, *names: str) -> list[Tensor]:
+        missing = [name for name in names if getattr(self, name) is None]
+        if missing:
+            raise ValueError(
+                f"{action}() needs {' and '.join(names)}, but {' and '.join(missing)} is missing: "
+                f"this layered video has {', '.join(self.clips())}; add it with replace()."
+            )
+        return [getattr(self, name) for name in names]
+
+
+def blend(foreground: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
+    """alpha * foreground + (1 - alpha) * background, shapes broadcast. Exact where alpha is 0 or 1.
+
+    Porter and Duff 1984, the operator `over`, on straight colour.
+    """
+    return alpha * foreground + (1 - alpha) * background
+
+
+def uncompose(blended: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
+    """The straight foreground that gives `blended` over `background`, (F, 3, H, W) in [0, 1].
+
+    blended, background (F, 3, H, W) and alpha (F, 1, H, W), in [0, 1]. It is 0 where alpha is 0, since
+    nothing of it is seen there. An error e in the inputs becomes e / alpha: see `extend_colour` for edges.
+    """
+    blended, alpha, background = blended.double(), alpha.double(), background.double()
+    return unpremultiply(blended - (1 - alpha) * background, alpha).float()
+
+
+def unpremultiply(colour: Tensor, alpha: Tensor) -> Tensor:
+    """colour / alpha held to [0, 1], and 0 where alpha is 0. colour (F, 3, H, W), alpha (F, 1, H, W)."""
+    visible = alpha > 0
+    straight = colour / torch.where(visible, alpha, torch.ones_like(alpha))
+    return torch.where(visible, straight, torch.zeros_like(straight)).clamp(0, 1)
+
+
+def extend_colour(colour: Tensor, alpha: Tensor, threshold: float = 0.05) -> Tensor:
+    """Straight colour with pixels of alpha below `threshold` filled in from their surroundings.
+
+    Pixels at or above the threshold are kept bit for bit. A scaler or a codec that mixes neighbours then
+    finds the foreground's own colour beyond its edge, not black. Frames without such a pixel stay as
+    they are. colour (F, 3, H, W), alpha (F, 1, H, W), in [0, 1]; result (F, 3, H, W) in [0, 1].
+    Push and pull over a pyramid: Gortler et al. 1996, The Lumigraph, section 3.4.
+    """
+    if not 0 < threshold <= 1:
+        raise ValueError(f"threshold is {threshold}: it must lie above 0 and not above 1, such as 0.05.")
+    known = alpha >= threshold
+    weight = torch.where(known, alpha, torch.zeros_like(alpha))
+    filled = pull_push(colour * weight, weight).clamp(0, 1)
+    anything = known.flatten(1).any(dim=1).view(-1, 1, 1, 1)
+    return torch.where(known | ~anything, colour, filled)
+
+
+def pull_push(weighted: Tensor, weight: Tensor) -> Tensor:
+    """Weighted average of each pixel, from coarser levels where its own weight is short of 1."""
+    own = weighted / weight.clamp_min(1e-12)
+    height, width = weight.shape[-2:]
+    if height == 1 and width == 1:
+        return own
+    padding = (0, width % 2, 0, height % 2)
+    coarse_weight = F.avg_pool2d(F.pad(weight, padding), 2)
+    coarse = pull_push(F.avg_pool2d(F.pad(weighted, padding), 2), coarse_weight)
+    above = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
+    return torch.lerp(above[..., :height, :width], own, weight.clamp(0, 1))
+
+
+def _check_clip(name: str, clip: object) -> None:
+    if not isinstance(clip, Tensor):
+        raise ValueError(f"{name} is a {type(clip).__name__}: it must be a torch.Tensor; torch.as_tensor it.")
+    channels = CHANNELS[name]
+    if clip.ndim != 4 or clip.shape[1] != channels:
+        raise ValueError(
+            f"{name} has shape {tuple(clip.shape)}: it must be (frames, {channels}, height, width); "
+            "permute or reshape it first."
+        )
+    if 0 in clip.shape:
+        raise ValueError(f"{name} has shape {tuple(clip.shape)}: it must have at least one frame and pixel.")
+    if clip.dtype != torch.float32:
+        way = "divide by 255 after .float()" if clip.dtype == torch.uint8 else "call .float()"
+        raise ValueError(f"{name} has dtype {clip.dtype}: it must be torch.float32 in [0, 1]; {way}.")
+    _check_values(name, clip)
+
+
+def _check_values(name: str, clip: Tensor) -> None:
+    low, high = (float(end) for end in torch.aminmax(clip.detach()))
+    if math.isnan(low) or math.isnan(high) or math.isinf(low) or math.isinf(high):
+        raise ValueError(f"{name} holds values that are not finite: mend them with torch.nan_to_num first.")
+    if low < 0 or high > 1:
+        raise ValueError(
+            f"{name} spans [{low:.6g}, {high:.6g}]: values must lie in [0, 1]; "
+            "rescale it, or call .clamp(0, 1) when it only overshoots."
+        )

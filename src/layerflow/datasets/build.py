@@ -1,0 +1,159 @@
+"""From a recipe to shards: by many processes or a Ray cluster; what is done stays, what fails is listed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from functools import partial
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..models.registry import first_line
+from .builder import captioning, inpainting, make_clip, matting
+from .pool import Part, carried_out, made_in_order, remove_partial, write_index
+from .recipe import FootageRecipe
+from .scan import Item, find_items
+from .shards import SCHEMA, encode
+
+CAPTIONS = ("foreground", "background", "blended")
+Outcome = tuple[dict[str, Any], dict[str, Any] | None]
+"""Of an item: its record and its sample, or the id and error of one that failed, and None."""
+
+
+@dataclass(frozen=True)
+class Shard(Part):
+    """The items of one tar file."""
+
+    items: tuple[Item, ...]
+    recipe: FootageRecipe
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that decides what the shard holds, but for the contents of the footage."""
+        recipe = {key: value for key, value in asdict(self.recipe).items() if key not in ("sources", "per_shard")}
+        content = {"schema": SCHEMA, "recipe": recipe, "items": [asdict(item) for item in self.items]}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def make(self) -> None:
+        make_shard(self, map(partial(attempt, recipe=self.recipe), self.items))
+
+
+def build_shards(
+    recipe: FootageRecipe,
+    output: str | Path,
+    workers: int | None = None,
+    ray: str | None = None,
+    report: Callable[[int, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Make every clip of a recipe; returns what index.json in the output folder says.
+
+    A shard that is whole and was made from the same recipe and files is left as it is.
+
+    Args:
+        recipe: what to make.
+        output: folder of the shards; one build at a time may write to it.
+        workers: processes; None: as many as there are CPUs. One is this process itself, and what ends it ends the
+            build; of several one may die, and the item that it died of is listed as failed.
+        ray: address of a Ray cluster, or `local`; files must have the same paths on all of its machines.
+        report: called as (shards done, shards in all, clips that failed) after each shard.
+
+    Raises:
+        MediaError: a folder of the recipe is not there or holds nothing of its kind.
+        ValueError: a plug-in of the recipe is not known, or a package is missing.
+        ClusterError: the cluster cannot be reached.
+        RuntimeError: the cluster gave up, or no worker can be started; the shards that are done stay.
+    """
+    for package in ("cv2", "webdataset"):
+        if find_spec(package) is None:
+            raise ValueError(f"building shards wants {package}; install it with: pip install 'layerflow[data]'")
+    matting(recipe, 0), inpainting(recipe), captioning(recipe)  # that they are there is found out before any work
+    items, folder = find_items(recipe), Path(output).absolute()
+    cuts = range(0, len(items), recipe.per_shard)
+    shards = [
+        Shard(number, str(folder), tuple(items[start : start + recipe.per_shard]), recipe)
+        for number, start in enumerate(cuts)
+    ]
+    folder.mkdir(parents=True, exist_ok=True)
+    waiting = [shard for shard in shards if shard.found() is None]
+    done, failed = len(shards) - len(waiting), 0
+    count = workers or os.cpu_count() or 1
+    for shard in carried_out(waiting, count, ray) if ray else _built(waiting, recipe, count):
+        done += 1
+        found = shard.found()
+        failed += len(found["failed"]) if found else 0
+        if report is not None:
+            report(done, len(shards), failed)
+    told = {key: value for key, value in asdict(recipe).items() if key != "folder"}
+    return write_index(folder, shards, {"name": recipe.name, "recipe": told})
+
+
+def _built(shards: Sequence[Shard], recipe: FootageRecipe, workers: int) -> Iterator[Shard]:
+    """Each shard as it is done. Workers are given items, whichever shard they belong to, so that none waits for the end
+    of a shard; the tars are written here."""
+    for folder in {shard.output for shard in shards}:
+        remove_partial(Path(folder))
+    items = [item for shard in shards for item in shard.items]
+    with closing(made_in_order(partial(attempt, recipe=recipe), items, min(workers, max(1, len(items))), lost)) as made:
+        for shard in shards:
+            make_shard(shard, islice(made, len(shard.items)))
+            yield shard
+
+
+def attempt(item: Item, recipe: FootageRecipe) -> Outcome:
+    """Make an item, or say why that failed."""
+    try:
+        return make_sample(item, recipe)
+    except (Exception, SystemExit) as error:
+        return {"id": item.id, "error": first_line(error)}, None
+
+
+def lost(item: Item) -> Outcome:
+    """Of an item whose process died."""
+    return {"id": item.id, "error": "the process that made it died, perhaps for lack of memory"}, None
+
+
+def make_shard(shard: Shard, outcomes: Iterable[Outcome]) -> None:
+    """Make one shard and its record of what came of its items. One that failed is listed there and stops nothing."""
+    samples: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+
+    def made() -> Iterator[dict[str, Any]]:
+        for told, sample in outcomes:
+            if sample is None:
+                failed.append(told)
+                continue
+            samples.append(told)
+            yield sample
+
+    shard.write(made(), {"samples": samples, "failed": failed})
+
+
+def make_sample(item: Item, recipe: FootageRecipe) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is known of a clip, and the clip as a shard holds it."""
+    video = make_clip(item, recipe)
+    assert video.alpha is not None
+    captions = {key: text for key, text in captioning(recipe)(recipe, item, video).items() if key in CAPTIONS and text}
+    change = video.alpha.diff(dim=0).abs().mean() if video.frames > 1 else torch.zeros(())
+    record = {
+        "schema": SCHEMA,
+        "id": item.id,
+        "kind": item.source.kind,
+        "frames": video.frames,
+        "width": video.width,
+        "height": video.height,
+        "fps": float(video.fps),
+        "frozen": video.frames == 1,
+        "captions": captions,
+        "source": {"files": item.files, "object": item.object, "start": item.start, "seed": item.seed},
+        "coverage": round(float(video.alpha.mean()), 5),
+        "change": round(float(change), 5),
+    }
+    return record, encode(item.id, video, record)

@@ -1,0 +1,263 @@
+"""One clip from footage: read, cut to size, split into layers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..core.layered_video import LayeredVideo, extend_colour
+from ..media import MediaError, Video, read_video
+from .copy_paste import cast_shadow, harmonise, place
+from .inpainting import fill_still, inpaint
+from .mattes import crude_matte, grow, plain_matte
+from .networks import PREFIX, load_captioning, load_inpainting, load_matting
+from .recipe import FootageRecipe
+from .scan import STILLS, Item, annotated, read_mask
+
+FPS = 24.0
+"""Rate of footage in folders of frames, which do not say it."""
+SMALLEST = 0.002
+"""Share of the frame that an object must cover, over all frames."""
+
+
+def plug_in(name: str, known: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
+    """A known way by its name, or a function by package.module:function.
+
+    Raises:
+        ValueError: it is neither; names what is known.
+    """
+    if name in known:
+        return known[name]
+    module, colon, function = name.partition(":")
+    try:
+        if colon:
+            return getattr(import_module(module), function)  # type: ignore[no-any-return]
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{name} cannot be loaded ({error}); write package.module:function") from error
+    raise ValueError(f"{name} is not known; choose {', '.join(known)}, or name package.module:function")
+
+
+def matting(recipe: FootageRecipe, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """Frames (F, 3, H, W) and masks (F, 1, H, W) bool to alpha (F, 1, H, W)."""
+    if recipe.matting.startswith(PREFIX):
+        return load_matting(recipe.matting.removeprefix(PREFIX))
+    generator = torch.Generator().manual_seed(seed)
+    return plug_in(recipe.matting, {"plain": plain_matte, "crude": lambda _, mask: crude_matte(mask, generator)})
+
+
+def inpainting(recipe: FootageRecipe) -> Callable[[Tensor, Tensor], Tensor]:
+    """Frames (F, 3, H, W) and hole (F, 1, H, W) bool to frames without the hole."""
+
+    def still(frames: Tensor, hole: Tensor) -> Tensor:
+        return torch.stack([fill_still(frame, where) for frame, where in zip(frames, hole, strict=True)])
+
+    if recipe.inpainting.startswith(PREFIX):
+        return load_inpainting(recipe.inpainting.removeprefix(PREFIX))
+    return plug_in(recipe.inpainting, {"flow": inpaint, "still": still})
+
+
+def captioning(recipe: FootageRecipe) -> Callable[[FootageRecipe, Item, LayeredVideo], dict[str, str]]:
+    """A clip to a caption for each layer."""
+    if recipe.captioning.startswith(PREFIX):
+        return load_captioning(recipe.captioning.removeprefix(PREFIX))
+    return plug_in(recipe.captioning, {"metadata": metadata_captions})
+
+
+def make_clip(item: Item, recipe: FootageRecipe) -> LayeredVideo:
+    """The four layers of an item; one frame for a still.
+
+    Raises:
+        MediaError: a file cannot be read.
+        ValueError: what it holds gives no clip, such as an object that is cut off; says why.
+    """
+    if item.problem:
+        raise MediaError(item.problem)
+    make = {
+        "masks": _from_masks, "layered": _from_layers, "pairs": _from_pair, "copy-paste": _from_pair,
+        "backgrounds": _from_background,
+    }[item.source.kind]  # fmt: skip
+    video = make(item, recipe)
+    if item.source.kind != "backgrounds":
+        assert video.alpha is not None
+        if (shown := float(video.alpha.mean())) < SMALLEST:
+            raise ValueError(f"the object covers {shown:.2%} of the frame, less than {SMALLEST:.1%}")
+    return video
+
+
+def _from_masks(item: Item, recipe: FootageRecipe) -> LayeredVideo:
+    frames, mask, fps = read_masked(item, recipe)
+    width, height = recipe.size
+    both = LayeredVideo(alpha=mask, blended=frames, fps=fps).fit(height, width)
+    assert both.alpha is not None
+    assert both.blended is not None
+    mask = both.alpha > 0.5
+    alpha = matting(recipe, item.seed + item.start)(both.blended, mask).clamp(0, 1)
+    hidden = grow((alpha > 0) | mask, recipe.dilate) > 0.5
+    background = inpainting(recipe)(both.blended, hidden).clamp(0, 1)
+    return both.replace(foreground=extend_colour(both.blended, alpha), alpha=alpha, background=background)
+
+
+def read_masked(item: Item, recipe: FootageRecipe) -> tuple[Tensor, Tensor, float]:
+    """Frames (F, 3, H, W), the object's mask (F, 1, H, W) in {0, 1}, and frames a second, of an item with masks. Of
+    footage in which only every so manieth frame has a mask, those are the frames."""
+    pairs, step = annotated(Path(item.files["frames"]), Path(item.files["masks"]))
+    pairs = pairs[item.start : item.start + recipe.frames * recipe.stride : recipe.stride][: recipe.frames]
+    if len(pairs) < recipe.frames:
+        raise ValueError(f"{item.files['masks']} has {len(pairs)} frames from {item.start} on, fewer than wanted")
+    frames, found = [], []
+    for path, mask in pairs:
+        with Image.open(path) as image:
+            frames.append(np.asarray(image.convert("RGB")))
+        numbers = read_mask(mask)
+        if numbers.shape != frames[-1].shape[:2]:
+            raise ValueError(f"{mask} has another size than its frame")
+        found.append(numbers > 0 if item.object is None else numbers == item.object)
+    colour = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
+    return colour, torch.from_numpy(np.stack(found))[:, None].float(), FPS / (step * recipe.stride)
+
+
+def _read(path: str, start: int, count: int, stride: int) -> Video:
+    """Every so manieth frame from `start` on of a file or a folder, at most so many, at the rate that this leaves; a
+    still is as it is."""
+    read = read_video(path, frames=None if Path(path).suffix.lower() in STILLS else start + (count - 1) * stride + 1)
+    if len(read.colour) == 1:
+        return read
+    wanted = slice(start, start + (count - 1) * stride + 1, stride)
+    return Video(read.colour[wanted], None if read.alpha is None else read.alpha[wanted], read.fps / stride)
+
+
+def _from_layers(item: Item, recipe: FootageRecipe) -> LayeredVideo:
+    count = recipe.frames
+    read = {layer: _read(path, item.start, count, recipe.stride) for layer, path in item.files.items()}
+    front = read["foreground"]
+    alpha = read["alpha"].colour.mean(1, keepdim=True) if "alpha" in read else front.alpha
+    if alpha is None:
+        raise ValueError(f"{item.files['foreground']} has no alpha, and there is no file alpha beside it")
+    clips = {"foreground": front.colour, "alpha": alpha.clamp(0, 1)}
+    clips |= {layer: read[layer].colour for layer in ("background", "blended") if layer in read}
+    longest = max(len(clip) for clip in clips.values())
+    if 1 < longest < count:
+        raise ValueError(f"its layers have {longest} frames, fewer than the {count} wanted")
+    clips = {layer: repeated(clip, min(longest, count)) for layer, clip in clips.items()}
+    width, height = recipe.size
+    fps = next((one.fps for one in read.values() if len(one.colour) > 1), front.fps)
+    video = LayeredVideo(**clips, fps=fps).fit(height, width)
+    return video if video.blended is not None else video.compose()
+
+
+def repeated(clip: Tensor, count: int) -> Tensor:
+    """The first so many frames; a still as many times."""
+    return clip.expand(count, -1, -1, -1).clone() if len(clip) == 1 else clip[:count]
+
+
+def _from_pair(item: Item, recipe: FootageRecipe) -> LayeredVideo:
+    source, generator = item.source, torch.Generator().manual_seed(item.seed)
+    count = 1 if source.kind == "pairs" else recipe.frames
+    if "masks" in item.files:
+        colour, mask, fps = read_masked(item, recipe)
+        front = LayeredVideo(colour, matting(recipe, item.seed)(colour, mask > 0.5), fps=fps)
+    else:
+        read = _read(item.files["foreground"], item.start, count, recipe.stride)
+        if read.alpha is None:
+            raise ValueError(f"{item.files['foreground']} has no alpha")
+        front = LayeredVideo(read.colour, read.alpha, fps=read.fps)
+    if front.frames < count:
+        raise ValueError(f"{item.files['foreground']} has {front.frames} frames, fewer than the {count} wanted")
+    behind = _read(item.files["background"], 0, count, recipe.stride).colour
+    if 1 < len(behind) < count:
+        raise ValueError(f"{item.files['background']} has {len(behind)} frames, fewer than the {count} wanted")
+    width, height = recipe.size
+    background = LayeredVideo(background=repeated(behind, count)).fit(height, width).background
+    assert background is not None
+    low, high = source.share
+    share = low + (high - low) * float(torch.rand((), generator=generator))
+    video = place(front[:count], height, width, share, generator)
+    assert video.foreground is not None
+    assert video.alpha is not None
+    video = video.replace(foreground=harmonise(video.foreground, video.alpha, background, source.harmonise))
+    video = cast_shadow(video, source.shadow * float(torch.rand((), generator=generator)))
+    return video.replace(background=background).compose()
+
+
+def _from_background(item: Item, recipe: FootageRecipe) -> LayeredVideo:
+    read = _read(item.files["background"], item.start, recipe.frames, recipe.stride)
+    frames = read.colour
+    if len(frames) < recipe.frames:
+        raise ValueError(f"{item.files['background']} has {len(frames)} frames, fewer than the {recipe.frames} wanted")
+    width, height = recipe.size
+    video = LayeredVideo(background=frames, fps=read.fps).fit(height, width)
+    assert video.background is not None
+    nothing = torch.zeros_like(video.background[:, :1])
+    return video.replace(
+        foreground=torch.full_like(video.background, 0.5), alpha=nothing, blended=video.background.clone()
+    )
+
+
+def metadata_captions(recipe: FootageRecipe, item: Item, video: LayeredVideo) -> dict[str, str]:
+    """Captions from a file captions.json in the footage's folder, else the words of the footage's name.
+
+    It holds for each name a text, that of the foreground or, in a folder of backgrounds, of the background, or else an
+    object with a text for each layer. Before the name comes what meta.json says an object is, as YouTube-VOS has it
+    beside JPEGImages/.
+    """
+    source = item.source
+    words = _words(item.about)
+    if source.kind == "backgrounds":
+        return {"background": _caption(recipe, source.folder, item.about, "background").get("background", words)}
+    home = source.folder or source.foregrounds
+    captions = {"foreground": _category(item) or words, **_caption(recipe, home, item.about, "foreground")}
+    if source.backgrounds:
+        behind = Path(item.files["background"]).stem
+        own = _caption(recipe, source.backgrounds, behind, "background")
+        captions["background"] = own.get("background", _words(behind))
+    return captions
+
+
+def _category(item: Item) -> str:
+    """What meta.json calls an item's object, or all objects of its video; empty where it says nothing."""
+    frames = Path(item.files.get("frames", ""))
+    home = next((path.parent for path in frames.parents if path.name == "JPEGImages"), None)
+    if home is None:
+        return ""
+    try:
+        objects = _json_in(home / "meta.json")["videos"][frames.name]["objects"]
+        wanted = sorted(objects, key=int) if item.object is None else [str(item.object)]
+        # Two of a kind are named once.
+        return " and ".join(dict.fromkeys(str(objects[number]["category"]) for number in wanted if number in objects))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, MediaError):
+            raise
+        return ""
+
+
+def _words(name: str) -> str:
+    letters = "".join(c if c.isalpha() else " " for c in name)
+    return " ".join(letters.split())
+
+
+def _caption(recipe: FootageRecipe, folder: str, name: str, layer: str) -> dict[str, str]:
+    found = _json_in(recipe.place(folder) / "captions.json").get(name, {})
+    return {layer: found} if isinstance(found, str) else {key: str(text) for key, text in found.items()}
+
+
+@lru_cache(maxsize=32)
+def _json_in(path: Path) -> dict[str, Any]:
+    """A file of texts or objects by name; nothing where there is no such file."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if not isinstance(found, dict) or not all(isinstance(value, str | dict) for value in found.values()):
+            raise ValueError("it must hold an object of texts or objects")
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{path}: it is damaged ({error}); mend or remove it") from error
+    return found

@@ -1,0 +1,78 @@
+"""A foreground from one place over a background from another, so that it looks at home there.
+
+Letters in shape comments: F frames, H height, W width.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..core.layered_video import LayeredVideo, extend_colour
+
+MOST_ENLARGED = 2.0
+"""A cut-out becomes no larger than so many times its size, for it would be a blur."""
+
+
+def bounds(alpha: Tensor) -> tuple[int, int, int, int]:
+    """Top, left, bottom, right of all that a matte (F, 1, H, W) shows in any frame; raises ValueError if nothing."""
+    shown = (alpha > 0.1).any(0)[0]
+    rows, columns = shown.any(1).nonzero(), shown.any(0).nonzero()
+    if not len(rows):
+        raise ValueError("the foreground is transparent everywhere")
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+def place(foreground: LayeredVideo, height: int, width: int, share: float, generator: torch.Generator) -> LayeredVideo:
+    """Colour and alpha on a frame of another size: the path of the object fills `share` of the lower side, less where
+    that would enlarge it too much, somewhere inside of the frame."""
+    assert foreground.alpha is not None
+    top, left, bottom, right = bounds(foreground.alpha)
+    cut = foreground.crop(top, left, bottom - top, right - left)
+    scale = min(MOST_ENLARGED, share * min(height / cut.height, width / cut.width))
+    cut = cut.resize(max(1, round(cut.height * scale)), max(1, round(cut.width * scale)))
+    assert cut.foreground is not None
+    assert cut.alpha is not None
+    down = int(torch.randint(0, height - cut.height + 1, (), generator=generator))
+    across = int(torch.randint(0, width - cut.width + 1, (), generator=generator))
+    padding = (across, width - cut.width - across, down, height - cut.height - down)
+    alpha = F.pad(cut.alpha, padding)
+    colour = extend_colour(F.pad(cut.foreground, padding), alpha)
+    return LayeredVideo(colour, alpha, fps=foreground.fps)
+
+
+def harmonise(colour: Tensor, alpha: Tensor, background: Tensor, strength: float) -> Tensor:
+    """The foreground's colours (F, 3, H, W) moved towards the background's mean and spread, over all frames
+    (Reinhard et al. 2001, here in sRGB): 0 leaves them, 1 gives them the background's."""
+    weight = alpha / alpha.sum().clamp(min=1e-6)
+    mean = (colour * weight).sum((0, 2, 3), keepdim=True)
+    spread = ((colour - mean).square() * weight).sum((0, 2, 3), keepdim=True).sqrt()
+    other = background.mean((0, 2, 3), keepdim=True)
+    other_spread = background.std((0, 2, 3), keepdim=True)
+    ratio = (other_spread / spread.clamp(min=1e-3)).clamp(0.5, 2)
+    return torch.lerp(colour, (colour - mean) * ratio + other, strength).clamp(0, 1)
+
+
+def cast_shadow(video: LayeredVideo, strength: float, softness: float = 0.04) -> LayeredVideo:
+    """The foreground with a soft shadow below it, as part of its alpha, so that blending stays exact.
+
+    Args:
+        video: with foreground and alpha.
+        strength: alpha of the shadow where it is darkest; 0 leaves the video as it is.
+        softness: blur of its edge, as a share of the frame's height.
+    """
+    if strength <= 0:
+        return video
+    assert video.foreground is not None
+    assert video.alpha is not None
+    blur = max(1, round(softness * video.height))
+    offset = 2 * blur
+    fallen = F.pad(video.alpha, (0, 0, offset, 0))[..., : video.height, :]
+    for _ in range(2):  # two boxes are nearly a bell
+        fallen = F.avg_pool2d(fallen, 2 * blur + 1, 1, blur)
+    shadow = strength * fallen * (1 - video.alpha)
+    alpha = video.alpha + shadow
+    colour = video.foreground * video.alpha / alpha.clamp(min=1e-6)
+    colour = torch.where(alpha > 0, colour, video.foreground)
+    return video.replace(foreground=colour.clamp(0, 1), alpha=alpha.clamp(0, 1))

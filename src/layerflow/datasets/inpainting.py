@@ -1,0 +1,121 @@
+"""What lay behind an object: taken from other frames along optical flow, and where none shows it, from around it.
+
+Letters in shape comments: F frames, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..core.layered_video import pull_push
+
+KNOWN = 0.99
+"""Share of known pixels that a warped pixel must be mixed of to count as known."""
+
+
+def inpaint(frames: Tensor, hole: Tensor, still: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
+    """Fill a hole that moves over a video.
+
+    Colours travel from frame to frame along the background's flow, which inside of the hole is continued from around
+    it; a pixel seen both earlier and later takes more of the nearer frame. What no frame shows is filled in from around
+    it in the frame where most is known, and travels on from there, so that it does not flicker.
+
+    Args:
+        frames: (F, 3, H, W) in [0, 1].
+        hole: (F, 1, H, W) bool, True where the object is.
+        still: paints that one frame, from a frame (3, H, W) and its hole (1, H, W); `fill_still` when None.
+
+    Returns:
+        (F, 3, H, W) in [0, 1], outside of the hole as it was.
+    """
+    if frames.shape[0] != hole.shape[0] or frames.shape[-2:] != hole.shape[-2:]:
+        raise ValueError(f"frames {tuple(frames.shape)} and hole {tuple(hole.shape)} differ in frames or size")
+    if not hole.any():
+        return frames
+    ahead, back = flows(frames, hole)  # from each frame to the next, and to the one before
+    filled, known = gather(frames, ~hole, ahead, back)
+    if known.all():
+        return filled
+    best = int(known.flatten(1).sum(1).argmax())
+    filled[best] = (still or fill_still)(filled[best], ~known[best])
+    known[best] = True
+    filled, known = gather(filled, known, ahead, back)
+    for index in range(len(filled)):  # what has come into view or gone out of it since
+        filled[index] = fill_still(filled[index], ~known[index])
+    return filled
+
+
+def flows(frames: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
+    """Flow of the background in pixels, (F-1, 2, H, W) each: from frames 0..F-2 to the next, from 1..F-1 to the one
+    before. By dense inverse search (arXiv 1603.03590); in the hole continued from around it."""
+    import cv2
+
+    grey = (frames.mean(1) * 255).round().byte().numpy()
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    pairs = range(len(frames) - 1)
+    empty = torch.zeros(0, 2, *frames.shape[-2:])
+    found = []
+    for origin, target in ((0, 1), (1, 0)):
+        start = np.zeros((*grey.shape[1:], 2), np.float32)
+        flow = [torch.from_numpy(search.calc(grey[i + origin], grey[i + target], start.copy())) for i in pairs]
+        found.append(torch.stack(flow).permute(0, 3, 1, 2) if flow else empty)
+    return tuple(  # type: ignore[return-value]
+        pull_push(flow * (~own), (~own).float()) if len(flow) else flow
+        for flow, own in zip(found, (hole[:-1], hole[1:]), strict=True)
+    )
+
+
+def gather(frames: Tensor, known: Tensor, ahead: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
+    """Unknown pixels from the frames before and after, near ones first; colours and which are known now."""
+    count = len(frames)
+    before = travel(frames, known, back, range(1, count), -1)
+    after = travel(frames, known, ahead, range(count - 2, -1, -1), 1)
+    weights = [torch.where(seen, 1 / age, 0.0) for _, seen, age in (before, after)]
+    total = (weights[0] + weights[1]).clamp(min=1e-6)
+    mixed = (before[0] * weights[0] + after[0] * weights[1]) / total
+    now = known | before[1] | after[1]
+    return torch.where(~known & now, mixed, frames), now
+
+
+def travel(frames: Tensor, known: Tensor, flow: Tensor, order: range, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Known colours passed on through the frames in an order: colours, which are known, and for how many frames they
+    have been under way."""
+    colour, seen, age = frames.clone(), known.clone(), torch.ones_like(known, dtype=torch.float32)
+    for index in order:
+        source = index + step
+        moved = flow[min(index, source)][None]
+        parts = torch.cat([colour[source], seen[source].float(), age[source]])[None]
+        warped = warp(parts, moved)[0]
+        new = ~seen[index] & (warped[3:4] > KNOWN)
+        colour[index] = torch.where(new, warped[:3], colour[index])
+        age[index] = torch.where(new, warped[4:5] + 1, age[index])
+        seen[index] |= new
+    return colour, seen, age
+
+
+def warp(image: Tensor, flow: Tensor) -> Tensor:
+    """Images (N, C, H, W) looked up at each pixel's place plus its flow (N, 2, H, W); 0 beyond the border."""
+    height, width = image.shape[-2:]
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    x = (columns + flow[:, 0] + 0.5) * (2 / width) - 1
+    y = (rows + flow[:, 1] + 0.5) * (2 / height) - 1
+    return F.grid_sample(image, torch.stack([x, y], dim=-1), align_corners=False)
+
+
+def fill_still(frame: Tensor, hole: Tensor, radius: float = 3.0) -> Tensor:
+    """Fill a hole (1, H, W) of one frame (3, H, W) from around it (Telea 2004); a frame that is all hole turns grey."""
+    import cv2
+
+    if not hole.any():
+        return frame
+    if hole.all():
+        return torch.full_like(frame, 0.5)
+    pixels = np.ascontiguousarray((frame * 255).round().byte().permute(1, 2, 0).numpy())
+    mask = np.ascontiguousarray(hole[0].byte().numpy())
+    filled = cv2.inpaint(pixels, mask, radius, cv2.INPAINT_TELEA)
+    return torch.where(hole, torch.from_numpy(filled).permute(2, 0, 1).float() / 255, frame)

@@ -1,0 +1,278 @@
+"""What footage there is: folders looked through for clips that can be made, before anything heavy starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..media import MediaError, ReadLimits, natural_order
+from ..media.reading import open_video
+from ..models.registry import first_line
+from .recipe import FootageRecipe, SourceRecipe
+
+STILLS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v"}
+LAYERS = ("foreground", "alpha", "background", "blended")
+LOOKED_AT = 8
+"""Masks of a clip that are looked through for objects, spread over it."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One clip to be made: where from, and the numbers that decide the rest."""
+
+    id: str
+    """Unique in its set, and a name that a file can have."""
+    source: SourceRecipe
+    files: dict[str, str]
+    """What is read, by its part: frames and masks; layers by their names; foreground and background."""
+    object: int | None = None
+    """Number in the masks; None: whatever is not 0."""
+    start: int = 0
+    """First frame taken of the footage, in its own frames; with masks, in those that have one."""
+    seed: int = 0
+    about: str = field(default="")
+    """Name of the footage, for captions."""
+    problem: str = ""
+    """Why no clip can be made, as was found while looking; it is then listed among what failed."""
+
+
+def find_items(recipe: FootageRecipe) -> list[Item]:
+    """Every clip of a recipe, in an order that its seed decides.
+
+    Footage that cannot be read or is too short is an item too, with its problem, so that it is counted.
+
+    Raises:
+        MediaError: a folder is not there, or holds nothing of its kind.
+    """
+    items: list[Item] = []
+    for number, source in enumerate(recipe.sources):
+        find = {
+            "masks": _masks, "layered": _layered, "pairs": _pairs, "copy-paste": _pairs, "backgrounds": _backgrounds,
+        }[source.kind]  # fmt: skip
+        found = find(recipe, source)
+        if not found:
+            raise MediaError(f"source {number + 1} ({source.kind}): nothing of that kind is in {_folders(source)}")
+        if source.kind not in ("pairs", "copy-paste") and source.count:
+            found = found[: source.count]
+        items += found
+    ids = {item.id for item in items}
+    if len(ids) != len(items):  # two folders with footage of the same name
+        items = [_named(item, f"{index:06d}-{item.id}") for index, item in enumerate(items)]
+    order = np.random.default_rng([recipe.seed, 1]).permutation(len(items))
+    return [items[index] for index in order]
+
+
+def _named(item: Item, id: str) -> Item:
+    return replace(item, id=id)
+
+
+def _folders(source: SourceRecipe) -> str:
+    return " and ".join(folder for folder in (source.folder, source.foregrounds, source.backgrounds) if folder)
+
+
+def _there(recipe: FootageRecipe, name: str) -> Path:
+    folder = recipe.place(name)
+    if not folder.is_dir():
+        raise MediaError(f"{folder}: there is no such folder; name one that holds footage in the recipe")
+    return folder
+
+
+def _name(*parts: object) -> str:
+    text = "-".join(str(part) for part in parts)
+    return "".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in text)
+
+
+def _span(recipe: FootageRecipe) -> int:
+    """Frames of footage from the first to the last one of a clip."""
+    return (recipe.frames - 1) * recipe.stride + 1
+
+
+def _starts(recipe: FootageRecipe, count: int) -> list[int]:
+    """First frames of the clips that footage of so many frames gives, spread over it."""
+    span = _span(recipe)
+    clips = min(recipe.most_clips, max(1, count // span))
+    return [round(index * (count - span) / max(1, clips - 1)) for index in range(clips)]
+
+
+def _following(recipe: FootageRecipe, path: str) -> list[int]:
+    """First frames of the clips of a video or frame folder. They follow one another from its beginning, for a video is
+    read from there. One that cannot be looked into gives one clip, and fails when that is made."""
+    try:
+        count = length(Path(path))
+    except Exception:  # a broken file raises nearly anything
+        return [0]
+    return [index * _span(recipe) for index in range(min(recipe.most_clips, max(1, count // _span(recipe))))]
+
+
+def length(path: Path) -> int:
+    """Frames of a still, a frame folder or a video, as its header tells, and no more than may be read of it; raises
+    what a broken file raises."""
+    from PIL import Image
+
+    if path.suffix.lower() in STILLS | {".gif"} or path.is_dir():
+        with Image.open(images_in(path)[0] if path.is_dir() else path) as image:
+            width, height = image.size
+            count = len(images_in(path)) if path.is_dir() else int(getattr(image, "n_frames", 1))
+    else:
+        with open_video(path) as container:
+            stream = container.streams.video[0]
+            width, height = stream.width, stream.height
+            seconds = (container.duration or 0) / 1e6
+            count = stream.frames or int(seconds * float(stream.average_rate or 0))
+    limits = ReadLimits()
+    return min(count, limits.max_frames, limits.max_total_pixels // max(1, width * height))
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Stills in a folder in their natural order."""
+    return sorted((path for path in folder.iterdir() if path.suffix.lower() in STILLS), key=natural_order)
+
+
+def mask_videos(folder: Path) -> list[tuple[str, Path, Path]]:
+    """Name, frame folder and mask folder of the videos below a folder with JPEGImages/ and Annotations/."""
+    found = []
+    for frames in sorted(folder.rglob("JPEGImages")):
+        masks = frames.parent / "Annotations"
+        if not masks.is_dir():
+            continue
+        # DAVIS has the resolution between, the others have not.
+        for video in sorted(path for path in frames.rglob("*") if path.is_dir() and images_in(path)):
+            inside = video.relative_to(frames)
+            if (masks / inside).is_dir():
+                found.append((inside.name, video, masks / inside))
+    return found
+
+
+def annotated(frames: Path, masks: Path) -> tuple[list[tuple[Path, Path]], int]:
+    """Each frame that has a mask, with it, and how many frames of the video it is from one to the next. Where masks are
+    missing between others, motion would jump: then it is the longest stretch without a gap.
+
+    Raises:
+        ValueError: none has one.
+    """
+    found = {path.stem: path for path in images_in(masks)}
+    numbered = [(number, path) for number, path in enumerate(images_in(frames)) if path.stem in found]
+    if not numbered:
+        raise ValueError(f"{masks} has no mask for any frame in {frames}")
+    steps = np.diff([number for number, _ in numbered])
+    step = int(np.bincount(steps).argmax()) if len(steps) else 1
+    stretches = np.split(np.arange(len(numbered)), np.flatnonzero(steps != step) + 1)
+    paths = [numbered[index][1] for index in max(stretches, key=len)]
+    return [(path, found[path.stem]) for path in paths], step
+
+
+def _masks(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
+    items = []
+    for name, frames, masks in mask_videos(_there(recipe, source.folder)):
+        whole = Item(_name(name), source, {"frames": str(frames), "masks": str(masks)}, about=name)
+        items += _cut(recipe, whole, source.objects == "each")
+    return items
+
+
+def _cut(recipe: FootageRecipe, whole: Item, each: bool, most: int | None = None) -> list[Item]:
+    """The clips of a video with masks, for each object that a clip shows, or for all of them as one; one item with its
+    problem if there is none."""
+    frames, masks = Path(whole.files["frames"]), Path(whole.files["masks"])
+    items = []
+    try:
+        pairs, _ = annotated(frames, masks)
+        if len(pairs) < _span(recipe):
+            raise ValueError(f"{masks} has {len(pairs)} frames with a mask, fewer than the {_span(recipe)} wanted")
+        for start in _starts(recipe, len(pairs))[:most]:
+            shown = [mask for _, mask in pairs[start : start + _span(recipe) : recipe.stride]]
+            for object in objects_in(shown) if each else [None]:
+                id = _name(whole.about, *([] if object is None else [f"object{object}"]), start)
+                items.append(replace(whole, id=id, object=object, start=start))
+        if not items:
+            raise ValueError(f"{masks} shows no object")
+    except Exception as error:  # a broken picture raises nearly anything
+        return [replace(whole, problem=first_line(error))]
+    return items
+
+
+def objects_in(masks: Sequence[Path]) -> list[int]:
+    """Numbers of the objects that masks show, by some that are spread over them, the first and last among them."""
+    chosen = np.unique(np.linspace(0, len(masks) - 1, min(LOOKED_AT, len(masks))).round().astype(int))
+    return sorted({int(number) for index in chosen for number in np.unique(read_mask(masks[index])) if number})
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """A mask (H, W) of object numbers; a grey or coloured one is 1 where it is brighter than half."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if image.mode == "P":
+            return np.asarray(image)
+        grey = np.asarray(image.convert("L"))
+    return grey if grey.max() < 128 else (grey >= 128).astype(np.uint8)
+
+
+def media_in(folder: Path, stills: bool) -> list[Path]:
+    """Videos and frame folders of a folder, and its single pictures if `stills`."""
+    found = []
+    for path in sorted(folder.iterdir(), key=natural_order):
+        kind = path.suffix.lower()
+        if kind in VIDEOS or (stills and kind in STILLS) or (path.is_dir() and len(images_in(path)) > 1):
+            found.append(path)
+    return found
+
+
+def _layered(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
+    items = []
+    for folder in sorted(path for path in _there(recipe, source.folder).rglob("*") if path.is_dir()):
+        files: dict[str, str] = {}
+        for path in sorted(folder.iterdir()):
+            layer = path.stem if path.is_file() else path.name
+            if layer in LAYERS and (path.suffix.lower() in STILLS | VIDEOS or path.is_dir()):
+                files.setdefault(layer, str(path))
+        if {"foreground", "background"} <= set(files):
+            about = folder.relative_to(recipe.place(source.folder)).as_posix()
+            # Stills are not opened: there may be very many, and they stand beside clips of any length.
+            moving = [path for path in files.values() if Path(path).suffix.lower() not in STILLS]
+            starts = min((_following(recipe, path) for path in moving), key=len, default=[0])
+            items += [
+                Item(_name(about, *([start] if start else [])), source, files, start=start, about=about)
+                for start in starts
+            ]
+    return items
+
+
+def _pairs(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
+    still = source.kind == "pairs"
+    behind = media_in(_there(recipe, source.backgrounds), stills=True)
+    place = _there(recipe, source.foregrounds)
+    fronts: list[Item] = []
+    for name, frames, masks in [] if still else mask_videos(place):
+        whole = Item(_name(source.kind, name), source, {"frames": str(frames), "masks": str(masks)}, about=name)
+        fronts += _cut(recipe, whole, each=True, most=1)
+    if not fronts:
+        for path in images_in(place) if still else media_in(place, stills=False):
+            starts = [0] if still else _following(recipe, str(path))
+            fronts += [Item("", source, {"foreground": str(path)}, start=start, about=path.stem) for start in starts]
+    failed = [front for front in fronts if front.problem]
+    fronts = [front for front in fronts if not front.problem]
+    if not fronts or not behind:
+        return failed
+    rng = np.random.default_rng([recipe.seed, 2, recipe.sources.index(source)])
+    items = []
+    for index in range(source.count or len(fronts)):
+        front = fronts[index % len(fronts)]
+        background = behind[int(rng.integers(len(behind)))]
+        id = _name(source.kind, index, front.about, background.stem)
+        files = {**front.files, "background": str(background)}
+        items.append(replace(front, id=id, files=files, seed=int(rng.integers(2**31))))
+    return items + failed
+
+
+def _backgrounds(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
+    folder = _there(recipe, source.folder)
+    items = []
+    for path in media_in(folder, stills=False):
+        for start in _following(recipe, str(path)):
+            id = _name("background", path.stem, *([start] if start else []))
+            items.append(Item(id, source, {"background": str(path)}, start=start, about=path.stem))
+    return items

@@ -1,0 +1,107 @@
+"""Layered clips in WebDataset shards: what a sample holds, written and read.
+
+A sample is `ID.foreground.webp` with alpha, `ID.background.webp`, `ID.blended.webp`, all lossless, and `ID.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..core.layered_video import LayeredVideo
+from ..media import MediaError, read_video, write_video
+
+SCHEMA = 1
+"""Version of what a sample holds."""
+LAYERS = ("foreground", "background", "blended")
+
+
+@dataclass
+class Sample:
+    """One clip of a shard."""
+
+    video: LayeredVideo
+    record: dict[str, Any]
+    """id, kind, frames, width, height, fps, frozen, captions, source, and figures of the matte."""
+
+    @property
+    def captions(self) -> dict[str, str]:
+        """A text for each layer that has one."""
+        return dict(self.record["captions"])
+
+
+def encode(id: str, video: LayeredVideo, record: dict[str, Any]) -> dict[str, Any]:
+    """A sample as WebDataset writes it."""
+    sample: dict[str, Any] = {"__key__": id, "json": json.dumps(record, sort_keys=True).encode()}
+    with tempfile.TemporaryDirectory() as folder:
+        for layer in LAYERS:
+            alpha = video.alpha if layer == "foreground" else None
+            path = write_video(Path(folder) / f"{layer}.webp", video.clips()[layer], alpha, video.fps, "webp")
+            sample[f"{layer}.webp"] = path.read_bytes()
+    return sample
+
+
+def decode(sample: dict[str, Any]) -> Sample:
+    """A sample as WebDataset reads it, its files as bytes; raises MediaError when something in it is damaged."""
+    try:
+        record = json.loads(sample["json"])
+        if record["schema"] != SCHEMA:
+            raise MediaError(f"sample {record['id']} is of schema {record['schema']}, but {SCHEMA} is read here")
+        clips = {}
+        with tempfile.TemporaryDirectory() as folder:
+            for layer in LAYERS:
+                path = Path(folder) / f"{layer}.webp"
+                path.write_bytes(sample[f"{layer}.webp"])
+                read = read_video(path, fps=record["fps"])
+                # WebP shows equal frames once, and leaves out alpha that is 1 everywhere.
+                clips[layer] = _again(read.colour, record["frames"])
+                if layer == "foreground":
+                    alpha = read.alpha if read.alpha is not None else torch.ones_like(read.colour[:, :1])
+                    clips["alpha"] = _again(alpha, record["frames"])
+        return Sample(LayeredVideo(**clips, fps=record["fps"]), record)
+    except (KeyError, TypeError, ValueError) as error:
+        if isinstance(error, MediaError):
+            raise
+        raise MediaError(f"sample {sample.get('__key__')} is damaged ({error!r}); build its shard again") from error
+
+
+def _again(clip: torch.Tensor, frames: int) -> torch.Tensor:
+    return clip.expand(frames, -1, -1, -1).clone() if len(clip) == 1 else clip[:frames]
+
+
+def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> None:
+    """Write a tar of samples, whole or not at all; the same samples give the same bytes."""
+    import webdataset
+
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            writer = webdataset.TarWriter(file, encoder=False, mtime=0)
+            for sample in samples:
+                writer.write(sample)
+            writer.close()
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_shards(paths: Iterable[Path], on_error: Callable[[Exception], bool] | None = None) -> Iterator[Sample]:
+    """The samples of shards in order. `on_error` is asked whether to go on after a damaged one; else it is raised."""
+    import webdataset
+
+    files = [f"file:{path}" for path in paths]
+    for sample in webdataset.WebDataset(files, shardshuffle=False, empty_check=False):
+        try:
+            yield decode(sample)
+        except MediaError as error:
+            if on_error is None or not on_error(error):
+                raise

@@ -1,0 +1,160 @@
+"""Figures of videos that want no true layers: distance between sets, consistency, smoothness, amount of motion.
+
+VBench (arXiv 2311.17982) measures with networks that cannot come along; here each network is a function that is handed
+in, and a plain one stands in for it. Figures made with other functions do not compare.
+
+Letters: N videos, F frames, C channels, H, W pixels, D features. Videos are (F, C, H, W) in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..models.registry import first_line
+
+VideoFeatures = Callable[[Tensor], Tensor]
+"""A video (F, C, H, W) to features (D,)."""
+FrameFeatures = Callable[[Tensor], Tensor]
+"""Frames (F, C, H, W) to features (F, D)."""
+
+
+def frechet_distance(one: Tensor, other: Tensor) -> float:
+    """Squared Frechet distance of the normal distributions fitted to two sets of features, (N, D) and (M, D):
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson and Landau 1982; FVD, arXiv 1812.01717).
+
+    Raises:
+        ValueError: fewer than two samples in a set, or sets of different width.
+    """
+    if min(len(one), len(other)) < 2 or one.shape[1] != other.shape[1]:
+        raise ValueError(f"sets are {tuple(one.shape)} and {tuple(other.shape)}: at least 2 samples each, equally wide")
+    means = [x.double().mean(0) for x in (one, other)]
+    spreads = [torch.cov(x.double().T).view(x.shape[1], -1) for x in (one, other)]
+    values, axes = torch.linalg.eigh(spreads[0])
+    root = axes * values.clamp(min=0).sqrt() @ axes.T
+    # The root's trace is that of a symmetric matrix with the same eigenvalues, which eigh finds without rounding into
+    # complex numbers as a general square root does.
+    cross = torch.linalg.eigvalsh(root @ spreads[1] @ root).clamp(min=0).sqrt().sum()
+    distance = (means[0] - means[1]).square().sum() + spreads[0].trace() + spreads[1].trace() - 2 * cross
+    return max(0.0, float(distance))
+
+
+@torch.no_grad()
+def video_distance(made: Sequence[Tensor], real: Sequence[Tensor], features: VideoFeatures | None = None) -> float:
+    """Frechet distance between the features of made and of real videos. FVD proper wants I3D's; see `load_features`."""
+    features = features or RandomFeatures()
+    return frechet_distance(*(torch.stack([features(video) for video in side]) for side in (made, real)))
+
+
+class RandomFeatures(nn.Module):
+    """Features of a fixed random 3D convolution network: a stand-in, the same everywhere, that has learnt nothing.
+
+    Random features tell sets apart by colour, texture and motion, but not by meaning.
+    """
+
+    def __init__(self, width: int = 16, seed: int = 0) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.kernels = [
+            torch.randn(w, c, 3, 3, 3, generator=generator) / (27 * c) ** 0.5 for c, w in ((3, width), (width, width))
+        ]
+
+    def forward(self, video: Tensor) -> Tensor:
+        """(F, 3, H, W) to mean and spread of each channel, (2 * width,)."""
+        x = F.interpolate(video.float(), (64, 64), mode="bilinear", antialias=True).transpose(0, 1)[None] * 2 - 1
+        for kernel in self.kernels:
+            x = F.conv3d(F.pad(x, (1, 1, 1, 1, 1, 1), mode="replicate"), kernel, stride=(1, 2, 2)).relu()
+        x = x[0].flatten(1)
+        return torch.cat([x.mean(1), x.std(1)])
+
+
+def load_features(name: str) -> VideoFeatures:
+    """Video features by name: `random`, or a folder or hub id of a VideoMAE model of transformers.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    if name == "random":
+        return RandomFeatures()
+    from transformers import VideoMAEModel
+
+    try:
+        model = VideoMAEModel.from_pretrained(name).eval()
+    except (OSError, ValueError) as error:
+        raise ValueError(f"features {name}: no VideoMAE model could be loaded ({first_line(error)})") from error
+    config = model.config
+    side = config.image_size, config.image_size
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+
+    @torch.no_grad()
+    def features(video: Tensor) -> Tensor:
+        places = torch.linspace(0, len(video) - 1, config.num_frames).round().long()
+        x = F.interpolate(video[places].float(), side, mode="bilinear", antialias=True)
+        x = (x - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+        return model(pixel_values=x[None]).last_hidden_state[0].mean(0)  # type: ignore[no-any-return]
+
+    return features
+
+
+def thumbnails(frames: Tensor, side: int = 8) -> Tensor:
+    """Frames as small pictures around their mean, (F, 3*side*side): the plain stand-in for a network's features."""
+    small = F.adaptive_avg_pool2d(frames.double(), side).flatten(1)
+    return small - small.mean(1, keepdim=True)
+
+
+def temporal_consistency(video: Tensor, features: FrameFeatures = thumbnails) -> float:
+    """Mean cosine similarity of each frame's features to the first's and to those of the frame before, as VBench's
+    subject and background consistency; 1 for a still."""
+    found = features(video)
+    if len(found) < 2:
+        return 1.0
+    to_first = F.cosine_similarity(found[1:], found[:1], dim=1)
+    to_last = F.cosine_similarity(found[1:], found[:-1], dim=1)
+    return float((to_first + to_last).mean() / 2)
+
+
+def halfway(before: Tensor, after: Tensor) -> Tensor:
+    """The frame between two, as their mean: the plain stand-in for an interpolation network."""
+    return (before + after) / 2
+
+
+def motion_smoothness(video: Tensor, between: Callable[[Tensor, Tensor], Tensor] = halfway) -> float:
+    """1 minus the mean absolute error of every second frame as guessed from its neighbours, as in VBench; 1 for clips
+    of fewer than 3 frames."""
+    middle = range(1, len(video) - 1, 2)
+    errors = [(between(video[i - 1], video[i + 1]) - video[i]).abs().mean() for i in middle]
+    return 1 - float(torch.stack(errors).mean()) if errors else 1.0
+
+
+def motion_flow(video: Tensor) -> Tensor:
+    """Optical flow to the next frame in pixels, (F-1, 2, H, W), by dense inverse search.
+
+    Raises:
+        ValueError: OpenCV is not installed.
+    """
+    if find_spec("cv2") is None:
+        raise ValueError("figures of motion want OpenCV; install it with: pip install 'layerflow[data]'")
+    from ..datasets.inpainting import flows
+
+    return flows(video, torch.zeros_like(video[:, :1], dtype=torch.bool))[0]
+
+
+def motion_amount(flow: Tensor) -> Tensor:
+    """Mean length of the fastest twentieth of a flow (F-1, 2, H, W) in each frame, in pixels: (F-1,)."""
+    lengths = flow.norm(dim=1).flatten(1)
+    return lengths.topk(max(1, lengths.shape[1] // 20), dim=1).values.mean(1)
+
+
+def is_dynamic(flow: Tensor) -> bool:
+    """Whether a clip moves in VBench's sense: a quarter of its frames move by more than 6 pixels of 256."""
+    threshold = 6 * min(flow.shape[-2:]) / 256
+    return int((motion_amount(flow) > threshold).sum()) >= max(1, round((len(flow) + 1) / 4))
+
+
+def dynamic_degree(videos: Sequence[Tensor], flow: Callable[[Tensor], Tensor] = motion_flow) -> float:
+    """Share of videos that move; stills do not."""
+    return sum(len(video) > 1 and is_dynamic(flow(video)) for video in videos) / len(videos)

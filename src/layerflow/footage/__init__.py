@@ -1,7 +1,0 @@
-"""Layered training data from real footage: masks, cut-outs and backgrounds to WebDataset shards."""
-
-from .build import build_shards
-from .items import Item, find_items
-from .recipe import FootageRecipe, load_footage_recipe
-
-__all__ = ["FootageRecipe", "Item", "build_shards", "find_items", "load_footage_recipe"]

@@ -1,0 +1,1 @@
+"""The application without a front end: from a request to a folder of layers."""

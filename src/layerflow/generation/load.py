@@ -1,0 +1,161 @@
+"""Models by name: the folder, its hash, loading without the libraries' chatter."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.atomic import hash_path
+from ..core.checksums import remembered_hashes
+from ..core.errors import UserError
+from ..models import registry as loading
+from ..models.backbone import Conventions
+from ..models.codec import SequenceCodec
+from ..pipeline import LayerFlowPipeline, check_drawn_size
+
+DECIDES = (".json", ".safetensors", ".txt", ".model")
+"""Ends of the files in a model folder that decide what it makes; a model card does not."""
+
+
+def quiet_libraries() -> None:
+    """Switch off the progress bars and advice of diffusers and transformers: the command line has its own."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    for logging in (diffusers_logging, transformers_logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+
+
+def model_folder(name: str, weights: bool = True) -> Path:
+    """The folder of a model; a hub id is downloaded, unless `weights` is off only its configurations.
+
+    Raises UserError or UnknownModelError.
+    """
+    folder = loading.model_folder(name, weights)
+    if not (folder / loading.INDEX).is_file():
+        raise UserError(f"the weights of {name} are not in this installation; install the layerflow package again")
+    return folder
+
+
+def model_hash(folder: Path, anew: bool = False) -> str:
+    """sha256 of a model: over the paths and contents of all files that decide what it makes.
+
+    Files that have not changed since an earlier run are not read again, unless `anew` says so.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix in DECIDES and path.is_file())
+    hashes = [hash_path(file) for file in files] if anew else remembered_hashes(files)
+    lines = (f"{file.relative_to(folder).as_posix()} {sha256}\n" for file, sha256 in zip(files, hashes, strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model without its weights."""
+
+    config: dict[str, Any]
+    """The transformer's configuration."""
+    codec: SequenceCodec
+    """Sizes that the model was trained at, and those that it takes."""
+    conventions: Conventions
+    upscale: list[int]
+    """How many times as large it can make clips."""
+
+    def upscale_to(self, width: int, height: int, exactly: bool) -> int:
+        """The most by which a result can be upscaled that is drawn no smaller than the model was trained at.
+
+        The result has a size in pixels `exactly`, or at most that size.
+        """
+        frames, trained_height, trained_width = self.codec.trained_size
+        fits = [1]
+        for n in self.upscale[1:]:
+            if n * trained_height > height or n * trained_width > width:
+                continue
+            with contextlib.suppress(ValueError):
+                if exactly:
+                    check_drawn_size(self.codec, frames, height, width, n)
+                fits.append(n)
+        return max(fits)
+
+
+def model_facts(folder: Path) -> ModelFacts:
+    """Facts from a model's configuration files; raises UnknownModelError."""
+    parts = loading.skeleton(folder)
+    transformer, factors = parts.transformer, [1] if parts.upscaler is None else parts.upscaler.factors
+    codec = SequenceCodec.of(transformer, parts.vae)
+    return ModelFacts(dict(transformer.config), codec, transformer.conventions, factors)
+
+
+def pick_device(name: str) -> str:
+    """A device that is there: `auto` takes the first accelerator, else the CPU."""
+    import torch
+
+    kind = name.split(":")[0]
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
+    try:
+        torch.device(name)
+    except RuntimeError:
+        kind = ""
+    if kind not in there:
+        raise UserError(f"--device {name} is not known; choose auto, cpu, cuda, cuda:1 or mps")
+    if not there[kind]:
+        raise UserError(f"--device {name}: this machine has no {kind} that torch can use; choose auto or cpu")
+    if kind == "cuda" and (torch.device(name).index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} cuda device(s), from cuda:0 on")
+    return name
+
+
+def pick_dtype(name: str, device: str, facts: ModelFacts) -> str:
+    """A number format; `auto` takes bfloat16 for the full-size models on a GPU and on a CPU that computes in it, else
+    float32."""
+    if name != "auto":
+        return name
+    if device == "cpu":
+        from ..runtime.placement import cpu_has_bfloat16
+
+        return "bfloat16" if cpu_has_bfloat16() else "float32"
+    small = facts.conventions.batched_guidance
+    return "bfloat16" if device.startswith("cuda") and not small else "float32"
+
+
+def pick_memory(name: str, device: str, dtype: str, folder: Path, size: tuple[int, int, int], upscale: int = 1) -> str:
+    """A memory setting; `auto` takes the fastest under which clips fit that are drawn at a size (frames, height, width)
+    and made `upscale` times as large."""
+    if name != "auto":
+        return name
+    if not device.startswith("cuda"):
+        return "full"
+    import torch
+
+    from ..runtime.placement import choose_memory
+    from ..runtime.plan import plan_run
+
+    frames, height, width = size
+    plan = plan_run(  # the most that may be asked for: one job may be guided and another not
+        folder, frames=frames, height=height, width=width, upscale=upscale, guided=True, dtype=getattr(torch, dtype)
+    )
+    return choose_memory(plan, device)
+
+
+def load_pipeline(
+    folder: Path, device: str, dtype: str, memory: str = "full", speed: Sequence[str] = ()
+) -> LayerFlowPipeline:
+    """The pipeline placed on its device, silent. Raises UserError when the folder's parts don't load."""
+    import torch
+
+    from ..runtime.placement import check_speed, place
+
+    check_speed(speed, device)
+    try:
+        pipeline = LayerFlowPipeline.from_pretrained(folder, dtype=getattr(torch, dtype))
+    except (OSError, KeyError, AttributeError) as error:
+        raise UserError(f"model {folder} cannot be loaded: {loading.first_line(error)}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    place(pipeline, device, memory, speed)
+    return pipeline

@@ -1,0 +1,1 @@
+"""The bundled small model: network, weights, drawn world, fitting, acceptance."""

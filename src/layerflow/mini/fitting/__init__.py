@@ -1,0 +1,1 @@
+"""Training of the mini's own parts."""

@@ -1,0 +1,47 @@
+"""Sample sheets: what the weights make of a few scenes, as one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ...core.layered_video import LayeredVideo
+from ...media import contact_sheet
+from ...models.layout import CLIPS, TASKS
+from ...pipeline import LayerFlowPipeline
+from ...training.recipe import Recipe
+from ..world import SceneSource
+
+SHEET_TASKS = (*["generate"] * 4, *["decompose"] * 2, "add-background", "add-foreground")
+
+
+def write_sample_sheet(pipeline: LayerFlowPipeline, recipe: Recipe, path: Path) -> None:
+    """Generate, decompose and add layers for fixed scenes; rows are clips, columns frames."""
+    source = SceneSource("held_out_combinations", size=recipe.size, frames=recipe.clip_frames)
+    sheets = []
+    for index, task in enumerate(SHEET_TASKS):
+        scene = source.scene(index, recipe.seed)
+        shown: dict[str, Any] = {name: getattr(scene, name) if name in TASKS[task] else None for name in CLIPS}
+        result = pipeline(
+            scene.captions["foreground"],
+            scene.captions["background"],
+            scene.captions["blended"],
+            given=LayeredVideo(**shown) if TASKS[task] else None,
+            num_frames=recipe.clip_frames,
+            num_inference_steps=recipe.sample_steps,
+            generator=torch.Generator().manual_seed(index),
+        )
+        assert not isinstance(result, tuple)
+        sheets.append(contact_sheet(result.video))
+    columns = 2
+    width, height = sheets[0].size
+    sheet = Image.new("RGB", (columns * (width + 4), -(-len(sheets) // columns) * (height + 4)), "black")
+    for i, picture in enumerate(sheets):
+        sheet.paste(picture, ((i % columns) * (width + 4), (i // columns) * (height + 4)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}")
+    sheet.save(partial, format="PNG")
+    partial.replace(path)

@@ -1,0 +1,238 @@
+"""Teaches the backbone's sketches what prompts alone say of a frame, before the backbone itself is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedTokenizerBase
+
+from ...models.layout import CLIPS, LAYERS, Layout
+from ...models.model_space import to_model_space
+from ...models.text import encode_prompts
+from ...training.recipe import Recipe
+from ..network.sketch import MOTION_SENSES, PLACE_SENSES, SENSES, SPRITE_EXTENT, SPRITE_SIZE, Sketch, scene_target
+from ..network.text_encoder import LayerTextEncoder, pool
+from ..network.transformer import CompactTransformer3DModel
+from ..world import EXTRA_OBJECTS, OBJECTS, SOFT_OBJECTS, SceneSource
+from ..world.motions import BASE_WIDTH, MOTIONS, PLACES, UNITS, MotionParams
+from ..world.scenes import SceneSpec
+from ..world.sprites import draw
+
+CHUNK = 250
+BATCH = 128
+SENSE_WEIGHT = 0.01
+"""Weight of the choices of an object, a motion and a place."""
+_OBJECTS = [spec.name for spec in OBJECTS + EXTRA_OBJECTS + SOFT_OBJECTS]
+_MOTIONS, _PLACES = list(MOTIONS), list(PLACES)
+assert len(_OBJECTS) <= SENSES
+assert len(_MOTIONS) <= MOTION_SENSES
+assert len(_PLACES) <= PLACE_SENSES
+
+
+@dataclass
+class Sketches:
+    """N stills as the sketch knows them."""
+
+    scenes: Tensor
+    """(N, 7, 16, 16) in 8 bits, see `models.sketch`."""
+    sprites: Tensor
+    """(N, 4, 36, 36) in 8 bits: the object upright, alpha in model space too."""
+    senses: Tensor
+    """(N, 3) which object, motion and place it is."""
+    poses: Tensor
+    """(N, 4) where the prompts say it is: place and turn, see `models.sketch.Pose`."""
+    means: Tensor
+    """(N, L, R) whitened mean text states per layer."""
+    empty: Tensor
+    """(R,) that of a prompt left out."""
+    positions: Tensor
+    """(N, 1) which frame of its clip each still is."""
+
+
+class _Stills(Dataset):
+    """Item i: chunk i of stills, what is to be sketched of them, positions and prompts."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.source = SceneSource("train", recipe.size, recipe.clip_frames, "all", recipe.variations)
+
+    def __len__(self) -> int:
+        return -(-self.recipe.sketch_scenes // CHUNK)
+
+    def __getitem__(self, chunk: int) -> tuple[tuple[Tensor, ...], Tensor, list[list[str]]]:
+        rng = np.random.default_rng([self.recipe.seed, 5, chunk])
+        positions = rng.integers(self.recipe.clip_frames, size=CHUNK)
+        layout, targets, prompts = Layout(1), [], []
+        for i, position in enumerate(positions.tolist()):
+            scene = self.source.scene(chunk * CHUNK + i, self.recipe.seed + 1, frame_indices=[position])
+            clips = {name: getattr(scene, name)[None] for name in CLIPS}
+            targets.append(
+                (
+                    to_bytes(scene_target(layout.pack(to_model_space(clips)), layout)[0]),
+                    to_bytes(upright(scene.spec)),
+                    senses_of(scene.spec),
+                    pose_of(scene.spec, position / max(self.recipe.clip_frames - 1, 1)),
+                )
+            )
+            prompts.append([scene.captions[layer] for layer in LAYERS])
+        stacked = tuple(torch.stack(values) for values in zip(*targets, strict=True))
+        return stacked, torch.from_numpy(positions)[:, None], prompts
+
+
+def upright(spec: SceneSpec) -> Tensor:
+    """A scene's first object by itself in model space, (4, 36, 36): premultiplied colour and alpha."""
+    middle, width = SPRITE_SIZE / 2, SPRITE_SIZE * BASE_WIDTH / (UNITS * SPRITE_EXTENT)
+    rgba = torch.from_numpy(draw(spec.object, spec.colour, SPRITE_SIZE, middle, middle, width, 0.0)) * spec.opacity
+    colour, alpha = rgba.permute(2, 0, 1).split([3, 1])
+    return torch.cat([2 * colour - alpha, 2 * alpha - 1])
+
+
+def senses_of(spec: SceneSpec) -> Tensor:
+    """Numbers (3,) of a scene's object, motion and place."""
+    return torch.tensor([_OBJECTS.index(spec.object.name), _MOTIONS.index(spec.motion), _PLACES.index(spec.place)])
+
+
+def pose_of(spec: SceneSpec, t: float) -> Tensor:
+    """Place and turn (4,) of a scene's first object at a moment in [0, 1], as far as its captions tell them."""
+    x, y, scale, angle = MOTIONS[spec.motion](t, MotionParams(spec.place))
+    turn, shrunk = np.deg2rad(angle), 1 / (scale * SPRITE_EXTENT)
+    place = [2 * x / UNITS - 1, 2 * y / UNITS - 1]
+    return torch.tensor([*place, shrunk * np.cos(turn) - 1 / SPRITE_EXTENT, shrunk * np.sin(turn)], dtype=torch.float32)
+
+
+@torch.no_grad()
+def gather(
+    model: CompactTransformer3DModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: LayerTextEncoder,
+    recipe: Recipe,
+    report: Callable[[str, float], None] | None = None,
+) -> Sketches:
+    """Draw the recipe's `sketch_scenes` stills, in whole chunks of `CHUNK`, and encode their prompts."""
+    data = _Stills(recipe)
+    loader = DataLoader(data, batch_size=None, num_workers=recipe.workers)
+    targets: list[tuple[Tensor, ...]] = []
+    means, positions = [], []
+    for done, (target, position, prompts) in enumerate(loader):
+        targets.append(target)
+        positions.append(position)
+        means.append(_means(model, tokenizer, text_encoder, [text for row in prompts for text in row]))
+        if report is not None:
+            report("sketch/drawn", (done + 1) / len(data))
+    mean = torch.cat(means).unflatten(0, (-1, len(LAYERS)))
+    empty = _means(model, tokenizer, text_encoder, [""])[0]
+    scenes, sprites, senses, poses = (torch.cat(part) for part in zip(*targets, strict=True))
+    return Sketches(scenes, sprites, senses, poses, mean, empty, torch.cat(positions))
+
+
+def _means(
+    model: CompactTransformer3DModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: LayerTextEncoder,
+    prompts: list[str],
+) -> Tensor:
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # of about one length, little is padded
+    means = torch.cat(
+        [
+            pool(*encode_prompts(tokenizer, text_encoder, [prompts[i] for i in order[start : start + CHUNK]]))
+            for start in range(0, len(prompts), CHUNK)
+        ]
+    )
+    return model.pool_whitening(means[torch.tensor(order).argsort()])
+
+
+def fit_sketch(
+    model: CompactTransformer3DModel,
+    tokenizer: PreTrainedTokenizerBase,
+    text_encoder: LayerTextEncoder,
+    recipe: Recipe,
+    report: Callable[[str, float], None] | None = None,
+) -> float:
+    """Fit `model.sketch` by least squares to stills of training scenes; the error on the last tenth, which it is not
+    fitted to, is returned.
+
+    The text whitening must have been fitted before. The last bits depend on the number of threads.
+    """
+    return fit(model, gather(model, tokenizer, text_encoder, recipe, report), recipe, report)
+
+
+def fit(
+    model: CompactTransformer3DModel,
+    data: Sketches,
+    recipe: Recipe,
+    report: Callable[[str, float], None] | None = None,
+) -> float:
+    """The same with stills that were gathered already."""
+    count = len(data.scenes)
+    kept = count - count // 10
+    optimizer = torch.optim.AdamW(model.sketch.parameters(), lr=2e-3, weight_decay=0.02)
+    steps = max(1, recipe.sketch_epochs * (kept // BATCH))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    generator = torch.Generator().manual_seed(recipe.seed)
+
+    def error(rows: Tensor, left_out: Tensor) -> Tensor:
+        return sketch_error(model.sketch, data, rows, left_out, model.frame_code(data.positions[rows]))
+
+    for step, rows in zip(range(steps), _batches(kept, generator), strict=False):
+        left_out = torch.rand(len(rows), len(LAYERS), 1, generator=generator) < recipe.layer_dropout
+        loss = error(rows, left_out)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if report is not None and step % 20 == 0:
+            report("sketch/fitted", (step + 1) / steps)
+    with torch.no_grad():
+        rest = torch.arange(kept if kept < count else 0, count)
+        nothing = torch.zeros(1, len(LAYERS), 1, dtype=torch.bool)
+        return float(torch.stack([error(rows, nothing.expand(len(rows), -1, -1)) for rows in rest.split(BATCH)]).mean())
+
+
+def sketch_error(sketch: Sketch, data: Sketches, rows: Tensor, left_out: Tensor, frame_code: Tensor) -> Tensor:
+    """What the sketches of N stills leave to be desired: squared errors of scene, sprite and pose, and the surprise at
+    what the prompts mean, added.
+
+    Args:
+        sketch: both networks.
+        data: all stills.
+        rows: (N,) which of them.
+        left_out: (N, L, 1) true for a layer whose prompt is not told.
+        frame_code: (N, 1, 64).
+    """
+    means = torch.where(left_out, data.empty, data.means[rows])
+    sprite, objects = sketch.object.looks(means)
+    pose, motions, places = sketch.object.poses(means, frame_code)
+    drawn = torch.cat([sprite[:, :3], 2 * sprite[:, 3:] - 1], dim=1)
+    told = ~(left_out[:, LAYERS.index("foreground"), 0] & left_out[:, LAYERS.index("blended"), 0])
+    surprise = sum(
+        (F.cross_entropy(scores, senses, reduction="none") * told).mean()
+        for scores, senses in zip((objects, motions, places), data.senses[rows].unbind(1), strict=True)
+    )
+    return (
+        F.mse_loss(sketch.scene(means, frame_code), from_bytes(data.scenes[rows]))
+        + F.mse_loss(drawn, from_bytes(data.sprites[rows]))
+        + F.mse_loss(torch.cat([pose.place, pose.turn], dim=1), data.poses[rows])
+        + SENSE_WEIGHT * surprise
+    )
+
+
+def to_bytes(planes: Tensor) -> Tensor:
+    """Model space, [-1, 1], in 8 bits."""
+    return ((planes.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
+def from_bytes(planes: Tensor) -> Tensor:
+    """The way back of `to_bytes`."""
+    return planes.float() / 127.5 - 1
+
+
+def _batches(count: int, generator: torch.Generator) -> Iterator[Tensor]:
+    while True:
+        order = torch.randperm(count, generator=generator)
+        yield from order.split(BATCH)[: max(1, count // BATCH)]

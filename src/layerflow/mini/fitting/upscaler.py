@@ -1,0 +1,280 @@
+"""Train the mini's upscaler: `python -m layerflow.mini.fitting.upscaler RECIPE -o DIR [--resume]`.
+
+Scenes are drawn small and large; the network learns the way from one to the other.
+
+Letters in shape comments: N crops, F frames, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ...core.atomic import whole_folder
+from ...models.layout import CLIPS
+from ...models.model_space import to_model_space
+from ...training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
+from ...training.optimizer import MuonAdamW, parameter_groups
+from ...training.recipe import RecipeError, load_dataclass, mixed_precision
+from ...training.schedule import warm_cosine
+from ..network.upscaler import DRAWN, LayeredUpscaler, composite
+from ..world import SceneSource, Variations
+
+CROPS = 4
+"""Crops of one scene; one lies anywhere, the others at its matte."""
+
+
+@dataclass(frozen=True)
+class UpscalerRecipe:
+    """How the upscaler is trained."""
+
+    name: str
+    """Folder under the output folder."""
+    seed: int = 0
+    size: int = 64
+    """Height and width of a small scene, in pixels."""
+    clip_frames: int = 8
+    """Frames of a clip."""
+    factor: int = 4
+    width: int = 64
+    num_blocks: int = 10
+    crop: int = 32
+    """Height and width of a crop of a small scene."""
+    frames: int = 3
+    """Neighbouring frames of a crop."""
+    batch: int = 16
+    """Crops of a step."""
+    steps: int = 4000
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    ema: float = 0.995
+    """Decay of the moving average of the weights, which is what is kept."""
+    blur: float = 0.8
+    """Largest standard deviation, in small pixels, of the blur that half of the layers get: what a model generates is
+    softer than what is drawn."""
+    noise: float = 0.04
+    """Largest standard deviation of noise on the layers, of their range from -1 to 1."""
+    grid: float = 0.015
+    """Largest standard deviation of a tile that is repeated over the frame, as a network's patches show in what it
+    draws."""
+    temporal_weight: float = 0.5
+    """Weight of the error of the change from frame to frame."""
+    see_through: float = 0.0
+    """How many scenes have a see-through foreground, see `Variations`."""
+    precision: str = "no"
+    """no, bf16, or auto, which is bf16 on a processor that computes in it."""
+    workers: int = 1
+    log_every: int = 20
+    checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.frames <= self.clip_frames or self.crop > self.size or self.batch % CROPS:
+            raise RecipeError(
+                f"frames {self.frames} must be from 2 to clip_frames {self.clip_frames}, crop {self.crop} at most size "
+                f"{self.size}, and batch {self.batch} a multiple of {CROPS}"
+            )
+        if self.precision not in ("auto", "no", "bf16"):
+            raise RecipeError(f"precision is {self.precision!r}, but must be auto, no or bf16")
+
+
+SQUARED_WEIGHT = 3.0
+"""Weight of squared errors beside absolute ones."""
+TILES = (2, 4, 8)
+"""Heights and widths of tiles that are repeated over a frame."""
+
+
+class ScenePairs(Dataset):
+    """Item `step`: crops of scenes, small and large, (N, F, C, H, W) in model space by name."""
+
+    def __init__(self, recipe: UpscalerRecipe) -> None:
+        self.recipe = recipe
+        variations = Variations(see_through=recipe.see_through)
+        self.small = SceneSource("train", recipe.size, recipe.clip_frames, "all", variations)
+        self.large = SceneSource("train", recipe.size * recipe.factor, recipe.clip_frames, "all", variations)
+
+    def __len__(self) -> int:
+        return self.recipe.steps
+
+    def __getitem__(self, step: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        recipe = self.recipe
+        rng = np.random.default_rng([recipe.seed, step])
+        small: list[dict[str, Tensor]] = []
+        large: list[dict[str, Tensor]] = []
+        for _ in range(recipe.batch // CROPS):
+            start = int(rng.integers(recipe.clip_frames - recipe.frames + 1))
+            shown, number = range(start, start + recipe.frames), int(rng.integers(2**62))
+            fine = _space(self.large, number, shown)
+            if rng.random() < 0.5:  # as a scene of that size is drawn, or as one that was made smaller looks
+                coarse = _space(self.small, number, shown)
+            else:
+                coarse = {name: F.avg_pool2d(clip, recipe.factor) for name, clip in fine.items()}
+                coarse["blended"] = composite(coarse)
+            soft = soften(coarse, rng, recipe)
+            for top, left in crops(coarse["alpha"], recipe.crop, rng):
+                small.append(_cut(soft, top, left, recipe.crop))
+                large.append(_cut(fine, recipe.factor * top, recipe.factor * left, recipe.factor * recipe.crop))
+        return _stacked(small), _stacked(large)
+
+
+def _space(source: SceneSource, number: int, frames: range) -> dict[str, Tensor]:
+    """A scene in model space, alpha with one channel."""
+    scene = source.scene(number, 0, frame_indices=frames)
+    clips = to_model_space({name: getattr(scene, name) for name in CLIPS})
+    return clips | {"alpha": clips["alpha"][:, :1]}
+
+
+def crops(alpha: Tensor, size: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """Top and left of `CROPS` crops of a matte (F, 1, H, W) in [-1, 1]: the first anywhere, the others around pixels
+    that are not clear."""
+    height, width = alpha.shape[-2:]
+    rows, columns = np.nonzero((alpha.amax(0)[0] > -0.9).numpy())
+    corners = []
+    for index in range(CROPS):
+        row, column = rng.integers(height), rng.integers(width)
+        if index and len(rows):
+            pick = rng.integers(len(rows))
+            row, column = rows[pick], columns[pick]
+        top, left = (int(np.clip(at - size // 2, 0, side - size)) for at, side in ((row, height), (column, width)))
+        corners.append((top, left))
+    return corners
+
+
+def soften(clips: dict[str, Tensor], rng: np.random.Generator, recipe: UpscalerRecipe) -> dict[str, Tensor]:
+    """Small clips (F, C, H, W) with the faults of generated ones: blurred, noisy and with a grid, the foreground with
+    its alpha."""
+    soft = dict(clips)
+    for names in (("foreground", "alpha"), ("background",)):
+        if rng.random() < 0.5:
+            sigma = rng.uniform(0.3, recipe.blur) if recipe.blur > 0.3 else recipe.blur
+            soft |= {name: _blurred(soft[name], sigma) for name in names}
+    soft["blended"] = composite(soft)
+    level = rng.uniform(0, recipe.noise) if rng.random() < 0.7 else 0.0
+    grid = rng.uniform(0, recipe.grid) if rng.random() < 0.5 else 0.0
+    side = int(rng.choice(TILES))
+    for name in CLIPS:
+        noise = level * rng.standard_normal(soft[name].shape, dtype=np.float32)
+        tile = grid * rng.standard_normal((*soft[name].shape[1:2], side, side), dtype=np.float32)
+        rows, columns = (-(-length // side) for length in soft[name].shape[-2:])
+        noise += np.tile(tile, (rows, columns))[:, : noise.shape[-2], : noise.shape[-1]]
+        soft[name] = (soft[name] + torch.from_numpy(noise)).clamp(-1, 1)
+    return soft
+
+
+def _blurred(clip: Tensor, sigma: float) -> Tensor:
+    bell = torch.exp(-torch.arange(-2, 3, dtype=torch.float32).square() / (2 * max(sigma, 1e-3) ** 2))
+    kernel = (bell[:, None] * bell) / bell.sum() ** 2
+    padded = F.pad(clip, (2, 2, 2, 2), mode="replicate")
+    return F.conv2d(padded, kernel.expand(clip.shape[1], 1, 5, 5), groups=clip.shape[1])
+
+
+def _cut(clips: dict[str, Tensor], top: int, left: int, size: int) -> dict[str, Tensor]:
+    return {name: clip[..., top : top + size, left : left + size] for name, clip in clips.items()}
+
+
+def _stacked(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.stack([sample[name] for sample in samples]) for name in CLIPS}
+
+
+def upscaling_loss(drawn: dict[str, Tensor], target: dict[str, Tensor], temporal_weight: float) -> Tensor:
+    """Mean absolute errors of all clips (N, F, C, H, W), alpha's twice, and those of their change between frames.
+
+    Squared errors are added: where nothing small shows at which pixel an edge lies, the mean of what may be is less
+    wrong than the likelier of two colours.
+    """
+    loss = torch.zeros(())
+    for name in CLIPS:
+        error = drawn[name] - target[name]
+        weight = 2.0 if name == "alpha" else 1.0
+        loss = loss + weight * (error.abs().mean() + temporal_weight * error.diff(dim=1).abs().mean())
+        loss = loss + SQUARED_WEIGHT * error.square().mean()
+    return loss / (len(DRAWN) + 1)
+
+
+def train_upscaler(
+    recipe: UpscalerRecipe,
+    output: Path,
+    resume: bool = False,
+    report: Callable[[int, dict[str, float]], None] | None = None,
+) -> Path:
+    """Follow a recipe in output/name; returns the folder of the trained upscaler in diffusers layout, bf16.
+
+    Raises:
+        RecipeError: there is a run already and `resume` does not say to go on with it.
+    """
+    folder = Path(output) / recipe.name
+    found = list_checkpoints(folder / "checkpoints")
+    if found and not resume:
+        raise RecipeError(f"{folder} holds a run already; continue it with --resume, or choose another --output")
+    torch.manual_seed(recipe.seed)
+    model = LayeredUpscaler(recipe.factor, recipe.width, recipe.num_blocks).to(memory_format=torch.channels_last)
+    optimizer = MuonAdamW(parameter_groups(model.named_parameters(), weight_decay=1e-3), lr=recipe.learning_rate)
+    averaged = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    start = 0
+    if found:
+        state, info = load_checkpoint(found[-1])
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        averaged, start = state["ema"], info["step"]
+    pairs = DataLoader(
+        ScenePairs(recipe), batch_size=None, sampler=range(start, recipe.steps), num_workers=recipe.workers
+    )
+    half = mixed_precision(recipe.precision) == "bf16"
+    meters: list[float] = []
+    ready = time.perf_counter()
+    for step, (small, large) in enumerate(pairs, start + 1):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * warm_cosine(step - 1, recipe.steps, recipe.warmup, floor=0.01)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            drawn = model(small)
+        loss = upscaling_loss(drawn, large, recipe.temporal_weight)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        decay = min(recipe.ema, step / (step + 10))
+        for name, tensor in model.state_dict().items():
+            averaged[name].lerp_(tensor, 1 - decay)
+        meters.append(float(loss.detach()))
+        if report is not None and step % recipe.log_every == 0:
+            speed = len(meters) * recipe.batch / (time.perf_counter() - ready)
+            report(step, {"loss": sum(meters) / len(meters), "crops_per_second": speed})
+            meters, ready = [], time.perf_counter()
+        if step % recipe.checkpoint_every == 0 or step == recipe.steps:
+            tensors = {"model": model.state_dict(), "ema": averaged, "optimizer": optimizer.state_dict()}
+            save_checkpoint(folder / "checkpoints", step, tensors, {"recipe": asdict(recipe)})
+    model.load_state_dict(averaged)
+    with whole_folder(folder / "upscaler", replace=True) as partial:
+        model.to(torch.bfloat16).save_pretrained(partial)
+    return folder / "upscaler"
+
+
+def main() -> None:
+    """The command line."""
+    import argparse
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs"))
+    parser.add_argument("--resume", action="store_true")
+    arguments = parser.parse_args()
+
+    def report(step: int, values: dict[str, float]) -> None:
+        print(step, *(f"{name} {value:.4g}" for name, value in values.items()), flush=True)
+
+    try:
+        recipe = load_dataclass(UpscalerRecipe, arguments.recipe)
+        print(train_upscaler(recipe, arguments.output, arguments.resume, report))
+    except RecipeError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""Foreground sprites with alpha, emoji glyphs and paintings, in their own colours or tinted."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from .objects import ObjectSpec
+from .soft import PAINTERS
+
+SPRITE_SIZE = 96
+"""Side of a sprite in pixels: about the resolution of the font's bitmaps after cropping."""
+
+FOREGROUND_COLOURS: dict[str, tuple[float, float, float]] = {
+    "red": (0.86, 0.14, 0.16),
+    "orange": (0.97, 0.54, 0.10),
+    "yellow": (0.97, 0.83, 0.16),
+    "green": (0.20, 0.66, 0.28),
+    "blue": (0.16, 0.42, 0.90),
+    "purple": (0.55, 0.25, 0.78),
+    "pink": (0.96, 0.50, 0.72),
+    "white": (0.93, 0.93, 0.95),
+}
+"""Name to sRGB in [0, 1]: the mean colour of a sprite so tinted."""
+
+FONT_VARIABLE = "LAYERFLOW_EMOJI_FONT"
+_FONT_SIZE = 109  # the only size at which the bitmap font can be loaded
+_FONT_PATHS = (
+    "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",  # Debian, Ubuntu
+    "/usr/share/fonts/google-noto-color-emoji-fonts/NotoColorEmoji.ttf",  # Fedora
+    "/usr/share/fonts/google-noto-emoji/NotoColorEmoji.ttf",  # older Fedora
+    "/usr/share/fonts/noto/NotoColorEmoji.ttf",  # Arch
+    "~/.local/share/fonts/NotoColorEmoji.ttf",
+    "~/Library/Fonts/NotoColorEmoji.ttf",  # Homebrew cask
+    "/Library/Fonts/NotoColorEmoji.ttf",
+)
+
+
+class MissingFontError(RuntimeError):
+    """Noto Color Emoji was not found, or is not a bitmap font that Pillow can draw."""
+
+
+def find_font() -> Path:
+    """Path of `NotoColorEmoji.ttf`: the environment's choice, else the first usual place that has it.
+
+    Raises:
+        MissingFontError: none is there.
+    """
+    chosen = os.environ.get(FONT_VARIABLE)
+    for candidate in (chosen,) if chosen else _FONT_PATHS:
+        path = Path(candidate).expanduser()
+        if path.is_file():
+            return path
+    where = f"{FONT_VARIABLE}={chosen} is not a file" if chosen else "NotoColorEmoji.ttf was not found"
+    raise MissingFontError(
+        f"{where}: install the Debian package fonts-noto-color-emoji or set {FONT_VARIABLE} to the font's path."
+    )
+
+
+@lru_cache(maxsize=1)
+def _font(path: Path) -> ImageFont.FreeTypeFont:
+    try:
+        # Basic layout: one code point, one glyph, the same with and without libraqm.
+        return ImageFont.truetype(str(path), _FONT_SIZE, layout_engine=ImageFont.Layout.BASIC)
+    except OSError as error:
+        raise MissingFontError(
+            f"{path} cannot be drawn ({error}): install the Debian package fonts-noto-color-emoji "
+            f"or set {FONT_VARIABLE} to a bitmap build of NotoColorEmoji.ttf."
+        ) from error
+
+
+def _tint(straight: np.ndarray, alpha: np.ndarray, colour: str) -> np.ndarray:
+    """Maps luminance onto shades of one colour: dark features stay dark, the mean becomes the colour.
+
+    straight: (S, S, 3), alpha: (S, S, 1), both in [0, 1]; returns (S, S, 3).
+    """
+    target = np.array(FOREGROUND_COLOURS[colour], np.float32)
+    luminance = straight @ np.array([0.30, 0.59, 0.11], np.float32)[:, None]  # (S, S, 1)
+    mean = float((luminance * alpha).sum() / alpha.sum())
+    spread = float(np.sqrt(((luminance - mean) ** 2 * alpha).sum() / alpha.sum()))
+    # A flat glyph gets more contrast, a contrasty one (panda) a little less.
+    shade = (luminance - mean) * min(1.6, 0.17 / max(spread, 1e-3))
+    darker = target * np.clip(1 + shade / 0.5, 0.1, 1)
+    lighter = target + (1 - target) * np.clip(shade / 0.5, 0, 0.75)
+    return np.where(shade < 0, darker, lighter).astype(np.float32)
+
+
+def _glyph(spec: ObjectSpec) -> np.ndarray:
+    """The font's picture, cropped tightly and centred: premultiplied (S, S, 4)."""
+    canvas = Image.new("RGBA", (192, 192))
+    ImageDraw.Draw(canvas).text((24, 24), spec.char, font=_font(find_font()), embedded_color=True)
+    box = canvas.getchannel("A").point(lambda value: 255 if value > 8 else 0).getbbox()
+    if box is None:
+        raise ValueError(f"the emoji font has no glyph for {spec.name!r} (U+{ord(spec.char):04X})")
+    glyph = canvas.crop(box)
+    side = max(glyph.size)
+    square = Image.new("RGBA", (side, side))
+    square.paste(glyph, ((side - glyph.width) // 2, (side - glyph.height) // 2))
+    resized = square.convert("RGBa").resize((SPRITE_SIZE, SPRITE_SIZE), Image.Resampling.LANCZOS)
+    # Read through bytes: numpy does not know Pillow's premultiplied mode.
+    pixels = np.frombuffer(resized.tobytes(), np.uint8).reshape(SPRITE_SIZE, SPRITE_SIZE, 4)
+    return pixels.astype(np.float32) / 255
+
+
+def _painting(spec: ObjectSpec) -> np.ndarray:
+    """What a painter draws: premultiplied (S, S, 4)."""
+    colour, alpha = PAINTERS[spec.name](SPRITE_SIZE)
+    return np.concatenate([np.clip(colour, 0, 1) * alpha, alpha], axis=-1).astype(np.float32)
+
+
+@lru_cache(maxsize=512)
+def sprite(spec: ObjectSpec, colour: str | None = None) -> np.ndarray:
+    """The object on a transparent square, tightly cropped and centred.
+
+    Args:
+        spec: which object.
+        colour: a name of `FOREGROUND_COLOURS`, or None for the glyph's own colours.
+
+    Returns:
+        float32 (S, S, 4), premultiplied RGBA in [0, 1], read-only, S = `SPRITE_SIZE`.
+
+    Raises:
+        MissingFontError: the emoji font is not installed.
+        ValueError: the font lacks the glyph, or the colour is unknown.
+    """
+    if colour is not None and colour not in FOREGROUND_COLOURS:
+        raise ValueError(f"colour {colour!r} is not one of {', '.join(FOREGROUND_COLOURS)}")
+    rgba = _glyph(spec) if spec.char else _painting(spec)
+    alpha = rgba[..., 3:]
+    if colour is not None:
+        straight = np.clip(rgba[..., :3] / np.maximum(alpha, 1 / 255), 0, 1)
+        rgba = np.concatenate([_tint(straight, alpha, colour) * alpha, alpha], -1)
+    rgba[..., :3] = np.minimum(rgba[..., :3], alpha)  # the filter may overshoot
+    rgba.setflags(write=False)
+    return rgba
+
+
+@lru_cache(maxsize=16384)
+def _level(spec: ObjectSpec, colour: str | None, side: int) -> Image.Image:
+    """The sprite as a premultiplied 8-bit image of (side, side) pixels within a transparent margin."""
+    pixels = (sprite(spec, colour) * 255 + 0.5).astype(np.uint8)
+    image = Image.frombytes("RGBa", (SPRITE_SIZE, SPRITE_SIZE), pixels.tobytes())
+    if side != SPRITE_SIZE:
+        image = image.resize((side, side), Image.Resampling.BOX)
+    # Outside of its source an affine transform cuts hard; the margin lets it fade to nothing first.
+    inner = np.frombuffer(image.tobytes(), np.uint8).reshape(side, side, 4)
+    padded = np.pad(inner, ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)))
+    return Image.frombytes("RGBa", padded.shape[:2], padded.tobytes())
+
+
+_SIDES = (12, 16, 20, 24, 28, 32, 36, 42, 48, 64, SPRITE_SIZE)
+_MARGIN = 3
+
+
+def draw(spec: ObjectSpec, colour: str | None, size: int, x: float, y: float, width: float, angle: float) -> np.ndarray:
+    """The sprite put into an empty frame.
+
+    Args:
+        spec: which object.
+        colour: as for `sprite`.
+        size: side of the frame in pixels.
+        x: centre in pixels from the left.
+        y: centre in pixels from the top.
+        width: side of the sprite's square in pixels.
+        angle: degrees, clockwise.
+
+    Returns:
+        float32 (size, size, 4), premultiplied RGBA in [0, 1].
+    """
+    # The bicubic kernel of the affine transform does not widen when it shrinks, so start from a level
+    # that is nearly as small as the result: no aliasing, little blur.
+    side = next((s for s in _SIDES if s >= width), SPRITE_SIZE)
+    image = _level(spec, colour, side)
+    ratio, turn = side / width, np.deg2rad(angle)
+    a, b = ratio * np.cos(turn), ratio * np.sin(turn)
+    middle = side / 2 + _MARGIN
+    matrix = (a, b, middle - a * x - b * y, -b, a, middle + b * x - a * y)
+    frame = image.transform((size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+    pixels = np.frombuffer(frame.tobytes(), np.uint8).reshape(size, size, 4)
+    rgba = pixels.astype(np.float32) / 255
+    rgba[..., :3] = np.minimum(rgba[..., :3], rgba[..., 3:])
+    return rgba

@@ -1,0 +1,144 @@
+"""Clips in pixels to the sequence of latents that a backbone sees, and back.
+
+Letters in shape comments: B batch, K clips, F frames of one clip, N latent frames of the sequence, C latent channels,
+H, W pixels, h, w latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .autoencoders import ClipAutoencoder
+from .layout import Layout, nearest_size
+
+
+@dataclass(frozen=True)
+class SequenceCodec:
+    """The autoencoder applied to the clips of a layout.
+
+    Wan and the mini treat each clip on its own. The official LayerFlow weights were trained on latents of all clips
+    in one long video (`joint`), in some of them with the very first frame shown twice (`lead`): there, what is decoded
+    must be decoded together, and adjacent given clips are encoded together. What a clip would take over from ones
+    that are yet to be generated cannot be known; official code fills their place from its data set, here the given
+    clips stand alone.
+    """
+
+    autoencoder: ClipAutoencoder
+    clips: tuple[str, ...]
+    joint: bool = False
+    lead: int = 0
+    trained: tuple[int, int, int] = (1, 1, 1)
+    """Frames, height and width in latents of a clip that the backbone was trained at."""
+    size_multiple: int = 1
+    """Height and width in latents must divide by this."""
+    only_trained_size: bool = False
+    """The backbone takes no other height and width, nor more frames."""
+
+    @classmethod
+    def of(cls, transformer: Any, vae: Any | None) -> SequenceCodec:
+        """The codec of a backbone and its autoencoder; both may be without weights."""
+        config = transformer.config
+        size = config.sample_size
+        return cls(
+            ClipAutoencoder(vae),
+            tuple(config.clips),
+            transformer.conventions.joint_autoencoding,
+            config.get("lead_frames", 0),
+            (config.sample_frames, *((size, size) if isinstance(size, int) else size)),
+            transformer.size_multiple,
+            config.get("learned_positions", False),
+        )
+
+    @property
+    def trained_size(self) -> tuple[int, int, int]:
+        """Frames, height and width in pixels of a clip that the backbone was trained at."""
+        frames, height, width = self.trained
+        pixels = self.autoencoder.spatial_compression
+        return self.pixel_frames(frames), height * pixels, width * pixels
+
+    def check(self, frames: int, height: int, width: int) -> Layout:
+        """The layout, in latent frames, of clips of a size in pixels.
+
+        Raises:
+            ValueError: the backbone or its autoencoder does not take it; names the nearest that they do.
+        """
+        if min(frames, height, width) < 1:
+            raise ValueError(f"frames, height and width must be positive, got {(frames, height, width)}")
+        multiple = self.autoencoder.spatial_compression * self.size_multiple
+        most, trained_height, trained_width = self.trained_size
+        if self.only_trained_size and (height, width) != (trained_height, trained_width):
+            raise ValueError(
+                f"{width}x{height} pixels do not fit this model: its positions were learnt at "
+                f"{trained_width}x{trained_height}, and it takes no other size"
+            )
+        if height % multiple or width % multiple:
+            nearest = nearest_size((height, width), (multiple, multiple))
+            raise ValueError(
+                f"{width}x{height} pixels do not fit this model: width and height must divide by {multiple}; "
+                f"the nearest is {nearest}"
+            )
+        if self.only_trained_size and frames > most:
+            raise ValueError(f"{frames} frames do not fit this model: its positions were learnt for up to {most}")
+        return self.layout(frames)
+
+    def layout(self, frames: int) -> Layout:
+        """The layout, in latent frames, of clips of so many frames.
+
+        Raises:
+            ValueError: the autoencoder would not give back as many frames; names the nearest that it can take.
+        """
+        if not self.joint:
+            return Layout(self.autoencoder.latent_frames(frames), self.clips)
+        ratio = self.autoencoder.temporal_compression
+        step = 2 * ratio if ratio > 1 else 1  # so that any run of clips comes back as many frames
+        if frames < 1 or frames % step:
+            nearest = max(round(frames / step), 1) * step
+            raise ValueError(f"{frames} frames do not fit this model, which takes {step}n; the nearest: {nearest}")
+        return Layout(frames // ratio, self.clips, self.lead)
+
+    def pixel_frames(self, latent_frames: int) -> int:
+        """Frames of a clip of so many latent frames, the lead not counted."""
+        if self.joint:
+            return latent_frames * self.autoencoder.temporal_compression
+        return self.autoencoder.pixel_frames(latent_frames)
+
+    def encode(self, clips: Mapping[str, Tensor], layout: Layout, size: tuple[int, int, int, int]) -> Tensor:
+        """Given clips (B, F, 3, H, W) in [-1, 1] by name to a sequence (B, N, C, h, w), zero where none is given.
+
+        Args:
+            clips: the given clips.
+            layout: from `layout()`.
+            size: (B, C, h, w) of the sequence.
+        """
+        batch, channels, height, width = size
+        device = next(iter(clips.values())).device if clips else None
+        sequence = torch.zeros(batch, layout.length, channels, height, width, device=device)
+        for names in self._runs(clips, layout):
+            video = torch.cat([clips[name] for name in names], dim=1)
+            if names[0] == layout.clips[0] and layout.lead:
+                video = torch.cat([video[:, : layout.lead], video], dim=1)
+            start, stop = layout.clip_slice(names[0]).start, layout.clip_slice(names[-1]).stop
+            sequence[:, start:stop] = self.autoencoder.encode(video)
+        return sequence
+
+    def decode(self, sequence: Tensor, layout: Layout, names: Collection[str]) -> dict[str, Tensor]:
+        """A sequence (B, N, C, h, w) to the named clips (B, F, 3, H, W) in [-1, 1]."""
+        if not self.joint:
+            latents = layout.unpack(sequence)
+            return {name: self.autoencoder.decode(latents[name]) for name in layout.clips if name in names}
+        video = self.autoencoder.decode(sequence)[:, layout.lead :]
+        clips = video.chunk(len(layout.clips), dim=1)
+        return {name: clip for name, clip in zip(layout.clips, clips, strict=True) if name in names}
+
+    def _runs(self, clips: Mapping[str, Tensor], layout: Layout) -> list[list[str]]:
+        """Given clips that are encoded as one video: adjacent ones if `joint`, else each alone."""
+        if not self.joint:
+            return [[name] for name in layout.clips if name in clips]
+        runs = groupby(layout.clips, key=lambda name: name in clips)
+        return [list(names) for is_given, names in runs if is_given]

@@ -1,0 +1,1 @@
+"""Layers on CogVideoX, and the official LayerFlow checkpoints."""

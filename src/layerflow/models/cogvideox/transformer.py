@@ -1,0 +1,539 @@
+"""Layers on CogVideoX (arXiv 2408.06072): 2B, 5B and 1.5; the official LayerFlow models (arXiv 2506.04228) are 2B.
+
+The network is CogVideoX's, built from diffusers' parts under their names. Its sequence is all prompts, then all clips:
+one table of positions runs over the whole of it, and a layer embedding tells the prompts apart.
+
+Letters in shape comments: B batch, K clips, N latent frames of the whole sequence, F of one clip, L prompts, S tokens
+of a prompt, C latent channels, H, W height and width in latents, h, w in patches, D width.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from accelerate import init_empty_weights
+from diffusers import CogVideoXTransformer3DModel
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
+from diffusers.models.attention_dispatch import dispatch_attention_fn
+from diffusers.models.attention_processor import Attention
+from diffusers.models.cache_utils import CacheMixin
+from diffusers.models.embeddings import (
+    CogVideoXPatchEmbed,
+    TimestepEmbedding,
+    Timesteps,
+    get_3d_rotary_pos_embed,
+    get_3d_sincos_pos_embed,
+)
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.normalization import AdaLayerNorm
+from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
+from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
+from torch import Tensor, nn
+
+from ..adapters import CheckedAdapterMixin
+from ..backbone import Conventions
+from ..layout import CLIPS, Layout, nearest_size
+
+TRAIN_TIMESTEPS = 1000
+"""CogVideoX counts noise levels from 0 to this."""
+_PLAIN_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(CogVideoXTransformer3DModel.__init__).parameters.items()
+    if parameter.default is not parameter.empty
+}
+
+
+class DispatchedAttnProcessor:
+    """CogVideoX's joint attention of text and video through diffusers' dispatcher, which its own processor bypasses.
+
+    So a chosen attention backend, and context parallelism, take effect.
+    """
+
+    _attention_backend = None
+    _parallel_config = None
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Video (B, V, D) and text (B, T, D) to their attention outputs of the same shapes.
+
+        `image_rotary_emb` are cosines and sines (B or 1, V, 1, D/heads) of the video's positions.
+        """
+        text_tokens = encoder_hidden_states.shape[1]
+        x = torch.cat([encoder_hidden_states, hidden_states], dim=1)
+        query, key, value = (
+            project(x).unflatten(-1, (attn.heads, -1))  # (B, T+V, heads, D/heads)
+            for project in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        query, key = attn.norm_q(query), attn.norm_k(key)
+        if image_rotary_emb is not None:
+            query, key = (
+                torch.cat([x[:, :text_tokens], rotate(x[:, text_tokens:], *image_rotary_emb)], dim=1)
+                for x in (query, key)
+            )
+        x = dispatch_attention_fn(
+            query,
+            key,
+            value,
+            attn_mask=attention_mask,
+            backend=self._attention_backend,
+            parallel_config=self._parallel_config,
+        )
+        linear, dropout = attn.to_out
+        x = dropout(linear(x.flatten(2)))
+        return x[:, text_tokens:], x[:, :text_tokens]
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn pairs of adjacent channels of x (B, V, heads, D/heads) by their positions' angles (arXiv 2104.09864)."""
+    real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    turned = torch.stack([-imaginary, real], dim=-1).flatten(-2)
+    return (x.float() * cos + turned * sin).type_as(x)
+
+
+def sequence_positions(layout: Layout, frame_positions: Tensor | None, clip_frames: int) -> tuple[int, Tensor | None]:
+    """How many positions a sequence needs, and each latent frame's place among them (B, N); None where it is its own.
+
+    Time runs on over all clips; a still keeps the places that its clip of `clip_frames` has in a video.
+    """
+    if frame_positions is None:
+        return layout.length, None
+    step = max(clip_frames, layout.frames)
+    starts = [layout.lead + step * i for i in range(len(layout.clips))]
+    lead = torch.arange(layout.lead, device=frame_positions.device).expand(len(frame_positions), -1)
+    return starts[-1] + step, torch.cat([lead, *(start + frame_positions for start in starts)], dim=1)
+
+
+class SequenceRotaryPosEmbed(nn.Module):
+    """CogVideoX-5B's and 1.5's rotary positions of a sequence of latent frames."""
+
+    def __init__(self, head_dim: int, patch_size: int, patch_size_t: int, sample_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.head_dim, self.patch_size_t = head_dim, patch_size_t
+        self.base = sample_size[0] // patch_size, sample_size[1] // patch_size
+
+    def forward(
+        self, frames: int, places: Tensor | None, rows: int, columns: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Cosines and sines, each (B or 1, V, 1, D/heads), for `sequence_positions` counted in patches of time."""
+        if self.patch_size_t == 1:
+            window = get_resize_crop_region_for_grid((rows, columns), self.base[1], self.base[0])
+            table = get_3d_rotary_pos_embed(self.head_dim, window, (rows, columns), frames, device=device)
+        else:
+            table = get_3d_rotary_pos_embed(
+                self.head_dim, None, (rows, columns), frames, grid_type="slice", max_size=self.base, device=device
+            )
+        waves = []
+        for wave in table:
+            wave = wave.unflatten(0, (frames, rows * columns))
+            wave = wave[None] if places is None else wave[places]  # (B or 1, N, h*w, D/heads)
+            waves.append(wave.flatten(1, 2)[:, :, None])
+        return waves[0], waves[1]
+
+
+class LayerEmbedding(nn.Module):
+    """`LayerNorm(Linear(i))` for prompt i, which tells the prompts of the layers apart."""
+
+    def __init__(self, prompts: int, width: int) -> None:
+        super().__init__()
+        self.prompts = prompts
+        self.linear = nn.Linear(1, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, like: Tensor) -> Tensor:
+        """Embeddings (L, D) of all prompts, on the device and in the number format of `like`."""
+        return self.norm(self.linear(torch.arange(self.prompts, device=like.device, dtype=like.dtype)[:, None]))
+
+    def reset(self, like: Tensor) -> None:
+        """Start anew on the device and in the number format of `like`, without any effect until it is trained."""
+        self.to_empty(device=like.device).to(like.dtype)
+        self.linear.reset_parameters()
+        nn.init.zeros_(self.norm.weight)
+        nn.init.zeros_(self.norm.bias)
+
+
+class LayerPatchEmbed(CogVideoXPatchEmbed):
+    """CogVideoX's patches and text projection, with one position table for the sequence and the layer embedding."""
+
+    def __init__(
+        self,
+        patch_size: int,
+        in_channels: int,
+        embed_dim: int,
+        text_embed_dim: int,
+        bias: bool,
+        sample_size: tuple[int, int],
+        clip_frames: int,
+        position_frames: int,
+        prompts: int,
+        text_length: int,
+        spatial_interpolation_scale: float,
+        learned_positions: bool,
+        layer_embedding: bool,
+        patch_size_t: int | None = None,
+        rotary_positions: bool = False,
+    ) -> None:
+        super().__init__(
+            patch_size=patch_size,
+            patch_size_t=patch_size_t,
+            in_channels=in_channels,
+            embed_dim=embed_dim,
+            text_embed_dim=text_embed_dim,
+            bias=bias,
+            sample_height=sample_size[0],
+            sample_width=sample_size[1],
+            max_text_seq_length=prompts * text_length,
+            spatial_interpolation_scale=spatial_interpolation_scale,
+            use_positional_embeddings=False,
+            use_learned_positional_embeddings=False,
+        )
+        self.clip_frames = clip_frames
+        self.position_frames = position_frames
+        self.rotary_positions = rotary_positions
+        self.pos_embedding = None
+        if learned_positions:
+            rows, columns = sample_size[0] // patch_size, sample_size[1] // patch_size
+            text = torch.zeros(1, self.max_text_seq_length, embed_dim)
+            video = self.sine_positions(position_frames, rows, columns, text.device).flatten(0, 1)
+            self.pos_embedding = nn.Parameter(torch.cat([text, video[None].to(text.dtype)], dim=1))
+        self.layer_embedding = LayerEmbedding(prompts, embed_dim) if layer_embedding else None
+
+    def sine_positions(self, frames: int, rows: int, columns: int, device: torch.device) -> Tensor:
+        """CogVideoX's fixed table (frames, rows*columns, D): a quarter of the channels for time, the rest for space."""
+        return get_3d_sincos_pos_embed(
+            self.embed_dim,
+            (columns, rows),
+            frames,
+            self.spatial_interpolation_scale,
+            device=device,
+            output_type="pt",
+        )
+
+    def video_positions(self, frames: int, rows: int, columns: int, like: Tensor) -> Tensor:
+        """Positions (N, h*w, D) of a sequence of latent frames.
+
+        Raises:
+            ValueError: the learned table is of another size, or too short.
+        """
+        if self.pos_embedding is None:
+            return self.sine_positions(frames, rows, columns, like.device).to(like.dtype)
+        height, width = self.sample_height, self.sample_width
+        if (rows, columns) != (height // self.patch_size, width // self.patch_size):
+            raise ValueError(
+                f"latents of {columns * self.patch_size}x{rows * self.patch_size} do not fit this model: its learned "
+                f"positions are for {width}x{height} and no other size"
+            )
+        if frames > self.position_frames:
+            raise ValueError(
+                f"the sequence has {frames} latent frames, this model has positions for {self.position_frames}; "
+                "take fewer frames"
+            )
+        return self.pos_embedding[0, self.max_text_seq_length :].unflatten(0, (-1, rows * columns))[:frames]
+
+    def forward(
+        self, text_embeds: Tensor, latents: Tensor, layout: Layout, frame_positions: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Text states (B, L, S, text_dim) and latents (B, N, C, H, W) to tokens (B, L*S, D) and (B, N*h*w, D)."""
+        text = self.text_proj(text_embeds)  # (B, L, S, D)
+        if self.layer_embedding is not None:
+            text = text + self.layer_embedding(text)[:, None]
+        text = text.flatten(1, 2)
+        if self.pos_embedding is not None:
+            text = text + self.pos_embedding[:, : self.max_text_seq_length].to(text.dtype)
+
+        p, p_t = self.patch_size, self.patch_size_t or 1
+        if self.patch_size_t is None:
+            video = self.proj(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])  # (B, N, D, h, w)
+            video = video.flatten(3).transpose(2, 3)
+        else:
+            video = latents.unflatten(4, (-1, p)).unflatten(3, (-1, p)).unflatten(1, (-1, p_t))
+            video = video.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(2, 3)  # (B, N/p_t, h*w, C*p_t*p*p)
+            video = self.proj(video)
+        if not self.rotary_positions:
+            frames, places = sequence_positions(layout, frame_positions, self.clip_frames)
+            positions = self.video_positions(frames, latents.shape[-2] // p, latents.shape[-1] // p, like=video)
+            video = video + (positions if places is None else positions[places]).to(video.dtype)
+        return text, video.flatten(1, 2)
+
+
+class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
+    """Layered-video diffusion transformer on CogVideoX-2B: the backbone interface on CogVideoX's network.
+
+    The official LayerFlow models are of this class, see `official.py`. Predicts v, `alpha * noise - sigma * clean`
+    (arXiv 2202.00512, appendix D).
+    """
+
+    _supports_gradient_checkpointing = True
+    _no_split_modules: ClassVar = ["CogVideoXBlock", "LayerPatchEmbed"]
+    _repeated_blocks: ClassVar = ["CogVideoXBlock"]
+    _skip_layerwise_casting_patterns: ClassVar = ["patch_embed", "norm"]
+    prediction_type = "v_prediction"
+    conventions: ClassVar = Conventions(
+        50, 6.0, dynamic_guidance=True, joint_autoencoding=True, attend_padding=True, zero_unconditional=True,
+        fewest_steps=2,
+    )  # fmt: skip
+
+    @register_to_config
+    def __init__(
+        self,
+        clips: tuple[str, ...] = CLIPS,
+        sample_size: tuple[int, int] = (60, 90),
+        sample_frames: int = 4,
+        lead_frames: int = 0,
+        position_frames: int | None = None,
+        learned_positions: bool = True,
+        layer_embedding: bool = True,
+        prompt_prefixes: tuple[str, ...] = ("0, ", "1, ", "2, "),
+        text_length: int = 226,
+        task: str | None = None,
+        given_frames: tuple[int, int] | None = None,
+        timestep_per_clip: bool = False,
+        rotary_positions: bool = False,
+        patch_size_t: int | None = None,
+        num_attention_heads: int = 30,
+        attention_head_dim: int = 64,
+        in_channels: int = 16,
+        out_channels: int = 16,
+        time_embed_dim: int = 512,
+        text_embed_dim: int = 4096,
+        num_layers: int = 30,
+        patch_size: int = 2,
+        patch_bias: bool = True,
+        attention_bias: bool = True,
+        norm_eps: float = 1e-5,
+        norm_out_eps: float = 1e-6,
+        spatial_interpolation_scale: float = 1.875,
+    ) -> None:
+        """
+        Args:
+            clips: clips of the layout, in order.
+            sample_size, sample_frames: height and width, and frames of a clip, in latents; defaults of the pipeline.
+            lead_frames: latent frames that the first clip has on top; see `Layout.lead`.
+            position_frames: latent frames in the position table; as many as the sequence has by default.
+            learned_positions: the position table is part of the weights, and fixes the size; else it is the sine
+                table, for video only and of any size.
+            layer_embedding: add `LayerNorm(Linear(i))` to the tokens of prompt i.
+            prompt_prefixes: what stands before the prompt of each layer, in the order of `LAYERS`; there are as
+                many prompts in the sequence as prefixes, so two leave out the prompt of `blended`.
+            text_length: tokens of a prompt, all of them attended to, padding too.
+            task: the one task that the weights were trained for; None for any.
+            given_frames: first and one past the last latent frame of the sequence that are given in `task`. In one
+                official model these are only the end of a clip.
+            timestep_per_clip: give each clip its own timestep; not implemented.
+            rotary_positions: positions turn queries and keys, as in CogVideoX-5B and 1.5, instead of being added.
+            patch_size_t: latent frames of a patch, as in CogVideoX 1.5.
+            num_attention_heads ... spatial_interpolation_scale: as in `CogVideoXTransformer3DModel`, under the same
+                names; `norm_out_eps` is the last norm's, 1e-6 in official code and 1e-5 in diffusers.
+
+        Raises:
+            ValueError: `timestep_per_clip` is on, or the size does not divide into patches.
+        """
+        super().__init__()
+        if timestep_per_clip:
+            raise ValueError(
+                "timestep_per_clip is not implemented for CogVideoX, whose blocks take one timestep for all tokens; "
+                "leave it off"
+            )
+        if sample_size[0] % patch_size or sample_size[1] % patch_size:
+            raise ValueError(f"sample_size {tuple(sample_size)} does not divide into patches of {patch_size}")
+        height, width = sample_size
+        dim = num_attention_heads * attention_head_dim
+        self.patch_embed = LayerPatchEmbed(
+            patch_size=patch_size,
+            in_channels=in_channels,
+            embed_dim=dim,
+            text_embed_dim=text_embed_dim,
+            bias=patch_bias,
+            sample_size=(height, width),
+            clip_frames=sample_frames,
+            position_frames=position_frames or lead_frames + sample_frames * len(clips),
+            prompts=len(prompt_prefixes),
+            text_length=text_length,
+            spatial_interpolation_scale=spatial_interpolation_scale,
+            learned_positions=learned_positions,
+            layer_embedding=layer_embedding,
+            patch_size_t=patch_size_t,
+            rotary_positions=rotary_positions,
+        )
+        self.rope = None
+        if rotary_positions:
+            self.rope = SequenceRotaryPosEmbed(attention_head_dim, patch_size, patch_size_t or 1, (height, width))
+        self.time_proj = Timesteps(dim, flip_sin_to_cos=True, downscale_freq_shift=0)
+        self.time_embedding = TimestepEmbedding(dim, time_embed_dim, "silu")
+        blocks = [
+            CogVideoXBlock(
+                dim=dim,
+                num_attention_heads=num_attention_heads,
+                attention_head_dim=attention_head_dim,
+                time_embed_dim=time_embed_dim,
+                attention_bias=attention_bias,
+                norm_eps=norm_eps,
+            )
+            for _ in range(num_layers)
+        ]
+        for block in blocks:
+            block.attn1.set_processor(DispatchedAttnProcessor())
+        self.transformer_blocks = nn.ModuleList(blocks)
+        self.norm_final = nn.LayerNorm(dim, norm_eps)
+        self.norm_out = AdaLayerNorm(
+            time_embed_dim, output_dim=2 * dim, norm_elementwise_affine=True, norm_eps=norm_out_eps, chunk_dim=1
+        )
+        self.proj_out = nn.Linear(dim, patch_size**2 * (patch_size_t or 1) * out_channels)
+        self.gradient_checkpointing = False
+
+    @staticmethod
+    def config_from_plain(theirs: Mapping[str, Any]) -> dict[str, Any]:
+        """Our configuration for the configuration of a plain CogVideoX.
+
+        Raises:
+            ValueError: the model is not one of text to video.
+        """
+        theirs = {**_PLAIN_DEFAULTS, **theirs}
+        if theirs["use_learned_positional_embeddings"] or theirs["ofs_embed_dim"]:
+            raise ValueError(
+                "layers go on CogVideoX text-to-video models, but this one also takes images; choose CogVideoX-2B, 5B "
+                "or 1.5-5B"
+            )
+        shared = {
+            name: theirs[name]
+            for name in (
+                "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "time_embed_dim",
+                "text_embed_dim", "num_layers", "patch_size", "patch_size_t", "patch_bias", "attention_bias",
+                "norm_eps", "spatial_interpolation_scale",
+            )
+        }  # fmt: skip
+        return shared | {
+            "norm_out_eps": theirs["norm_eps"],
+            "text_length": theirs["max_text_seq_length"],
+            "sample_size": (theirs["sample_height"], theirs["sample_width"]),
+            "learned_positions": False,
+            "rotary_positions": theirs["use_rotary_positional_embeddings"],
+        }
+
+    @classmethod
+    def from_plain(cls, plain: CogVideoXTransformer3DModel, **config: Any) -> CogVideoXLayerTransformer3DModel:
+        """Put layers on a plain CogVideoX, with a fresh layer embedding; the two share their weights.
+
+        Args:
+            plain: a text-to-video model.
+            config: entries of the configuration other than the defaults.
+
+        Raises:
+            ValueError: the model is not one of text to video.
+        """
+        shared = cls.config_from_plain(plain.config)
+        with init_empty_weights():
+            model = cls.from_config({**shared, **config})
+        model.load_state_dict(plain.state_dict(), strict=False, assign=True)
+        model.reset_layers()
+        return model.train(plain.training)
+
+    def reset_layers(self) -> None:
+        """A fresh layer embedding, without any effect until it is trained."""
+        if self.patch_embed.layer_embedding is not None:
+            self.patch_embed.layer_embedding.reset(self.patch_embed.text_proj.weight)
+
+    @property
+    def _cp_plan(self) -> dict[str, Any]:
+        """How diffusers shares the sequence among processes.
+
+        Attention does not care for the order of tokens, so every rank takes a share of the text and one of the video.
+        """
+        first = {
+            name: ContextParallelInput(split_dim=1, expected_dims=3)
+            for name in ("hidden_states", "encoder_hidden_states")
+        }
+        waves = {i: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True) for i in (0, 1)}
+        return {
+            **({} if self.rope is None else {"rope": waves}),
+            "transformer_blocks.0": first,
+            "proj_out": ContextParallelOutput(gather_dim=1, expected_dims=3),
+        }
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width of a clip in latents must divide by this."""
+        return self.config.patch_size
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor | None,
+        layout: Layout,
+        frame_positions: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """
+        Args:
+            hidden_states: (B, N, C, H, W) packed latents, generated clips noised.
+            timestep: (B, K) noise level per clip in [0, 1], a training timestep over 1000; the largest of a sample
+                counts for all of its tokens. In float32, for bfloat16 rounds it.
+            encoder_hidden_states: (B, L, S, text_dim) text states per layer, in the order of `LAYERS`, as the encoder
+                gives them for prompts padded to `text_length`; all zero for no prompt. Layers without a prefix in the
+                configuration are left out.
+            encoder_attention_mask: not used, for the official models attend to padding.
+            layout: where the clips stand in the sequence, in latent frames.
+            frame_positions: (B, F) whole position of each latent frame in its clip; default 0..F-1.
+
+        Returns:
+            `sample`, the predicted v, (B, N, C, H, W).
+
+        Raises:
+            ValueError: latents, text states or layout of a size that the model does not take.
+        """
+        self.check_inputs(hidden_states, encoder_hidden_states, layout)
+        temb = self.time_proj(timestep.float().amax(dim=1) * TRAIN_TIMESTEPS).to(hidden_states.dtype)
+        temb = self.time_embedding(temb)  # (B, time_embed_dim)
+        text = encoder_hidden_states[:, : len(self.config.prompt_prefixes)]
+        text, video = self.patch_embed(text, hidden_states, layout, frame_positions)
+        p, p_t = self.config.patch_size, self.config.patch_size_t or 1
+        rows, columns = hidden_states.shape[-2] // p, hidden_states.shape[-1] // p
+        rotary = None
+        if self.rope is not None:
+            frames, places = sequence_positions(layout, frame_positions, self.config.sample_frames)
+            places = places if places is None or p_t == 1 else places[:, ::p_t] // p_t
+            rotary = self.rope(frames // p_t, places, rows, columns, video.device)
+        for block in self.transformer_blocks:
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                video, text = self._gradient_checkpointing_func(block, video, text, temb, rotary)
+            else:
+                video, text = block(video, text, temb, rotary)
+        video = self.proj_out(self.norm_out(self.norm_final(video), temb=temb))  # (B, N/p_t*h*w, C*p_t*p*p)
+
+        video = video.unflatten(2, (-1, p_t, p, p)).unflatten(1, (-1, rows, columns))
+        # (B, N/p_t, h, w, C, p_t, p, p) to (B, N/p_t, p_t, C, h, p, w, p), to pixels
+        sample = video.permute(0, 1, 5, 4, 2, 6, 3, 7).flatten(6, 7).flatten(4, 5).flatten(1, 2)
+        return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+
+    def check_inputs(self, latents: Tensor, text: Tensor, layout: Layout) -> None:
+        """Raise ValueError for sizes that the model does not take."""
+        if latents.shape[1] != layout.length:
+            raise ValueError(f"the sequence has {latents.shape[1]} latent frames, the layout {layout.length}")
+        height, width = latents.shape[-2:]
+        p = self.config.patch_size
+        if height % p or width % p:
+            nearest = nearest_size((height, width), (p, p))
+            raise ValueError(f"latents of {width}x{height} do not divide into patches of {p}; the nearest is {nearest}")
+        p_t = self.config.patch_size_t or 1
+        if layout.frames % p_t or layout.lead % p_t:
+            raise ValueError(f"clips of {layout.frames} latent frames do not divide into patches of {p_t} of them")
+        prompts, tokens = text.shape[1:3]
+        if prompts < len(self.config.prompt_prefixes):
+            raise ValueError(f"this model wants {len(self.config.prompt_prefixes)} prompts, got {prompts}")
+        if tokens != self.config.text_length:
+            raise ValueError(
+                f"prompts have {tokens} tokens, this model attends to exactly {self.config.text_length}: pad them to "
+                "that length before they are encoded"
+            )

@@ -1,0 +1,265 @@
+"""Models by name: bundled, in a folder, or on the hub; with layers, or plain ones that layers are put on."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from accelerate import init_empty_weights
+from diffusers import DiffusionPipeline
+
+from .autoencoders import FAMILIES as AUTOENCODERS
+
+BUNDLED = ("mini",)
+"""Models that come with the package."""
+INDEX = "model_index.json"
+# Named and not imported: to import a family's classes takes a second, which the others have no use for.
+BACKBONES = {
+    "CompactTransformer3DModel": "layerflow.mini.network.transformer",
+    "CogVideoXLayerTransformer3DModel": "layerflow.models.cogvideox.transformer",
+    "WanLayerTransformer3DModel": "layerflow.models.wan.transformer",
+}
+PLAIN = {
+    "CogVideoXPipeline": "CogVideoXLayerTransformer3DModel",
+    "WanPipeline": "WanLayerTransformer3DModel",
+}
+"""Text-to-video pipelines of diffusers, and what puts layers on them."""
+NEEDED = ("tokenizer", "text_encoder", "transformer", "scheduler")
+ADAPTER_FOLDERS = {"transformer": "adapters", "transformer_2": "adapters_2"}
+"""Folder, in a model's, of the adapters of each transformer."""
+HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.md")
+"""What is downloaded of a hub model: never a pickle."""
+HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
+
+
+class UnknownModelError(ValueError):
+    """A name that is no model, or a model that is not whole or of a kind that is not known."""
+
+
+def find_model(name: str | Path) -> str:
+    """Folder of a bundled model or a local one, else the name itself where it looks like a hub id."""
+    if str(name) in BUNDLED:
+        return str(resources.files("layerflow.mini") / "weights")
+    if Path(name).is_dir():
+        if not (Path(name) / INDEX).exists():
+            raise UnknownModelError(f"folder {name} is not a model: it has no {INDEX}")
+        return str(name)
+    parts = str(name).split("/")
+    if len(parts) == 2 and all(parts) and not str(name).startswith((".", "~")):
+        return str(name)
+    raise UnknownModelError(
+        f"model {str(name)!r} is neither bundled ({', '.join(BUNDLED)}) nor a folder nor a hub id like owner/name"
+    )
+
+
+def model_folder(name: str | Path, weights: bool = True, **hub: Any) -> Path:
+    """The folder of a model; a hub id is downloaded, or found among earlier downloads.
+
+    What cannot be used is refused before its weights are downloaded.
+
+    Args:
+        name: as for `find_model`; a hub id may end in `@revision`.
+        weights: get the weights too, and not the configurations alone.
+        hub: options of `huggingface_hub.snapshot_download`: `revision`, `cache_dir`, `token`, `local_files_only`,
+            `force_download`. Downloads resume, and show their progress.
+
+    Raises:
+        UnknownModelError: the name is no model, or the hub doesn't give it; says why and what to do.
+    """
+    found = find_model(name)
+    if Path(found).is_dir():
+        return Path(found)
+    found, pinned, revision = found.partition("@")
+    hub = {**hub, "revision": revision} if pinned else hub
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )  # fmt: skip
+
+    # When a connection breaks, hub libraries of some versions let through what their HTTP library raises.
+    broken: tuple[type[Any], ...] = (OSError, *HfHubHTTPError.__bases__)
+    try:
+        folder = Path(snapshot_download(found, allow_patterns=["*.json"], **hub))
+        if (folder / INDEX).is_file():
+            read_index(folder)
+            if weights:
+                folder = Path(snapshot_download(found, allow_patterns=list(HUB_FILES), **hub))
+    except GatedRepoError as error:
+        raise UnknownModelError(f"model {name} wants its terms accepted on its page, and a token") from error
+    except RevisionNotFoundError as error:
+        raise UnknownModelError(f"model {name} has no revision {hub.get('revision')!r}") from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise UnknownModelError(f"there is no model {name} on the hub; check the name") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise UnknownModelError(
+            f"model {name} was never downloaded whole, and the hub is out of reach or offline mode is on; get it once "
+            "with a connection, or name a folder"
+        ) from error
+    except broken as error:
+        raise UnknownModelError(f"model {name} could not be had from the hub: {first_line(error)}") from error
+    if not (folder / INDEX).is_file():
+        raise UnknownModelError(f"{name} on the hub is not a model in diffusers layout: it has no {INDEX}")
+    return folder
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """model_index.json, checked for a pipeline that is known here; raises UnknownModelError."""
+    try:
+        index = json.loads((folder / INDEX).read_text("utf-8"))
+        kind = index["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnknownModelError(f"{folder / INDEX} is damaged ({first_line(error)}); get the model again") from error
+    if kind != "LayerFlowPipeline" and kind not in PLAIN:
+        known = ", ".join(sorted(PLAIN))
+        raise UnknownModelError(f"{folder} is a {kind}; layers go on text-to-video models: {known}")
+    second, boundary = index.get("transformer_2", [None])[0], index.get("boundary_ratio")
+    if (second is None) != (boundary is None):
+        raise UnknownModelError(
+            f"{folder} has boundary_ratio {boundary} and {'a' if second else 'no'} transformer_2/, but a second "
+            "transformer and the noise level under which it takes over come together; get the model again"
+        )
+    missing = [part for part in NEEDED if part not in index or index[part] == [None, None]]
+    if missing:
+        raise UnknownModelError(
+            f"{folder} has no {missing[0]}/; a converted model gets it from --base, a CogVideoX-2B in diffusers layout"
+        )
+    return index
+
+
+class Skeleton(NamedTuple):
+    """The parts of a model without weights, for their sizes alone, and what its model_index.json says."""
+
+    transformer: Any
+    vae: Any | None
+    upscaler: Any | None
+    listing: dict[str, Any]
+    transformer_2: Any | None = None
+
+
+def skeleton(folder: Path) -> Skeleton:
+    """Transformer with layers, and autoencoder, upscaler and second transformer if there are any.
+
+    Raises:
+        UnknownModelError: a configuration is missing, damaged or of a kind that is not known.
+    """
+    index = read_index(folder)
+    with init_empty_weights():
+        try:
+            transformer = _transformer(folder, index, "transformer")
+            transformer_2 = vae = upscaler = None
+            if index.get("transformer_2", [None])[0] is not None:
+                transformer_2 = _transformer(folder, index, "transformer_2")
+            if index.get("vae", [None])[0] is not None:
+                kind = index["vae"][1]
+                if kind not in AUTOENCODERS:
+                    raise UnknownModelError(f"{folder}: its autoencoder {kind} is not known here")
+                vae = getattr(import_module("diffusers"), kind).from_config(_read_config(folder / "vae"))
+            if index.get("upscaler", [None])[0] is not None:
+                upscaler = _upscaler(folder / "upscaler")
+        except UnknownModelError:
+            raise
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise UnknownModelError(f"{folder} is no model of layerflow: {first_line(error)}") from error
+    return Skeleton(transformer, vae, upscaler, index, transformer_2)
+
+
+def _transformer(folder: Path, index: dict[str, Any], part: str) -> Any:
+    name, config = PLAIN.get(index["_class_name"]) or index[part][1], _read_config(folder / part)
+    if name not in BACKBONES:
+        raise UnknownModelError(f"{folder}: its {part} {name} is not known here")
+    kind = _backbone(name)
+    return kind.from_config(kind.config_from_plain(config) if index["_class_name"] in PLAIN else config)
+
+
+def _upscaler(folder: Path) -> Any:
+    from ..mini.network.upscaler import LayeredUpscaler
+
+    config = _read_config(folder)
+    try:
+        return LayeredUpscaler.from_config(config)
+    except (ValueError, TypeError) as error:
+        raise UnknownModelError(f"{folder} is no upscaler: {first_line(error)}") from error
+
+
+def plain_components(folder: Path, **kwargs: Any) -> dict[str, Any]:
+    """The parts of a plain text-to-video model, with fresh layer embeddings on its transformers."""
+    name = PLAIN[read_index(folder)["_class_name"]]
+    plain = DiffusionPipeline.from_pretrained(folder, **kwargs)
+    parts: dict[str, Any] = {part: getattr(plain, part) for part in (*NEEDED, "vae")}
+    parts["transformer"] = _backbone(name).from_plain(plain.transformer)
+    if getattr(plain, "transformer_2", None) is not None:
+        parts["transformer_2"] = _backbone(name).from_plain(plain.transformer_2)
+        parts["boundary_ratio"] = plain.config.boundary_ratio
+    if name == PLAIN["CogVideoXPipeline"]:
+        from .cogvideox.sampler import LayerFlowDPMScheduler
+
+        theirs = parts["scheduler"].config
+        parts["scheduler"] = LayerFlowDPMScheduler(
+            **{key: theirs[key] for key in ("beta_start", "beta_end", "snr_shift_scale") if key in theirs}
+        )
+    return parts
+
+
+def encoders(folder: Path, dtype: Any) -> tuple[Any, Any, Any | None]:
+    """Tokenizer, text encoder and, if there is one, autoencoder of a model folder, without its transformer.
+
+    Raises:
+        UnknownModelError: it is no model, or not whole.
+    """
+    index = read_index(folder)
+    names = {part: (index.get(part) or [None, None])[1] for part in ("tokenizer", "text_encoder", "vae")}
+    if names["vae"] not in (None, *AUTOENCODERS):
+        raise UnknownModelError(f"{folder}: its autoencoder {names['vae']} is not known here")
+    home = "layerflow.mini.network.text_encoder" if names["text_encoder"] == "LayerTextEncoder" else "transformers"
+    try:
+        tokenizer = getattr(import_module("transformers"), names["tokenizer"]).from_pretrained(folder / "tokenizer")
+        encoder = getattr(import_module(home), names["text_encoder"]).from_pretrained(
+            folder / "text_encoder", torch_dtype=dtype
+        )
+        vae = None
+        if names["vae"] is not None:
+            vae = getattr(import_module("diffusers"), names["vae"]).from_pretrained(folder / "vae", torch_dtype=dtype)
+    except OSError as error:
+        raise UnknownModelError(f"{folder} is not whole ({first_line(error)}); get the model again") from error
+    return tokenizer, encoder, vae
+
+
+def fuse_content(transformer: Any, adapters: Path) -> None:
+    """Fuse the content adapter in a folder, if there is one; the motion adapter is for training (paper, 3.3)."""
+    content = adapters / "content"
+    if content.is_dir():
+        try:
+            transformer.load_lora_adapter(content, adapter_name="content", use_safetensors=True)
+        except (RuntimeError, ValueError, KeyError, OSError) as error:  # of another width, for other layers, damaged
+            raise UnknownModelError(
+                f"{content} is no adapter of this transformer; convert or train it again ({first_line(error)})"
+            ) from error
+        transformer.fuse_lora(adapter_names=["content"])
+        transformer.unload_lora()
+
+
+def _backbone(name: str) -> Any:
+    return getattr(import_module(BACKBONES[name]), name)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UnknownModelError(
+            f"{path}: it is missing or damaged ({first_line(error)}), so {folder.parent} is no model of layerflow"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, else its type's name."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

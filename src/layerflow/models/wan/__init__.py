@@ -1,0 +1,1 @@
+"""Layers on Wan 2.1 and 2.2."""

@@ -1,0 +1,1 @@
+"""Where and how a pipeline runs: device, memory, speed, several processes."""

@@ -1,0 +1,183 @@
+"""What a run needs, before any weights are loaded: sequence length, arithmetic, memory under each setting.
+
+Nothing is estimated by formula. The parts of the model are built without weights and run on tensors without data,
+which cost neither memory nor time; what they would allocate and compute is counted, see `counting.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
+
+from ..models.backbone import prompt_prefixes
+from ..models.codec import SequenceCodec
+from ..models.layout import Layout
+from ..models.registry import skeleton
+from ..models.text import MAX_TOKENS
+from .cost import Cost, cost_of
+
+MEMORY = ("full", "low", "lowest")
+"""Settings of memory, see `placement`; each needs less than the one before and is slower."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What generating one video needs."""
+
+    frames: int
+    height: int
+    width: int
+    steps: int
+    calls: int
+    """Calls of the transformer in a step: one for each prediction that guidance wants, unless they are batched."""
+    layout: Layout
+    video_tokens: int
+    text_tokens: int
+    parts: dict[str, Cost]
+    """Text encoder, transformer, and second transformer, autoencoder and upscaler where there are any; the autoencoder
+    without tiling."""
+    tiled: Cost | None = None
+    """The autoencoder's with tiling."""
+
+    @property
+    def step_flops(self) -> int:
+        """Floating-point operations of a denoising step; of two transformers, which are alike, one makes it."""
+        return self.parts["transformer"].flops * self.calls
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of a whole run."""
+        others = sum(cost.flops for name, cost in self.parts.items() if not name.startswith("transformer"))
+        return self.step_flops * self.steps + others
+
+    def peak(self, memory: str, prefetch: bool = True) -> int:
+        """Bytes on the device at the peak, under one of `MEMORY`.
+
+        `prefetch` says whether the device fetches the next layer while one works, as NVIDIA cards do.
+        """
+        if memory == "full":
+            costs = self.parts.values()
+            return sum(cost.weights for cost in costs) + max(cost.activations for cost in costs)
+        tiled = (self.parts | ({"vae": self.tiled} if self.tiled else {})).values()
+        if memory == "low":  # one part at a time
+            return max(cost.weights + cost.activations for cost in tiled)
+        if memory == "lowest":  # one layer of a part at a time
+            return max(cost.streamed(prefetch) for cost in tiled)
+        raise ValueError(f"memory must be one of {', '.join(MEMORY)}, got {memory!r}")
+
+    def seconds(self, tflops: float) -> float:
+        """Seconds of a run at a rate in TFLOP/s."""
+        return self.flops / (tflops * 1e12)
+
+
+def plan_run(
+    folder: Path,
+    *,
+    frames: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    upscale: int = 1,
+    steps: int | None = None,
+    guided: bool | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+) -> Plan:
+    """Plan a run of the model in a folder, of which only configurations are read.
+
+    Args:
+        folder: a model folder.
+        frames, height, width: of the clips as the transformer draws them, in pixels; as the model was trained, where
+            None.
+        upscale: how many times as large the upscaler makes them.
+        steps: denoising steps; the model's default if None.
+        guided: with classifier-free guidance; as the model is used if nothing is said, where None.
+        dtype: number format of weights and activations.
+
+    Raises:
+        UnknownModelError: the folder is no model.
+        ValueError: a size that the model does not take; names the nearest.
+    """
+    transformer, vae, upscaler, listing, transformer_2 = skeleton(folder)
+    codec, conventions = SequenceCodec.of(transformer, vae), transformer.conventions
+    trained = codec.trained_size
+    frames, height, width = frames or trained[0], height or trained[1], width or trained[2]
+    layout = codec.check(frames, height, width)
+    config, latent = transformer.config, codec.autoencoder.latent_size(height, width)
+    conditions = 2 if (conventions.guidance > 1 if guided is None else guided) else 1
+    batched = conventions.batched_guidance
+    encoder, text_dim = text_encoder_skeleton(folder, listing, dtype)
+    prompts, words = len(prompt_prefixes(config)), config.get("text_length", MAX_TOKENS)
+    patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[-1]
+    if batched:  # its tokens lie below its convolutions
+        patch = transformer.size_multiple
+
+    with torch.device("meta"):
+        transformer.to("meta", dtype)
+        if batched:  # the mini's convolutions
+            transformer.to(memory_format=torch.channels_last)
+        batch = conditions if batched else 1
+        text = torch.empty(batch, prompts, words, text_dim, dtype=dtype)
+        inputs = (
+            torch.empty(batch, layout.length, config.in_channels, *latent, dtype=dtype),
+            torch.empty(batch, len(layout.clips)),
+            text,
+            torch.empty(batch, prompts, words, dtype=torch.bool),
+            layout,
+        )
+        encoded = 1 if conventions.zero_unconditional else conditions
+        ids = torch.empty((encoded * prompts, words), dtype=torch.long)
+        parts = {
+            "text_encoder": cost_of(encoder, lambda: encoder(input_ids=ids)),
+            "transformer": cost_of(transformer, lambda: transformer(*inputs), kept=_kept(inputs), eight_bits=True),
+        }
+        if transformer_2 is not None:
+            transformer_2.to("meta", dtype)
+            denoise = lambda: transformer_2(*inputs)  # noqa: E731
+            parts["transformer_2"] = cost_of(transformer_2, denoise, kept=_kept(inputs), eight_bits=True)
+        tiled = None
+        if vae is not None:
+            vae.to("meta", dtype)
+            sequence = torch.empty(1, layout.length, config.in_channels, *latent)
+            # Clips that are decoded one by one cost the same; the last one has the others beside it.
+            alike = 1 if codec.joint else len(layout.clips)
+            beside = (alike - 1) * frames * 3 * height * width * torch.float32.itemsize
+            decode = lambda: codec.decode(sequence, layout, layout.clips if codec.joint else layout.clips[:1])  # noqa: E731
+            plain = cost_of(vae, decode, kept=beside)
+            vae.enable_tiling()
+            tiled = cost_of(vae, decode, kept=beside)
+            parts["vae"], tiled = (replace(cost, flops=cost.flops * alike) for cost in (plain, tiled))
+        if upscaler is not None:
+            upscaler.to("meta", dtype).to(memory_format=torch.channels_last)
+            size = 1, layout.frames, 3, height, width
+            upscaling = lambda: upscaler.upscale({name: torch.empty(size) for name in layout.clips}, upscale)  # noqa: E731
+            parts["upscaler"] = cost_of(upscaler, upscaling)
+    return Plan(
+        frames, height, width, steps or conventions.steps, 1 if batched else conditions, layout,
+        video_tokens=layout.length // (config.get("patch_size_t") or 1) * (latent[0] // patch) * (latent[1] // patch),
+        text_tokens=prompts * words, parts=parts, tiled=tiled,
+    )  # fmt: skip
+
+
+def _kept(inputs: tuple[Any, ...]) -> int:
+    """Bytes of a call's inputs, and of the sequences that are kept beside it in float32: what is given, and the last
+    step's prediction, output, clean and next ones."""
+    return sum(x.nbytes for x in inputs if isinstance(x, Tensor)) + 5 * inputs[0][0].numel() * 4
+
+
+def text_encoder_skeleton(folder: Path, listing: dict[str, Any], dtype: torch.dtype) -> tuple[nn.Module, int]:
+    """The text encoder without weights, and the width of its states."""
+    from ..mini.network.text_encoder import LayerTextEncoder
+
+    _library, name = listing["text_encoder"]
+    with init_empty_weights(include_buffers=True):
+        if name == LayerTextEncoder.__name__:
+            own = LayerTextEncoder.from_config(LayerTextEncoder.load_config(folder / "text_encoder"))
+            return own.to("meta", dtype), own.config.projection_dim
+        import transformers
+
+        config = transformers.AutoConfig.from_pretrained(folder / "text_encoder")
+        return getattr(transformers, name)(config).to("meta", dtype), config.d_model

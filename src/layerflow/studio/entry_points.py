@@ -1,0 +1,84 @@
+"""What children do, by names that can be handed to them. Heavy imports happen in the child: the server has none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .limits import Limits
+from .worker import Work
+
+
+def decode_upload(source: Path, target: Path, kind: str, limits: Limits) -> dict[str, Any]:
+    """See `decoding.decode`."""
+    from .decoding import decode
+
+    return decode(source, target, kind, limits)
+
+
+def export_layers(
+    layers: Path, archive: Path, preset: str, size: str | None, edges: float, timecode: str
+) -> dict[str, Any]:
+    """Write a job's layers for a place that they go to, as one archive; returns what is in it.
+
+    `layers` is a folder as `save_layers` writes it, with `layers.safetensors` beside it if there is that.
+    """
+    from zipfile import ZIP_STORED, ZipFile
+
+    from ..cli.options import parse_size
+    from ..media import load_layers
+    from ..media.export import Settings, deliver
+    from .raw_frames import read_raw
+
+    folder = archive.with_suffix("")
+    video = read_raw(layers.parent) or load_layers(layers)
+    record = deliver(video, folder, preset, Settings(parse_size(size), edges, timecode))
+    with ZipFile(archive, "w", ZIP_STORED) as file:  # what goes in is compressed already
+        for path in sorted(folder.rglob("*")):
+            file.write(path, f"layerflow-{preset}/{path.relative_to(folder).as_posix()}")
+    return record
+
+
+def describe_model(name: str) -> dict[str, Any]:
+    """What a page needs to know of a model, from its configuration alone; raises UnknownModelError."""
+    from ..generation.load import model_facts, model_folder
+
+    facts = model_facts(model_folder(name, weights=False))
+    frames, height, width = facts.codec.trained_size
+    conventions = facts.conventions
+    return {
+        "model": name,
+        "frames": frames,
+        "height": height,
+        "width": width,
+        "upscale": facts.upscale,
+        "steps": conventions.steps,
+        "fewest_steps": conventions.fewest_steps,
+        "guidance": conventions.guidance,
+        "task": facts.config.get("task"),
+    }
+
+
+@dataclass(frozen=True)
+class ModelStart:
+    """Loads a model in the process that calls it."""
+
+    model: str = "mini"
+    limits: Limits = field(default_factory=Limits)
+    device: str = "auto"
+    dtype: str = "auto"
+    memory: str = "auto"
+    speed: tuple[str, ...] = ()
+
+    def __call__(self) -> Work:
+        """Raises ValueError for a model or a device that cannot be used."""
+        from ..cli.options import ModelOptions
+        from ..generation.load import model_facts, model_folder, model_hash, pick_device
+        from ..generation.run import load_model
+        from .runner import Maker
+
+        folder = model_folder(self.model)
+        options = ModelOptions(self.model, self.device, self.dtype, self.memory, self.speed)
+        device = pick_device(self.device)
+        return Maker(load_model(options, folder, model_facts(folder), model_hash(folder), device), self.limits)

@@ -1,0 +1,428 @@
+"""The training loop: noise what is generated, keep what is given, learn the clean clips.
+
+One step is a pure function of the state and the step's number, so that a resumed run continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from ..core.atomic import whole_folder
+from ..datasets.precompute import check_identity
+from ..evaluation.metrics import alpha_iou
+from ..mini.network.transformer import CompactTransformer3DModel
+from ..models.layout import CLIPS
+from ..models.registry import ADAPTER_FOLDERS
+from ..pipeline import LayerFlowPipeline
+from . import adapters as adapters_module
+from . import zero
+from .adapters import AdapterSwitch
+from .batches import MOST_SAMPLES, Batch, ClipBatches, draw_noise_levels
+from .checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
+from .network import build_pipeline, trained_levels, trained_transformer
+from .objective import Question, clip_errors, encode_batch, encode_clips, loss_of, noise_of, pose
+from .optimizer import make_optimizer
+from .recipe import ADAPTERS, Recipe, RecipeError
+from .results import Result, read_results, save_result
+from .schedule import warm_cosine
+from .sharding import gathered, load_average, load_model, load_optimizer
+
+TEXT_MULTIPLE = 16
+"""Tokens; texts are padded to a multiple of so many where the network is compiled."""
+Report = Callable[[int, dict[str, float]], None]
+
+
+def learning_rate_at(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, a plateau, then a cosine over the last share `decay` of the steps, to a fiftieth."""
+    return recipe.learning_rate * warm_cosine(step, recipe.steps, recipe.warmup, recipe.decay, floor=0.02)
+
+
+class Trainer:
+    """One stage of a recipe in its folder: checkpoints/, samples/, logs for TensorBoard, and at the end result/.
+
+    Started in several processes, as `torchrun` or `accelerate launch` do, they share every batch; the first one writes.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        output: Path,
+        resume: bool = False,
+        report: Report | None = None,
+        folder: Path | None = None,
+        earlier: Sequence[Path] = (),
+        final: bool = True,
+    ) -> None:
+        """
+        Args:
+            recipe: one stage.
+            output: folder of runs.
+            resume: go on with what is there already.
+            report: called with a step's number and what was measured.
+            folder: of this run; the recipe's name in `output` by default.
+            earlier: results of the stages before this one, in turn.
+            final: leave a whole model at the end.
+
+        Raises:
+            RecipeError: a run is there already, or the recipe does not fit the model, its data or the processes.
+        """
+        self.recipe, self.folder, self.report, self.final = recipe, folder or Path(output) / recipe.name, report, final
+        self.model_folder = Path(output) / recipe.name / "model"
+        found = list_checkpoints(self.folder / "checkpoints")
+        if found and not resume:
+            raise RecipeError(
+                f"{self.folder} holds a run already (step {int(found[-1].name.split('-')[1])}); continue it with "
+                "--resume, or choose another --output"
+            )
+        set_seed(recipe.seed)
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # what no sample of a batch needs
+        # Processes on a machine without a GPU only find each other when they are told so.
+        cpu = not torch.accelerator.is_available() and not zero.asked_for()
+        precision = "no" if zero.asked_for() else recipe.mixed_precision  # DeepSpeed computes in bf16 by itself
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[unused])
+        kind = self.accelerator.distributed_type
+        if kind == DistributedType.FSDP and not self.accelerator.is_fsdp2:
+            raise RecipeError("FSDP: weights are sharded with FSDP2 here; see recipes/accelerate/fsdp2.yaml")
+        self.is_main, self.device = self.accelerator.is_main_process, self.accelerator.device
+        self.folder.mkdir(parents=True, exist_ok=True)
+        results = read_results(earlier)
+        fresh = not found and not any(result.base for result in results)
+        self.pipeline = build_pipeline(recipe, fit=fresh, report=report)
+        self.part = trained_transformer(recipe, self.pipeline.transformers)
+        self.levels = trained_levels(self.part, self.pipeline.config.boundary_ratio)
+        model: Any = self.pipeline.transformers[self.part]
+        if isinstance(model, CompactTransformer3DModel):  # it is fitted before, and the rest learns to rely on it
+            model.sketch.requires_grad_(recipe.train_sketch)
+        self.fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        self.adapters = self._add_adapters(model, results)
+        self.switch = AdapterSwitch(model, self.adapters)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(self.is_trained(name))
+        if recipe.gradient_checkpointing:
+            model.enable_gradient_checkpointing()
+        self.dtype = next((p.dtype for n, p in model.named_parameters() if adapters_module.is_base(n)), torch.float32)
+        model.to(self.device)
+        one = kind not in (DistributedType.FSDP, DistributedType.DEEPSPEED)  # which share out contiguous weights alone
+        if self.pipeline.vae is None and one:
+            model.to(memory_format=torch.channels_last)
+        named = [(name, parameter) for name, parameter in model.train().named_parameters() if parameter.requires_grad]
+        if recipe.compile:  # blocks alone: what is alike is compiled once, and in a fraction of the time
+            model.compile_repeated_blocks(backend=recipe.compile_backend, dynamic=False)
+        self.kind = type(model)
+        optimizer = make_optimizer(recipe, named)
+        self.zero = zero.ZeRO(self.accelerator, recipe, optimizer) if kind == DistributedType.DEEPSPEED else None
+        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.sharded = any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
+        if self.sharded and recipe.optimizer == "muon":
+            raise RecipeError("optimizer: muon wants whole matrices, and these are sharded; set optimizer: adamw")
+        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.ema = EMAModel(
+            self.trained, decay=recipe.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=not self.sharded
+        )
+        self.batches = ClipBatches(
+            recipe, self.accelerator.process_index, self.accelerator.num_processes, self.pipeline.vae is None
+        )
+        self._check_shapes()
+        check_identity(self.pipeline, self.batches.sources)
+        if self.pipeline.vae is not None:
+            self.pipeline.vae.enable_slicing()
+            if recipe.tiling:
+                self.pipeline.vae.enable_tiling()
+        # The large models' text encoders are larger than their networks.
+        half = self.pipeline.vae is not None and recipe.mixed_precision == "bf16"
+        idle = self.pipeline.vae is not None and self.batches.precomputed
+        for part in (self.pipeline.text_encoder, self.pipeline.vae):
+            if part is not None:
+                part.requires_grad_(False).to("cpu" if idle else self.device, torch.bfloat16 if half else torch.float32)
+        self.writer = SummaryWriter(str(self.folder / "logs")) if self.is_main else None
+        self.step = 0
+        if found:
+            self._restore(found[-1])
+
+    def _add_adapters(self, model: Any, results: Sequence[Result]) -> list[str]:
+        """Put what earlier stages left into the network, and the adapter of this one; returns the adapters' names."""
+        for result in results:
+            if result.base is not None:
+                model.load_state_dict(result.base)
+        own = self.recipe.trained
+        if own != "base" and self.recipe.frozen_dtype == "bfloat16":
+            model.to(torch.bfloat16)
+        latest = {name: folder for result in results for name, folder in result.adapters.items()}
+        names = [name for name in ADAPTERS if name in latest or name == own]
+        for name in names:
+            if name in latest:
+                adapters_module.load(model, name, latest[name])
+            else:
+                adapters_module.put_on(model, name, self.recipe.adapters)
+        return names
+
+    def is_trained(self, name: str) -> bool:
+        """Whether the stage trains a parameter."""
+        own = self.recipe.trained
+        if own == "base":
+            return adapters_module.is_base(name) and adapters_module.plain_name(name) not in self.fixed
+        return adapters_module.belongs_to(name, own)
+
+    def _is_kept(self, name: str) -> bool:
+        """Whether checkpoints hold a tensor: of the base also what was fitted before training."""
+        own = self.recipe.trained
+        return adapters_module.is_base(name) if own == "base" else adapters_module.belongs_to(name, own)
+
+    def _check_shapes(self) -> None:
+        """Raise RecipeError for clips that the model does not take."""
+        config = self.pipeline.transformer.config
+        if tuple(config.clips) != CLIPS or config.get("task") is not None:
+            raise RecipeError(f"start_from: {self.recipe.start_from} is for one task; training wants a model for all")
+        for frames, (height, width) in self.batches.shapes():
+            try:
+                self.pipeline.codec.check(frames, height, width)
+            except ValueError as error:
+                raise RecipeError(f"clips of the recipe's data do not fit the model: {error}") from error
+
+    def train(self, until: int | None = None) -> None:
+        """Train to the recipe's last step, or to step `until`."""
+        recipe, last = self.recipe, min(until or self.recipe.steps, self.recipe.steps)
+        batches = DataLoader(
+            self.batches, batch_size=None, sampler=range(self.step, last), num_workers=recipe.workers,
+            prefetch_factor=4 if recipe.workers else None, worker_init_fn=_one_thread,
+            pin_memory=self.device.type == "cuda",
+        )  # fmt: skip
+        meters: dict[str, list[float]] = {}
+        waited, spent = 0.0, 0.0  # seconds since this process began
+        ready = time.perf_counter()
+        for batch in batches:
+            start = time.perf_counter()
+            for name, value in self.train_step(batch).items():
+                meters.setdefault(name, []).append(value)
+            frames = batch.size * batch.positions.shape[1]
+            now = time.perf_counter()
+            meters.setdefault("speed/frames_per_second", []).append(frames / (now - ready))
+            waited, spent, ready = waited + start - ready, spent + now - ready, now
+            self.step += 1
+            if self.step % recipe.log_every == 0 or self.step == last:
+                means = {name: sum(values) / len(values) for name, values in meters.items()}
+                means |= {"speed/waited_for_data": waited / spent}
+                self._log({**means, "learning_rate": learning_rate_at(recipe, self.step - 1)})
+                meters.clear()
+            if self.step % recipe.checkpoint_every == 0 or self.step == last:
+                self.save()
+            if self.step % recipe.sample_every == 0:
+                self.sample()
+            if self.step % recipe.checkpoint_every == 0 or self.step % recipe.sample_every == 0:
+                ready = time.perf_counter()
+        if self.writer is not None:
+            self.writer.flush()
+        if self.step == recipe.steps:
+            self._finish()
+
+    def train_step(self, batch: Batch) -> dict[str, float]:
+        """One optimiser step; returns what to log."""
+        recipe = self.recipe
+        seed = recipe.seed * 1_000_003 + self.step
+        t = draw_noise_levels(recipe, batch.size, torch.Generator().manual_seed(seed), self.levels)
+        t = t[batch.first : batch.first + len(batch.tasks)].to(self.device)
+        batch = batch.to(self.device)
+        clean, layout = encode_clips(self.pipeline, batch)
+        noise = noise_of(batch, layout, clean, seed)
+        question = pose(self.pipeline, batch, clean, layout, t, noise, recipe)
+        text, mask = encode_batch(self.pipeline, batch)
+        if recipe.compile:  # every length is compiled anew
+            missing = -text.shape[2] % TEXT_MULTIPLE
+            text, mask = F.pad(text, (0, 0, 0, missing)), F.pad(mask, (0, missing))
+        self.switch.set(batch.adapters)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(recipe, self.step)
+        positions = batch.positions if self.pipeline.vae is None else None
+        with self.accelerator.autocast():
+            output = self.model(
+                question.noised.to(self.dtype), question.timestep, text.to(self.dtype), mask, layout, positions,
+                **self.placements(batch, text, mask, seed),
+            )  # fmt: skip
+        errors = clip_errors(output.sample, question)
+        loss = loss_of(errors, question)
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.trained, recipe.max_grad_norm)  # of DeepSpeed's a plain number
+        norm = torch.as_tensor(gathered(norm), device=self.device)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.accelerator.optimizer_step_was_skipped:  # fp16: the scale of the loss was too large, and is lowered
+            norm = torch.zeros_like(norm)
+        else:
+            self.ema.step(self.trained)
+        if not math.isfinite(float(norm)):
+            raise RuntimeError(f"the gradient is not finite at step {self.step}; lower learning_rate and --resume")
+        scalars = {"loss": loss, "gradient_norm": norm}
+        values = {name: self._mean(value.detach()) for name, value in scalars.items()}
+        return values | self._meters(batch, question, output.sample.detach(), errors.detach(), t)
+
+    def placements(self, batch: Batch, text: Tensor, mask: Tensor, seed: int) -> dict[str, Tensor]:
+        """For a backbone that takes them, placements (B, 3) of a batch's objects: that of the clips where nothing given
+        shows it, for the rest is then as good as known; else one by lot, as the pipeline will draw it."""
+        model = self.accelerator.unwrap_model(self.model)
+        if not isinstance(model, CompactTransformer3DModel):
+            return {}
+        if self.sharded:
+            model.unshard()  # type: ignore[operator]  # outside of `forward` weights are shards
+        layout, shown = batch.layout, batch.given[:, [n != "background" for n in batch.layout.clips]].any(dim=1)
+        found = model.find_placement(text, mask, batch.positions, layout.unpack(batch.sequence)["alpha"])
+        places = range(batch.first, batch.first + len(shown))
+        lots = [torch.Generator().manual_seed((~seed * MOST_SAMPLES + place) % 2**63) for place in places]
+        return {"placement": torch.where(shown[:, None], model.draw_placement(len(shown), lots).to(found), found)}
+
+    def _mean(self, value: Tensor) -> float:
+        """Over all processes, whose shares of a batch are equal."""
+        if self.accelerator.num_processes > 1:
+            value = self.accelerator.reduce(value, "mean")
+        return float(value)
+
+    def _meters(
+        self, batch: Batch, question: Question, prediction: Tensor, errors: Tensor, t: Tensor
+    ) -> dict[str, float]:
+        values = {}
+        generated = ~batch.given
+        for column, clip in enumerate(question.layout.clips):
+            if generated[:, column].any():
+                values[f"error/{clip}"] = float(errors[generated[:, column], column].mean())
+        pure = torch.tensor([task == "decompose" for task in batch.tasks], device=t.device) & (t == 1)
+        if pure.any() and self.pipeline.vae is None:
+            # What decides: a matte found from pure noise, not read out of a half-noised one.
+            where = question.layout.clip_slice("alpha")
+            pairs = zip(prediction[pure][:, where], question.clean[pure][:, where], strict=True)
+            ious = [alpha_iou(found, true, threshold=0) for found, true in pairs]
+            values["decompose/alpha_iou_from_pure_noise"] = sum(ious) / len(ious)
+        return values
+
+    def _state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of the network: all of it where the base is trained, else the adapter alone."""
+        state = self.accelerator.unwrap_model(self.model).state_dict()
+        return gathered({name: tensor for name, tensor in state.items() if self._is_kept(name)})  # type: ignore[no-any-return]
+
+    def save(self) -> None:
+        """Write a checkpoint, whole or not at all."""
+        tensors = {
+            "model": self._state(), "ema": gathered(self.ema.state_dict()),
+            "optimizer": self.zero.optimizer_state(self.optimizer) if self.zero
+            else gathered(self.optimizer.state_dict()),
+        }  # fmt: skip
+        if self.accelerator.scaler is not None:  # fp16: how much the loss is scaled by now
+            tensors["scaler"] = self.accelerator.scaler.state_dict()
+        if self.is_main:
+            save_checkpoint(self.folder / "checkpoints", self.step, tensors, {"recipe": self.recipe.to_dict()})
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self, path: Path) -> None:
+        state, info = load_checkpoint(path)
+        model = self.accelerator.unwrap_model(self.model)
+        if self.zero is not None:
+            missing, unexpected = self.zero.restore(self.accelerator, model, self.optimizer, state)
+        else:
+            missing, unexpected = load_model(model, state["model"])
+            load_optimizer(self.optimizer, state["optimizer"])
+        if unexpected or any(self._is_kept(name) for name in missing):
+            raise RecipeError(f"{path} is of another network than the recipe's; choose another --output")
+        load_average(self.ema, state["ema"], self.trained)
+        self.ema.to(self.device)
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step = info["step"]
+
+    def averaged_model(self) -> Any:
+        """A copy of the network, adapters and all, with the averaged weights. All processes must call it."""
+        model: Any = self.accelerator.unwrap_model(self.model)
+        if self.sharded or self.zero is not None:  # such a network cannot be copied as it is
+            state = gathered(model.state_dict())
+            whole = self.kind.from_config(model.config).to(self.dtype)
+            for name in self.adapters:
+                whole.add_adapter(model.peft_config[name], adapter_name=name)
+            whole.load_state_dict({name: tensor.cpu() for name, tensor in state.items()})
+            for name, parameter in whole.named_parameters():
+                parameter.requires_grad_(self.is_trained(name))
+        else:
+            whole = copy.deepcopy(model)
+        averages = gathered(self.ema.shadow_params)
+        own = [parameter for parameter in whole.parameters() if parameter.requires_grad]
+        for parameter, average in zip(own, averages, strict=True):
+            parameter.data.copy_(average)
+        return whole.eval().to(memory_format=torch.contiguous_format)
+
+    def averaged(self) -> LayerFlowPipeline:
+        """The pipeline as it is used: averaged weights, content fused, motion left out."""
+        model = self.averaged_model()
+        if self.adapters:
+            if "content" in self.adapters:
+                model.fuse_lora(adapter_names=["content"])
+            model.unload_lora()
+        pipeline = self._pipeline_with(model)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def _pipeline_with(self, model: Any) -> LayerFlowPipeline:
+        """The pipeline with another network in place of the trained one."""
+        parts = {**self.pipeline.components, self.part: model}
+        return LayerFlowPipeline(**parts, boundary_ratio=self.pipeline.config.boundary_ratio)
+
+    def _finish(self) -> None:
+        """Leave what the stage trained, and at the last stage a whole model."""
+        model = self.averaged_model()
+        if self.is_main:
+            save_result(self, model, self.folder / "result")
+            if self.final:
+                self.export(self.model_folder, model)
+        self.accelerator.wait_for_everyone()
+
+    def export(self, folder: Path, model: Any) -> None:
+        """Write a copy of the network, which is used up, as a model folder in diffusers layout, bf16, whole or not at
+        all.
+
+        Adapters lie in it beside the network; loading fuses content and leaves motion out.
+        """
+        with whole_folder(folder, replace=True) as partial:
+            for name in self.adapters:
+                adapters_module.save(model, name, partial / ADAPTER_FOLDERS[self.part] / name)
+            if self.adapters:
+                model.unload_lora()
+            self._pipeline_with(model).to(torch.bfloat16).save_pretrained(partial)
+        for name, part in self.pipeline.components.items():  # they are shared with the copy that was rounded
+            if isinstance(part, torch.nn.Module) and name != self.part:
+                part.float()
+
+    def sample(self) -> None:
+        """A picture of what the averaged weights make of drawn scenes, for the person who watches; only of backbones
+        that work on pixels, whose scenes these are."""
+        from ..mini.fitting.sample_sheet import write_sample_sheet
+
+        if self.pipeline.vae is not None:
+            return
+        pipeline = self.averaged()
+        if self.is_main:
+            write_sample_sheet(pipeline, self.recipe, self.folder / "samples" / f"step-{self.step:06d}.png")
+        self.accelerator.wait_for_everyone()
+
+    def _log(self, values: dict[str, float]) -> None:
+        if self.writer is not None:
+            for name, value in values.items():
+                self.writer.add_scalar(name, value, self.step)
+        if self.report is not None and self.is_main:
+            self.report(self.step, values)
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+__all__ = ["Trainer", "learning_rate_at"]

@@ -1,0 +1,223 @@
+"""The layered video: what it accepts, and the algebra of straight and premultiplied layers."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from layerflow.core.layered_video import CLIPS, LayeredVideo, blend, extend_colour, uncompose, unpremultiply
+
+sizes = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
+seeds = st.integers(0, 2**31 - 1)
+quick = settings(max_examples=40, deadline=None)
+
+
+def random_video(size=(2, 4, 6), seed=0, blended=True) -> LayeredVideo:
+    """Random clips whose alpha has many exact zeros and ones."""
+    frames, height, width = size
+    generator = torch.Generator().manual_seed(seed)
+    colour = [torch.rand(frames, 3, height, width, generator=generator) for _ in range(2)]
+    alpha = (torch.rand(frames, 1, height, width, generator=generator) * 2 - 0.5).clamp(0, 1)
+    video = LayeredVideo(foreground=colour[0], alpha=alpha, background=colour[1])
+    return video.compose() if blended else video
+
+
+# What it accepts
+
+
+def test_holds_any_subset_of_clips():
+    video = random_video()
+    assert list(video.clips()) == list(CLIPS)
+    for name, clip in video.clips().items():
+        alone = LayeredVideo(**{name: clip})
+        assert list(alone.clips()) == [name]
+        assert (alone.frames, alone.height, alone.width, alone.fps) == (2, 4, 6, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("clips", "message"),
+    [
+        ({}, "at least one clip"),
+        ({"alpha": torch.rand(2, 3, 4, 4)}, r"alpha has shape \(2, 3, 4, 4\).*1, height"),
+        ({"foreground": torch.rand(3, 4, 4)}, r"foreground has shape \(3, 4, 4\)"),
+        ({"foreground": torch.rand(0, 3, 4, 4)}, "at least one frame"),
+        ({"background": torch.zeros(1, 3, 4, 4, dtype=torch.uint8)}, "torch.uint8.*divide by 255"),
+        ({"background": torch.zeros(1, 3, 4, 4).half()}, "torch.float16.*float"),
+        ({"blended": torch.full((1, 3, 2, 2), float("nan"))}, "blended.*not finite"),
+        ({"blended": torch.full((1, 3, 2, 2), float("inf"))}, "blended.*not finite"),
+        ({"blended": torch.full((1, 3, 2, 2), 1.5)}, r"blended spans \[1.5, 1.5\].*\[0, 1\]"),
+        ({"alpha": torch.full((1, 1, 2, 2), -0.1)}, r"alpha spans"),
+        ({"alpha": [[1.0]]}, "alpha is a list"),
+        ({"alpha": torch.ones(2, 1, 4, 4), "background": torch.ones(3, 3, 4, 4)}, "frames 3 but alpha has 2"),
+        ({"alpha": torch.ones(2, 1, 4, 4), "background": torch.ones(2, 3, 4, 5)}, "width 5.*resize"),
+        ({"alpha": torch.ones(2, 1, 4, 4), "background": torch.ones(2, 3, 6, 4)}, "height 6"),
+        ({"alpha": torch.ones(2, 1, 4, 4), "fps": 0}, "fps is 0"),
+        ({"alpha": torch.ones(2, 1, 4, 4), "fps": float("nan")}, "fps is nan"),
+    ],
+)
+def test_refuses_with_a_clear_message(clips, message):
+    with pytest.raises(ValueError, match=message):
+        LayeredVideo(**clips)
+
+
+def test_cannot_be_changed_only_replaced():
+    video = random_video()
+    with pytest.raises(AttributeError):
+        video.fps = 24
+    assert video.replace(fps=24).fps == 24
+    assert "alpha" not in video.replace(alpha=None).clips()
+    with pytest.raises(ValueError, match="alpha has frames 1"):
+        video.replace(alpha=video.alpha[:1])
+
+
+def test_equality_is_by_content():
+    assert random_video(seed=3) == random_video(seed=3)
+    assert random_video(seed=3) != random_video(seed=4)
+    assert random_video() != random_video(blended=False)
+    assert random_video() != random_video().replace(fps=9)
+    assert random_video() != "video"
+    with pytest.raises(TypeError):
+        hash(random_video())
+    assert repr(random_video()) == ("LayeredVideo(foreground, alpha, background, blended: 2 frames, 4x6, 8 fps)")
+
+
+# Composition
+
+
+@quick
+@given(size=sizes, seed=seeds)
+def test_compose_is_exact_where_alpha_is_zero_or_one(size, seed):
+    video = random_video(size, seed)
+    alpha = video.alpha.expand_as(video.foreground)
+    assert torch.equal(video.blended[alpha == 1], video.foreground[alpha == 1])
+    assert torch.equal(video.blended[alpha == 0], video.background[alpha == 0])
+    assert video.blended.min() >= 0
+    assert video.blended.max() <= 1
+
+
+@quick
+@given(size=sizes, seed=seeds)
+def test_uncompose_undoes_compose(size, seed):
+    video = random_video(size, seed)
+    back = uncompose(video.blended, video.alpha, video.background)
+    assert back.dtype == torch.float32
+    again = blend(back, video.alpha, video.background)
+    torch.testing.assert_close(again, video.blended, rtol=0, atol=1e-6)
+    seen = (video.alpha > 0.1).expand_as(back)
+    torch.testing.assert_close(back[seen], video.foreground[seen], rtol=0, atol=1e-6)
+    assert back[(video.alpha == 0).expand_as(back)].abs().sum() == 0
+
+
+def test_compose_names_the_missing_clip():
+    video = random_video().replace(background=None)
+    with pytest.raises(ValueError, match=r"compose\(\) needs background, but background is missing"):
+        video.compose()
+    with pytest.raises(ValueError, match=r"over\(\) needs foreground and alpha, but alpha is missing"):
+        video.replace(alpha=None).over((0, 0, 0))
+
+
+def test_over_takes_a_clip_a_still_or_a_colour():
+    video = random_video()
+    assert torch.equal(video.over(video.background), video.blended)
+    colour = torch.tensor([0.2, 0.4, 0.6])
+    by_colour = video.over((0.2, 0.4, 0.6))
+    assert torch.equal(by_colour, video.over(colour.view(1, 3, 1, 1).expand(1, 3, 4, 6)))
+    assert torch.equal(by_colour, video.over(colour))
+    for wrong in (torch.rand(5, 3, 4, 6), torch.rand(1, 1, 4, 6), torch.rand(4), torch.rand(3, 4, 6)):
+        with pytest.raises(ValueError, match="background has shape"):
+            video.over(wrong)
+    with pytest.raises(ValueError, match="background spans"):
+        video.over((0, 0, 255))
+
+
+@quick
+@given(size=sizes, seed=seeds)
+def test_premultiply_round_trip(size, seed):
+    video = random_video(size, seed, blended=False)
+    back = LayeredVideo.from_premultiplied(
+        video.premultiplied(), video.alpha, background=video.background, fps=video.fps
+    )
+    seen = (video.alpha > 0).expand_as(video.foreground)
+    torch.testing.assert_close(back.foreground[seen], video.foreground[seen], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(back.premultiplied(), video.premultiplied(), rtol=0, atol=1e-6)
+    assert back.foreground[~seen].abs().sum() == 0
+
+
+def test_unpremultiply_holds_colour_that_exceeds_alpha():
+    assert unpremultiply(torch.ones(1, 3, 1, 1), torch.full((1, 1, 1, 1), 0.25)).max() == 1
+
+
+# Edges
+
+
+@quick
+@given(size=sizes, seed=seeds, threshold=st.floats(0.01, 1))
+def test_extend_colour_keeps_what_is_known(size, seed, threshold):
+    video = random_video(size, seed, blended=False)
+    extended = extend_colour(video.foreground, video.alpha, threshold)
+    known = (video.alpha >= threshold).expand_as(extended)
+    assert torch.equal(extended[known], video.foreground[known])
+    assert extended.min() >= 0
+    assert extended.max() <= 1
+
+
+def test_extend_colour_carries_colour_over_the_whole_frame():
+    colour = torch.zeros(2, 3, 7, 12)
+    alpha = torch.zeros(2, 1, 7, 12)
+    colour[0, :, 3:5, 4:6] = torch.tensor([0.8, 0.2, 0.4]).view(3, 1, 1)
+    alpha[0, :, 3:5, 4:6] = 1
+    extended = extend_colour(colour, alpha)
+    want = torch.tensor([0.8, 0.2, 0.4]).view(3, 1, 1).expand(3, 7, 12)
+    torch.testing.assert_close(extended[0], want)
+    assert torch.equal(extended[1], colour[1])  # nothing known in this frame: it stays
+    with pytest.raises(ValueError, match="threshold is 0"):
+        extend_colour(colour, alpha, 0)
+    filled = LayeredVideo.from_premultiplied(colour * alpha, alpha, extend_below=0.05)
+    torch.testing.assert_close(filled.foreground[0], want)
+
+
+@quick
+@given(size=sizes, seed=seeds, height=st.integers(1, 12), width=st.integers(1, 12))
+def test_resize_keeps_range_and_flat_alpha(size, seed, height, width):
+    video = random_video(size, seed)
+    resized = video.resize(height, width)  # construction checks the range
+    assert (resized.frames, resized.height, resized.width) == (video.frames, height, width)
+    for value in (0.0, 1.0):
+        flat = video.replace(alpha=torch.full_like(video.alpha, value)).resize(height, width)
+        assert bool((flat.alpha == value).all())
+
+
+def test_resize_does_not_darken_edges():
+    alpha = torch.zeros(1, 1, 16, 16)
+    alpha[..., 5:11, 5:11] = 1
+    bright = torch.full((1, 3, 16, 16), 0.9) * alpha  # black where it is not seen
+    for size in (5, 16, 37):
+        resized = LayeredVideo(foreground=bright, alpha=alpha).resize(size, size)
+        seen = (resized.alpha > 1e-3).expand_as(resized.foreground)
+        torch.testing.assert_close(resized.foreground[seen], torch.full_like(resized.foreground[seen], 0.9))
+    with pytest.raises(ValueError, match="cannot resize to 0x4"):
+        LayeredVideo(alpha=alpha).resize(0, 4)
+
+
+# Selection
+
+
+def test_slices_choose_frames():
+    video = random_video((6, 3, 3))
+    assert video[1:3].frames == 2
+    assert torch.equal(video[-1].alpha, video.alpha[5:])
+    assert video[::2].fps == 4
+    assert torch.equal(video[::-1].blended, video.blended.flip(0))
+    assert video[::-1].fps == 8
+    with pytest.raises(ValueError, match="selects none"):
+        video[6:]
+    with pytest.raises(IndexError, match="frame 6"):
+        video[6]
+    assert [one.frames for one in video] == [1] * 6
+
+
+def test_crop_is_a_window():
+    video = random_video((1, 5, 6))
+    assert torch.equal(video.crop(1, 2, 3, 4).background, video.background[..., 1:4, 2:6])
+    with pytest.raises(ValueError, match="does not lie within"):
+        video.crop(3, 0, 3, 4)

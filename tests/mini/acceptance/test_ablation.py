@@ -1,0 +1,133 @@
+"""Ablations: the recipes run, runs are found and measured alike, the table and charts say what was found."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+
+from layerflow.mini.acceptance import Judge, ablation
+from layerflow.mini.acceptance.ablation import (
+    AblationReport,
+    Run,
+    find_runs,
+    load_run,
+    measure_ablation,
+    write_ablation,
+)
+from layerflow.mini.network.text_encoder import load_text_encoder
+from layerflow.mini.network.transformer import CompactTransformer3DModel
+from layerflow.models.registry import UnknownModelError, find_model
+from layerflow.pipeline import LayerFlowPipeline
+from layerflow.training import adapters
+from layerflow.training.recipe import AdapterRecipe, Recipe, load_recipe
+from layerflow.training.stages import follow
+
+RECIPES = sorted((Path(__file__).parents[3] / "recipes" / "ablations").glob("*.yaml"))
+TINY = {"widths": [8, 8, 8], "blocks_up": [1, 1, 1], "dim": 16, "num_layers": 1, "num_heads": 2, "cond_dim": 16,
+        "sketch_width": 16, "fill_width": 8}  # fmt: skip
+
+
+def tiny(path: Path, start: Path) -> Recipe:
+    """A recipe as it is, but for the sizes and the model that it starts from, and one step of each stage."""
+    recipe = load_recipe(path)
+    stages = []
+    for stage in recipe.stages:
+        frames = sorted(frames for phase in stage["phases"] for frames in phase["frames"])
+        stages.append({**stage, "phases": [{"steps": 1, "frames": {min(2, frames[-1]): 1.0}}]})
+    return dataclasses.replace(
+        recipe, stages=tuple(stages), start_from=str(start), size=32, clip_frames=2, frames_per_batch=4,
+        adapters=AdapterRecipe(rank=2), workers=0, precision="no", name=f"{recipe.name}-seed0",
+    )  # fmt: skip
+
+
+def test_variants_cost_as_much_as_the_full_recipe() -> None:
+    steps = {path.stem: sum(stage.steps for stage in load_recipe(path).in_stages()) for path in RECIPES}
+    assert len(steps) == 7
+    quarter = {name: n for name, n in steps.items() if name.startswith("separate-")}
+    assert set(quarter.values()) == {40}
+    assert {n for name, n in steps.items() if name not in quarter} == {160}
+    batches = {(r.frames_per_batch, r.size, r.clip_frames) for r in map(load_recipe, RECIPES)}
+    assert len(batches) == 1
+
+
+@pytest.mark.real_scenes
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_runs(path: Path, tmp_path: Path) -> None:
+    sizes: dict[str, Any] = {**TINY, "sample_size": 32, "sample_frames": 2}
+    LayerFlowPipeline(
+        *load_text_encoder(find_model("mini")), CompactTransformer3DModel(**sizes), FlowMatchEulerDiscreteScheduler()
+    ).save_pretrained(tmp_path / "start")
+    run = follow(tiny(path, tmp_path / "start"), tmp_path)
+    model: Any = LayerFlowPipeline.from_pretrained(run / "model").transformer
+    config = model.config
+    assert bool(model.clip_embed.any()) == config.layer_embedding
+    assert config.layer_embedding == (path.stem != "without-layer-embedding")
+    assert config.timestep_per_clip == (path.stem != "shared-timestep")
+
+
+def fake_run(folder: Path, pipeline: LayerFlowPipeline, adapter: bool = False) -> None:
+    pipeline.save_pretrained(folder / "model")
+    if adapter:
+        model = pipeline.transformer
+        adapters.put_on(model, "motion", AdapterRecipe(rank=2))
+        for name, parameter in model.named_parameters():
+            if adapters.belongs_to(name, "motion"):
+                torch.nn.init.normal_(parameter, std=0.1)
+        adapters.save(model, "motion", folder / "model" / "adapters" / "motion")
+        model.unload_lora()
+
+
+@pytest.mark.real_scenes
+def test_runs_are_measured_alike_and_kept(
+    tmp_path: Path, tiny_pipeline: LayerFlowPipeline, untrained_judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_run(tmp_path / "full-seed0", tiny_pipeline, adapter=True)
+    fake_run(tmp_path / "separate-decompose-seed0", tiny_pipeline)
+    runs = find_runs(tmp_path)
+    both = ("decompose", "generate")
+    assert [(run.variant, run.tasks) for run in runs] == [
+        ("full", both), ("motion-left-on", both), ("separate", ("decompose",)),
+    ]  # fmt: skip
+    plain, moved = (load_run(run).transformer.state_dict() for run in runs[:2])
+    name = next(name for name in plain if name.endswith("to_q.weight"))
+    assert not torch.equal(plain[name], moved[name])
+    report = measure_ablation(tmp_path, 2, untrained_judge)
+    assert set(report.figures["full"][0]) == set(ablation.FIGURES)
+    assert set(report.figures["separate"][0]) == {f for f, (task, _) in ablation.FIGURES.items() if task == "decompose"}
+    # The same weights on the same scenes, and noise that does not depend on what else is measured.
+    same = report.figures["separate"][0]
+    assert same == {figure: report.figures["full"][0][figure] for figure in same}
+    fewer = measure_ablation(tmp_path, 2, untrained_judge, steps=1)
+    assert fewer.figures["full"][0] != report.figures["full"][0]
+    monkeypatch.setattr(ablation, "measure_run", lambda *_: pytest.fail("measured again"))
+    assert measure_ablation(tmp_path, 2, untrained_judge, steps=1).figures == fewer.figures
+
+
+def test_the_table_has_means_spreads_and_the_best_in_bold(tmp_path: Path) -> None:
+    figures = {
+        "full": {0: {"alpha MAE": 0.01, "motion": 0.5}, 1: {"alpha MAE": 0.03, "motion": 0.5}},
+        "crude-only": {0: {"alpha MAE": 0.05, "motion": 0.6}},
+    }
+    path = write_ablation(AblationReport(4, figures), tmp_path)
+    text = path.read_text()
+    assert "| alpha MAE ↓ | **0.02 ± 0.014** | 0.05 |" in text
+    assert "| motion ↑ | 0.5 ± 0 | **0.6** |" in text
+    assert "(full: 2, crude-only: 1)" in text
+    chart = ElementTree.parse(tmp_path / "alpha-mae.svg").getroot()
+    widths = [float(bar.attrib["width"]) for bar in chart if bar.tag.endswith("rect") and "fill" in bar.attrib
+              and bar.attrib["width"] != "100%"]  # fmt: skip
+    assert widths[0] / widths[1] == pytest.approx(0.4, abs=0.01)
+    assert "![motion](motion.svg)" in text
+
+
+def test_runs_without_a_model_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UnknownModelError, match="holds no runs named VARIANT-seedN"):
+        find_runs(tmp_path)
+    (tmp_path / "full-seed3").mkdir()
+    with pytest.raises(UnknownModelError, match="full-seed3 has no model yet"):
+        find_runs(tmp_path)
+    assert Run("full", 3, tmp_path).tasks == ("decompose", "generate")

@@ -1,0 +1,32 @@
+"""What continues backgrounds into holes learns to from scenes."""
+
+import dataclasses
+
+import torch
+
+from layerflow.mini.fitting.fill import fit_fill
+from layerflow.mini.network.transformer import CompactTransformer3DModel
+from layerflow.training.recipe import PhaseRecipe, Recipe
+
+RECIPE = Recipe(
+    name="fill", phases=(PhaseRecipe(1, {1: 1.0}),), size=32, clip_frames=2, fill_steps=60, workers=0,
+    model={"widths": (8, 8, 8), "blocks_up": (1, 1, 1), "dim": 16, "num_heads": 2, "fill_width": 16},
+)  # fmt: skip
+
+
+def error_after(steps: int, told: list[float] | None = None) -> float:
+    torch.manual_seed(0)
+    model = CompactTransformer3DModel(sample_size=32, sample_frames=2, **RECIPE.model)
+    report = None if told is None else lambda _, share: told.append(share)
+    return fit_fill(model, dataclasses.replace(RECIPE, fill_steps=steps), report)
+
+
+def test_fitting_draws_nearer_to_what_was_hidden_and_says_how_far_it_is() -> None:
+    told: list[float] = []
+    grey = error_after(1)  # measured before its step: a fresh network draws mid-grey
+    assert error_after(60, told) < 0.6 * grey
+    assert told == [1 / 3, 2 / 3, 1]
+
+
+def test_the_same_recipe_fits_the_same_weights() -> None:
+    assert error_after(3) == error_after(3)

@@ -1,0 +1,73 @@
+"""The network that training starts from: changed where a recipe says so, and what of it is trained."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_recipe import TINY
+
+from layerflow.mini.network.transformer import CompactTransformer3DModel
+from layerflow.models.layout import Layout
+from layerflow.training.network import changed
+from layerflow.training.recipe import RecipeError, load_recipe
+from layerflow.training.trainer import Trainer
+
+SIZES: dict[str, Any] = {
+    "widths": [8, 8, 8], "blocks_up": [1, 1, 1], "dim": 16, "num_layers": 1, "num_heads": 2, "cond_dim": 16,
+    "sketch_width": 16, "fill_width": 8,
+}  # fmt: skip
+
+
+def test_an_embedding_that_is_switched_off_is_nothing_and_all_else_stays() -> None:
+    model = CompactTransformer3DModel(**SIZES)
+    other = changed(model, {"layer_embedding": False})
+    assert not other.config.layer_embedding
+    for name, tensor in model.state_dict().items():
+        if name in ("clip_embed", "layer_embed"):
+            assert tensor.any()
+            assert not other.state_dict()[name].any()
+        else:
+            assert torch.equal(other.state_dict()[name], tensor)
+
+
+def test_a_deeper_network_draws_the_same_before_it_is_trained() -> None:
+    torch.manual_seed(0)
+    model = CompactTransformer3DModel(**SIZES)
+    for parameter in model.parameters():  # as if it were trained: nothing is zero any more
+        torch.nn.init.normal_(parameter, std=0.1)
+    deeper = changed(model, {"blocks_down": [1, 2, 1], "blocks_up": [2, 1, 3], "num_layers": 3})
+    assert [len(blocks) for blocks in (*deeper.down, *deeper.up)] == [1, 2, 1, 2, 1, 3]
+    layout = Layout(2)
+    shown = torch.randn(1, layout.length, 3, 16, 16), torch.tensor([[0.5] * 4]), torch.randn(1, 3, 4, 384)
+    mask = torch.ones(1, 3, 4, dtype=torch.bool)
+    drawn = deeper(*shown, mask, layout).sample
+    assert torch.equal(drawn, model(*shown, mask, layout).sample)
+    drawn.square().mean().backward()
+    gradients = {name: parameter.grad for name, parameter in deeper.named_parameters() if parameter.grad is not None}
+    for name in ("blocks.2.attn.to_out", "blocks.1.mlp.2", "down.1.1.conv2", "up.2.2.conv2"):  # and all of it can learn
+        assert gradients[f"{name}.weight"].any()
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(RecipeError, match="have other sizes than"):
+        changed(CompactTransformer3DModel(**SIZES), {"dim": 32})
+    with pytest.raises(RecipeError, match="have other sizes than"):
+        changed(CompactTransformer3DModel(**SIZES), {"blocks_up": [1, 0, 1]})  # fewer than there are
+    with pytest.raises(RecipeError, match="only the compact network can be changed, not a Linear"):
+        changed(torch.nn.Linear(1, 1), {"dim": 32})
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_sketch_stays_as_it_was_fitted_unless_it_is_trained_on(tmp_path: Path, trained: bool) -> None:
+    steps = "phases: [{steps: 1, frames: {1: 1.0}}]\nframes_per_batch: 2\n"
+    (tmp_path / "tiny.yaml").write_text(f"{TINY}{steps}train_sketch: {str(trained).lower()}\n")
+    trainer = Trainer(load_recipe(tmp_path / "tiny.yaml"), tmp_path)
+    model: Any = trainer.model
+    for parameter in model.parameters():  # a fresh network does not look at its sketch yet
+        if parameter.requires_grad and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    before = {name: tensor.clone() for name, tensor in model.sketch.named_parameters()}
+    trainer.train_step(trainer.batches[0])
+    moved = [not torch.equal(tensor, before[name]) for name, tensor in model.sketch.named_parameters()]
+    assert any(moved) == trained

@@ -1,0 +1,119 @@
+"""What clips owe each other: given clips come back, what they tell of the others is copied exactly."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from layerflow.mini.network.composition import COPY_PLANES, solve_composition, visibility
+from layerflow.models.layout import CLIPS, Layout
+
+FRAMES, SIZE = 3, 8
+HERE, ANYWHERE, SCORE, REST = range(COPY_PLANES)
+
+
+def scene(seed: int = 0, moving: bool = True) -> dict[str, Tensor]:
+    """Clips in model space (1, F, C, H, W): a square over a still background, that moves or stays."""
+    generator = torch.Generator().manual_seed(seed)
+    alpha = -torch.ones(1, FRAMES, 1, SIZE, SIZE)
+    for frame in range(FRAMES):
+        left = 3 * frame if moving else 3
+        alpha[:, frame, :, 3:5, left : left + 2] = 1
+    share = (alpha + 1) / 2
+    background = torch.rand(1, 1, 3, SIZE, SIZE, generator=generator).expand(-1, FRAMES, -1, -1, -1) * 2 - 1
+    foreground = (torch.rand(1, FRAMES, 3, SIZE, SIZE, generator=generator) * 2 - 1) * share
+    blended = foreground + (1 - share) * background
+    return {"foreground": foreground, "alpha": alpha, "background": background, "blended": blended}
+
+
+def solve(clips: dict[str, Tensor], names: set[str], drawn: dict[str, Tensor] | None = None, **gates: float):
+    layout = Layout(FRAMES)
+    space = {name: clip.expand(-1, -1, 3, -1, -1) for name, clip in clips.items()}
+    copy = torch.zeros(1, FRAMES, COPY_PLANES, SIZE, SIZE)
+    for index, name in enumerate(("here", "anywhere", "score", "rest")):
+        copy[:, :, index] = gates.get(name, 0.0)
+    timestep = layout.timesteps(torch.ones(1), layout.given_mask(names))
+    drawn = drawn or {name: torch.zeros_like(clip) for name, clip in clips.items()}
+    return solve_composition(drawn, copy, layout.pack(space), timestep, layout)
+
+
+@settings(max_examples=25, deadline=None)
+@given(names=st.sets(st.sampled_from(CLIPS)), seed=st.integers(0, 99))
+def test_given_clips_come_back_and_nothing_is_copied_from_noise(names: set[str], seed: int) -> None:
+    clips = scene(seed)
+    found = solve(clips, names, here=1.0, anywhere=1.0, rest=1.0)
+    for name in names:
+        assert torch.equal(found[name], clips[name])
+    if "blended" not in names:
+        for name in {"foreground", "background"} - names:
+            assert not found[name].any(), name  # as it was drawn
+
+
+@settings(max_examples=25, deadline=None)
+@given(names=st.sets(st.sampled_from(CLIPS)), seed=st.integers(0, 99))
+def test_blended_is_the_composite_of_the_others_and_a_correction(names: set[str], seed: int) -> None:
+    clips = scene(seed)
+    found = solve(clips, names)
+    over = found["foreground"] + (0.5 - 0.5 * found["alpha"]) * found["background"]
+    assert torch.allclose(found["blended"], clips["blended"] if "blended" in names else over, atol=1e-6)
+
+
+def test_a_background_that_another_frame_shows_is_copied_from_there() -> None:
+    clips = scene()
+    drawn = {name: torch.zeros_like(clip) for name, clip in clips.items()} | {"alpha": clips["alpha"]}
+    found = solve(clips, {"blended"}, drawn, anywhere=1.0)["background"]
+    seen = visibility(clips["alpha"]).amax(dim=1, keepdim=True) == 1
+    assert seen.float().mean() > 0.9
+    assert torch.allclose(torch.where(seen, found, 0), torch.where(seen, clips["background"], 0), atol=1e-5)
+
+
+def test_a_still_background_is_found_without_any_gate_and_a_moving_one_is_not() -> None:
+    clips = scene()
+    drawn = {name: torch.zeros_like(clip) for name, clip in clips.items()} | {"alpha": clips["alpha"]}
+    found = solve(clips, {"blended"}, drawn)["background"]
+    seen = (visibility(clips["alpha"]).amax(dim=1, keepdim=True) == 1).expand_as(found)
+    assert torch.allclose(found[seen], clips["background"][seen], atol=1e-3)
+    clips["blended"] = torch.stack([clips["blended"][:, frame].roll(2 * frame, -1) for frame in range(FRAMES)], dim=1)
+    found = solve(clips, {"blended"}, drawn)["background"]
+    assert float(found.abs().max()) < 1e-3  # as it was drawn
+
+
+def test_a_background_that_no_frame_shows_is_as_it_was_drawn() -> None:
+    clips = scene(moving=False)
+    drawn = {name: torch.full_like(clip, 0.25) for name, clip in clips.items()} | {"alpha": clips["alpha"]}
+    found = solve(clips, {"blended"}, drawn, anywhere=1.0)["background"]
+    hidden = clips["alpha"].expand_as(found) == 1
+    assert torch.allclose(found[hidden], torch.tensor(0.25), atol=5e-3)
+
+
+def test_the_foreground_is_what_the_composite_leaves() -> None:
+    clips = scene()
+    drawn = {name: torch.zeros_like(clip) for name, clip in clips.items()} | {"alpha": clips["alpha"]}
+    found = solve(clips, {"blended", "background"}, drawn, rest=1.0)
+    assert torch.allclose(found["foreground"], clips["foreground"], atol=1e-6)
+
+
+def test_frames_of_a_higher_score_count_more_in_the_pool() -> None:
+    clips = scene(moving=False)
+    clips["alpha"] = torch.full_like(clips["alpha"], -1)
+    # Frames that differ, so that the background does not count as still.
+    clips["blended"] = torch.stack([torch.full((1, 3, SIZE, SIZE), value) for value in (-1.0, 0.0, 1.0)], dim=1)
+    layout, copy = Layout(FRAMES), torch.zeros(1, FRAMES, COPY_PLANES, SIZE, SIZE)
+    copy[:, :, ANYWHERE] = 1
+    copy[:, 2, SCORE] = 20
+    space = {name: clip.expand(-1, -1, 3, -1, -1) for name, clip in clips.items()}
+    timestep = layout.timesteps(torch.ones(1), layout.given_mask({"blended", "alpha"}))
+    drawn = {name: torch.zeros_like(clip) for name, clip in clips.items()}
+    found = solve_composition(drawn, copy, layout.pack(space), timestep, layout)["background"]
+    assert torch.allclose(found, torch.ones_like(found), atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [-1.0, 1.0])
+def test_visibility_is_above_zero_and_at_most_one(value: float) -> None:
+    shown = visibility(torch.full((2, 3, 1, 4, 4), value))
+    assert shown.min() > 0
+    assert shown.max() == (1 if value < 0 else shown.min())
+    rim = visibility(F.pad(torch.ones(1, 1, 1, 1, 1), (3, 3, 3, 3), value=-1.0))
+    assert float(rim[0, 0, 0, 2, 2]) == float(rim[0, 0, 0, 3, 3]) < 1 == float(rim[0, 0, 0, 1, 1])

@@ -1,0 +1,156 @@
+"""The compact backbone: shapes, conditions, saving, adapters, caches, attention backends."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FirstBlockCacheConfig
+from diffusers.models.attention_dispatch import _AttentionBackendRegistry
+from peft import LoraConfig
+
+from layerflow.mini.network.transformer import CompactTransformer3DModel
+from layerflow.models.layout import Layout
+
+FRAMES = 3
+
+
+@pytest.fixture
+def model() -> CompactTransformer3DModel:
+    torch.manual_seed(0)
+    model = CompactTransformer3DModel(
+        widths=(8, 8, 8), blocks_up=(1, 1, 1), dim=16, num_layers=2, num_heads=2, cond_dim=16, sketch_width=16,
+        fill_width=8, text_dim=12, sample_size=32, sample_frames=FRAMES,
+    )  # fmt: skip
+    for parameter in model.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def inputs(batch: int = 2, size: int = 32) -> dict:
+    generator = torch.Generator().manual_seed(1)
+    layout = Layout(FRAMES)
+    mask = torch.ones(batch, 3, 5, dtype=torch.bool)
+    mask[:, 1, 3:] = False
+    return {
+        "hidden_states": layout.noise(torch.zeros(batch, layout.length, 3, size, size), generator),
+        "timestep": torch.rand(batch, 4, generator=generator),
+        "encoder_hidden_states": torch.randn(batch, 3, 5, 12, generator=generator),
+        "encoder_attention_mask": mask,
+        "layout": layout,
+    }
+
+
+@pytest.mark.parametrize("size", [16, 32, 48])
+def test_the_prediction_has_the_shape_of_the_sequence_at_any_size_that_divides(
+    model: CompactTransformer3DModel, size: int
+) -> None:
+    values = inputs(size=size)
+    assert model(**values).sample.shape == values["hidden_states"].shape
+
+
+def test_a_size_that_does_not_divide_is_an_error_that_says_by_what(model: CompactTransformer3DModel) -> None:
+    with pytest.raises(ValueError, match="20x20 pixels do not fit this backbone: both sides must divide by 16"):
+        model(**inputs(size=20))
+
+
+def test_each_condition_changes_the_prediction(model: CompactTransformer3DModel) -> None:
+    base = model(**inputs()).sample
+    for clip in range(4):
+        changed = inputs()
+        changed["timestep"][:, clip] = 0
+        assert not torch.allclose(model(**changed).sample, base), f"timestep of clip {clip}"
+    for layer in range(3):
+        changed = inputs()
+        changed["encoder_hidden_states"][:, layer, 0] += 1
+        assert not torch.allclose(model(**changed).sample, base), f"prompt of layer {layer}"
+    later = model(**inputs(), frame_positions=torch.tensor([[0, 1, 1]] * 2)).sample
+    assert not torch.allclose(later, base)
+
+
+def test_padding_of_prompts_changes_nothing(model: CompactTransformer3DModel) -> None:
+    changed = inputs()
+    changed["encoder_hidden_states"][:, 1, 3:] = 7.0
+    assert torch.allclose(model(**changed).sample, model(**inputs()).sample, atol=1e-5)
+
+
+def test_samples_of_a_batch_do_not_see_each_other(model: CompactTransformer3DModel) -> None:
+    values = inputs()
+    alone = {k: v[:1] if torch.is_tensor(v) else v for k, v in values.items()}
+    together, single = model(**values).sample[:1], model(**alone).sample
+    assert float((together - single).abs().max()) < 1e-5 * float(single.std())  # round-off, in units of the sample
+
+
+def test_frames_and_clips_see_each_other(model: CompactTransformer3DModel) -> None:
+    changed, layout = inputs(), Layout(FRAMES)
+    changed["hidden_states"][:, layout.clip_slice("background")][:, 2] += 1
+    before, after = (layout.unpack(model(**v).sample) for v in (inputs(), changed))
+    for name in layout.clips:
+        assert not torch.allclose(before[name][:, 0], after[name][:, 0]), name
+
+
+def test_alpha_is_one_number_and_blended_starts_as_the_composite(model: CompactTransformer3DModel) -> None:
+    torch.nn.init.zeros_(model.head.weight[-12:])  # the folded planes of blended come last: no correction
+    torch.nn.init.zeros_(model.head.bias[-12:])
+    clips = Layout(FRAMES).unpack(model(**inputs()).sample)
+    assert torch.equal(clips["alpha"][:, :, 0], clips["alpha"][:, :, 2])
+    over = clips["foreground"] + (0.5 - 0.5 * clips["alpha"]) * clips["background"]
+    assert torch.allclose(clips["blended"], over, atol=1e-6)
+
+
+def test_saving_and_loading_keeps_the_prediction(model: CompactTransformer3DModel, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    loaded = CompactTransformer3DModel.from_pretrained(tmp_path)
+    for name, weight in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], weight), name
+    # Weights that lie elsewhere in memory may be added up in another order.
+    torch.testing.assert_close(loaded(**inputs()).sample, model(**inputs()).sample, atol=1e-4, rtol=1e-4)
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors"]
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(model: CompactTransformer3DModel) -> None:
+    def gradient() -> torch.Tensor:
+        model.zero_grad()
+        model(**inputs()).sample.square().mean().backward()
+        return model.stem.weight.grad.clone()
+
+    plain = gradient()
+    model.train()
+    model.enable_gradient_checkpointing()
+    assert torch.allclose(gradient(), plain, atol=1e-6)
+
+
+def test_an_adapter_can_be_added_scaled_and_dropped(model: CompactTransformer3DModel) -> None:
+    base = model(**inputs()).sample
+    model.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False), "motion")
+    adapted = model(**inputs()).sample
+    assert not torch.allclose(adapted, base)
+    model.set_adapters("motion", 0.0)
+    assert torch.allclose(model(**inputs()).sample, base, atol=1e-6)
+    model.disable_adapters()
+    assert torch.allclose(model(**inputs()).sample, base, atol=1e-6)
+
+
+def test_the_first_block_cache_is_really_used(model: CompactTransformer3DModel) -> None:
+    calls = []
+    model.blocks[1].attn.register_forward_hook(lambda *_: calls.append(1))
+    model.enable_cache(FirstBlockCacheConfig(threshold=1e9))
+    with model.cache_context("cond"), torch.no_grad():
+        model(**inputs())
+        model(**inputs())
+    assert len(calls) == 1
+    model.disable_cache()
+
+
+def test_attention_goes_through_the_dispatcher(model: CompactTransformer3DModel, monkeypatch) -> None:
+    seen = []
+    backend = _AttentionBackendRegistry.get_active_backend()[0]
+    real = _AttentionBackendRegistry._backends[backend]
+
+    def spy(*args, **kwargs):
+        seen.append(1)
+        return real(*args, **kwargs)
+
+    monkeypatch.setitem(_AttentionBackendRegistry._backends, backend, spy)
+    model(**inputs())
+    assert len(seen) == 2 * len(model.blocks)
