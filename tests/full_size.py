@@ -23,7 +23,7 @@ from layerflow.models.cogvideox.official import CONFIGURATIONS, OfficialConfigur
 from layerflow.models.cogvideox.sampler import LayerFlowDPMScheduler
 from layerflow.models.cogvideox.transformer import CogVideoXLayerTransformer3DModel
 from layerflow.models.registry import find_model
-from layerflow.models.wan.transformer import WanLayerTransformer3DModel
+from layerflow.models.wan import WanLayerTransformer3DModel
 
 WORDS, TEXT = 24, 16
 LATENT_SIZE = (4, 6)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
 
     from .models.cogvideox.transformer import CogVideoXLayerTransformer3DModel
-    from .models.wan.transformer import WanLayerTransformer3DModel
+    from .models.wan import WanLayerTransformer3DModel
 
     Backbone = CompactTransformer3DModel | CogVideoXLayerTransformer3DModel | WanLayerTransformer3DModel
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from layerflow.models.layout import CLIPS, LAYERS, Layout
-from layerflow.models.wan.transformer import WanLayerTransformer3DModel
+from layerflow.models.wan import WanLayerTransformer3DModel
 
 STYLES = {"wan2.1": 16, "wan2.2-5b": 48}
 """Latent channels; the second style takes a timestep per token."""

@@ -14,7 +14,7 @@ from layerflow import LayerFlowPipeline
 from layerflow.cli import run
 from layerflow.models.adapters import AdapterError
 from layerflow.models.cogvideox.conversion import save_adapter
-from layerflow.models.wan.transformer import WanLayerTransformer3DModel
+from layerflow.models.wan import WanLayerTransformer3DModel
 from layerflow.runtime.placement import place
 
 PROMPTS = {"foreground": "a red fox", "background": "green hills", "num_inference_steps": 2}

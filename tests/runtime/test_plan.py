@@ -28,7 +28,7 @@ LARGER = {"cogvideox": {}} | {name: {"num_frames": 9, "height": 64, "width": 96}
 @pytest.fixture(scope="module")
 def peaks() -> dict[str, dict[str, list[int]]]:
     """Planned and measured bytes by model and memory setting, from a process of its own."""
-    script = [sys.executable, str(Path(__file__).with_name("peaks.py"))]
+    script = [sys.executable, str(Path(__file__).parents[1] / "peaks.py")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     shown = subprocess.run(script, check=True, capture_output=True, text=True, env=environment).stdout
     return json.loads(shown.splitlines()[-1])

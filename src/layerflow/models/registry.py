@@ -19,7 +19,7 @@ INDEX = "model_index.json"
 BACKBONES = {
     "CompactTransformer3DModel": "layerflow.mini.network.transformer",
     "CogVideoXLayerTransformer3DModel": "layerflow.models.cogvideox.transformer",
-    "WanLayerTransformer3DModel": "layerflow.models.wan.transformer",
+    "WanLayerTransformer3DModel": "layerflow.models.wan",
 }
 PLAIN = {
     "CogVideoXPipeline": "CogVideoXLayerTransformer3DModel",

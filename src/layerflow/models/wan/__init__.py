@@ -1,1 +1,0 @@
-"""Layers on Wan 2.1 and 2.2."""
