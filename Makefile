@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo studio test lint eval train clean
+.PHONY: demo studio test lint format wheel eval train clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -25,7 +25,17 @@ test: .venv/installed-test
 
 lint: .venv/installed-test
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+format: .venv/installed-test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Old build folders go first: setuptools would pack what they still hold.
+wheel: .venv/installed
+	rm -rf build dist
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check . --no-deps --wheel-dir dist
 
 eval: .venv/installed
 	$(BIN)/layerflow eval mini --output out/eval
