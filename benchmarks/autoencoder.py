@@ -21,7 +21,7 @@ from diffusers import AutoencoderKLWan
 from PIL import Image
 from torch import Tensor
 
-from layerflow.core.layered_video import blend
+from layerflow.core.compositing import blend
 from layerflow.evaluation.metrics import psnr
 from layerflow.mini.world import SceneSource, Variations
 from layerflow.models.layout import CLIPS

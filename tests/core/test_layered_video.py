@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerflow.core.layered_video import CLIPS, LayeredVideo, blend, extend_colour, uncompose, unpremultiply
+from layerflow.core.layered_video import CLIPS, LayeredVideo
 
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
 seeds = st.integers(0, 2**31 - 1)
@@ -95,19 +95,6 @@ def test_compose_is_exact_where_alpha_is_zero_or_one(size, seed):
     assert video.blended.max() <= 1
 
 
-@quick
-@given(size=sizes, seed=seeds)
-def test_uncompose_undoes_compose(size, seed):
-    video = random_video(size, seed)
-    back = uncompose(video.blended, video.alpha, video.background)
-    assert back.dtype == torch.float32
-    again = blend(back, video.alpha, video.background)
-    torch.testing.assert_close(again, video.blended, rtol=0, atol=1e-6)
-    seen = (video.alpha > 0.1).expand_as(back)
-    torch.testing.assert_close(back[seen], video.foreground[seen], rtol=0, atol=1e-6)
-    assert back[(video.alpha == 0).expand_as(back)].abs().sum() == 0
-
-
 def test_compose_names_the_missing_clip():
     video = random_video().replace(background=None)
     with pytest.raises(ValueError, match=r"compose\(\) needs background, but background is missing"):
@@ -143,37 +130,7 @@ def test_premultiply_round_trip(size, seed):
     assert back.foreground[~seen].abs().sum() == 0
 
 
-def test_unpremultiply_holds_colour_that_exceeds_alpha():
-    assert unpremultiply(torch.ones(1, 3, 1, 1), torch.full((1, 1, 1, 1), 0.25)).max() == 1
-
-
 # Edges
-
-
-@quick
-@given(size=sizes, seed=seeds, threshold=st.floats(0.01, 1))
-def test_extend_colour_keeps_what_is_known(size, seed, threshold):
-    video = random_video(size, seed, blended=False)
-    extended = extend_colour(video.foreground, video.alpha, threshold)
-    known = (video.alpha >= threshold).expand_as(extended)
-    assert torch.equal(extended[known], video.foreground[known])
-    assert extended.min() >= 0
-    assert extended.max() <= 1
-
-
-def test_extend_colour_carries_colour_over_the_whole_frame():
-    colour = torch.zeros(2, 3, 7, 12)
-    alpha = torch.zeros(2, 1, 7, 12)
-    colour[0, :, 3:5, 4:6] = torch.tensor([0.8, 0.2, 0.4]).view(3, 1, 1)
-    alpha[0, :, 3:5, 4:6] = 1
-    extended = extend_colour(colour, alpha)
-    want = torch.tensor([0.8, 0.2, 0.4]).view(3, 1, 1).expand(3, 7, 12)
-    torch.testing.assert_close(extended[0], want)
-    assert torch.equal(extended[1], colour[1])  # nothing known in this frame: it stays
-    with pytest.raises(ValueError, match="threshold is 0"):
-        extend_colour(colour, alpha, 0)
-    filled = LayeredVideo.from_premultiplied(colour * alpha, alpha, extend_below=0.05)
-    torch.testing.assert_close(filled.foreground[0], want)
 
 
 @quick

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .compositing import blend, extend_colour, unpremultiply
+
 CLIPS = ("foreground", "alpha", "background", "blended")
 """Every clip that a layered video can hold, in the order used throughout."""
 
@@ -190,7 +192,8 @@ class LayeredVideo:
         resized = {name: scaled(clip).clamp(0, 1) for name, clip in self.clips().items()}
         if self.foreground is not None and self.alpha is not None:
             weight = resized["alpha"]
-            seen = scaled(self.foreground.double() * self.alpha.double()) / weight.clamp_min(1e-9)
+            premultiplied = scaled(self.foreground.double() * self.alpha.double())
+            seen = unpremultiply(premultiplied, weight, floor=1e-9, limits=None)
             resized["foreground"] = torch.where(weight > 1e-6, seen, resized["foreground"]).clamp(0, 1)
         return self.replace(**{name: clip.float() for name, clip in resized.items()})
 
@@ -256,61 +259,6 @@ class LayeredVideo:
                 f"this layered video has {', '.join(self.clips())}; add it with replace()."
             )
         return [getattr(self, name) for name in names]
-
-
-def blend(foreground: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
-    """alpha * foreground + (1 - alpha) * background, shapes broadcast. Exact where alpha is 0 or 1.
-
-    Porter and Duff 1984, the operator `over`, on straight colour.
-    """
-    return alpha * foreground + (1 - alpha) * background
-
-
-def uncompose(blended: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
-    """The straight foreground that gives `blended` over `background`, (F, 3, H, W) in [0, 1].
-
-    blended, background (F, 3, H, W) and alpha (F, 1, H, W), in [0, 1]. It is 0 where alpha is 0, since
-    nothing of it is seen there. An error e in the inputs becomes e / alpha: see `extend_colour` for edges.
-    """
-    blended, alpha, background = blended.double(), alpha.double(), background.double()
-    return unpremultiply(blended - (1 - alpha) * background, alpha).float()
-
-
-def unpremultiply(colour: Tensor, alpha: Tensor) -> Tensor:
-    """colour / alpha held to [0, 1], and 0 where alpha is 0. colour (F, 3, H, W), alpha (F, 1, H, W)."""
-    visible = alpha > 0
-    straight = colour / torch.where(visible, alpha, torch.ones_like(alpha))
-    return torch.where(visible, straight, torch.zeros_like(straight)).clamp(0, 1)
-
-
-def extend_colour(colour: Tensor, alpha: Tensor, threshold: float = 0.05) -> Tensor:
-    """Straight colour with pixels of alpha below `threshold` filled in from their surroundings.
-
-    Pixels at or above the threshold are kept bit for bit. A scaler or a codec that mixes neighbours then
-    finds the foreground's own colour beyond its edge, not black. Frames without such a pixel stay as
-    they are. colour (F, 3, H, W), alpha (F, 1, H, W), in [0, 1]; result (F, 3, H, W) in [0, 1].
-    Push and pull over a pyramid: Gortler et al. 1996, The Lumigraph, section 3.4.
-    """
-    if not 0 < threshold <= 1:
-        raise ValueError(f"threshold is {threshold}: it must lie above 0 and not above 1, such as 0.05.")
-    known = alpha >= threshold
-    weight = torch.where(known, alpha, torch.zeros_like(alpha))
-    filled = pull_push(colour * weight, weight).clamp(0, 1)
-    anything = known.flatten(1).any(dim=1).view(-1, 1, 1, 1)
-    return torch.where(known | ~anything, colour, filled)
-
-
-def pull_push(weighted: Tensor, weight: Tensor) -> Tensor:
-    """Weighted average of each pixel, from coarser levels where its own weight is short of 1."""
-    own = weighted / weight.clamp_min(1e-12)
-    height, width = weight.shape[-2:]
-    if height == 1 and width == 1:
-        return own
-    padding = (0, width % 2, 0, height % 2)
-    coarse_weight = F.avg_pool2d(F.pad(weight, padding), 2)
-    coarse = pull_push(F.avg_pool2d(F.pad(weighted, padding), 2), coarse_weight)
-    above = F.interpolate(coarse, scale_factor=2, mode="bilinear", align_corners=False)
-    return torch.lerp(above[..., :height, :width], own, weight.clamp(0, 1))
 
 
 def _check_clip(name: str, clip: object) -> None:

@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..core.layered_video import LayeredVideo, extend_colour
+from ..core.compositing import extend_colour
+from ..core.layered_video import LayeredVideo
 from ..media import MediaError, Video, read_video
 from .copy_paste import cast_shadow, harmonise, place
 from .inpainting import fill_still, inpaint

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.layered_video import LayeredVideo, extend_colour
+from ..core.compositing import extend_colour, unpremultiply
+from ..core.layered_video import LayeredVideo
 
 MOST_ENLARGED = 2.0
 """A cut-out becomes no larger than so many times its size, for it would be a blur."""
@@ -73,6 +74,6 @@ def cast_shadow(video: LayeredVideo, strength: float, softness: float = 0.04) ->
         fallen = F.avg_pool2d(fallen, 2 * blur + 1, 1, blur)
     shadow = strength * fallen * (1 - video.alpha)
     alpha = video.alpha + shadow
-    colour = video.foreground * video.alpha / alpha.clamp(min=1e-6)
+    colour = unpremultiply(video.foreground * video.alpha, alpha, floor=1e-6, limits=None)
     colour = torch.where(alpha > 0, colour, video.foreground)
     return video.replace(foreground=colour.clamp(0, 1), alpha=alpha.clamp(0, 1))

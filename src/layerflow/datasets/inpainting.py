@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.layered_video import pull_push
+from ..core.compositing import pull_push
 
 KNOWN = 0.99
 """Share of known pixels that a warped pixel must be mixed of to count as known."""

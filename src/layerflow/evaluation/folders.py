@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ..core.atomic import write_atomically
-from ..core.layered_video import LayeredVideo, blend
+from ..core.compositing import blend
+from ..core.layered_video import LayeredVideo
 from ..media import MediaError, load_layers
 from ..models.layout import LAYERS
 from . import metrics

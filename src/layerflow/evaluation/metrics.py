@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.layered_video import LayeredVideo, blend
+from ..core.compositing import blend
+from ..core.layered_video import LayeredVideo
 
 MAX_PSNR = 100.0
 """What `psnr` gives for equal clips, dB: finite, so that means of it are numbers."""

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..core.atomic import hash_path
-from ..core.layered_video import LayeredVideo, extend_colour, uncompose
+from ..core.compositing import extend_colour, uncompose
+from ..core.layered_video import LayeredVideo
 from .formats import BEST_FIRST, FORMATS, Format, find_format
 from .preview import write_preview
 from .reading import read_video

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..core.layered_video import LayeredVideo, blend
+from ..core.compositing import blend
+from ..core.layered_video import LayeredVideo
 from .video import MediaError
 from .writing import save_webp, whole_or_not_at_all
 

@@ -12,7 +12,7 @@ import av
 import torch
 from torch import Tensor
 
-from ..core.layered_video import unpremultiply
+from ..core.compositing import unpremultiply
 from .colour import frame_to_tensors
 from .stills import is_image, read_folder, read_image
 from .timing import constant_rate

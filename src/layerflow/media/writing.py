@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ..core.layered_video import LayeredVideo, extend_colour
+from ..core.compositing import extend_colour
+from ..core.layered_video import LayeredVideo
 from .colour import BT709, FULL, LIMITED, tensors_to_frame
 from .formats import Format, find_format
 from .video import MediaError

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..core.layered_video import LayeredVideo, extend_colour
+from ..core.compositing import extend_colour, unpremultiply
+from ..core.layered_video import LayeredVideo
 
 
 def to_model_space(clips: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -46,7 +47,7 @@ def from_model_space(clips: dict[str, Tensor], fps: float) -> LayeredVideo:
         alpha = video["alpha"] = without_haze(alpha)
         if "foreground" in clips:
             premultiplied = clips["foreground"].float()
-            straight = (premultiplied / alpha.clamp(min=0.1) + 1) / 2
+            straight = (unpremultiply(premultiplied, alpha, floor=0.1, limits=None) + 1) / 2
             video["foreground"] = extend_colour(straight.clamp(0, 1), alpha)
     return LayeredVideo(**video, fps=fps)
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from layerflow.core.layered_video import blend
+from layerflow.core.compositing import blend
 from layerflow.mini.network.composition import settle_opacity
 from layerflow.mini.network.opacity import frames_of, opacity_factor
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ...core.layered_video import LayeredVideo, extend_colour
+from ...core.compositing import extend_colour
+from ...core.layered_video import LayeredVideo
 
 SOLID = 0.95
 """Alpha from which a pixel's colour counts as the foreground's own."""

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ...core.atomic import cache_folder, write_atomically
-from ...core.layered_video import blend
+from ...core.compositing import blend
 from ..world import BACKGROUND_COLOURS, FAMILIES, FOREGROUND_COLOURS, OBJECTS, SceneSource
 
 Progress = Callable[[int, int, str], None]

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core.layered_video import CLIPS, LayeredVideo, blend
+from ...core.compositing import blend
+from ...core.layered_video import CLIPS, LayeredVideo
 from ...evaluation import metrics
 from ...evaluation.baselines import BASELINES
 from ...models.layout import LAYERS, TASKS

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...core.layered_video import blend, extend_colour
+from ...core.compositing import blend, extend_colour
 from ...datasets.copy_paste import harmonise
 from ...datasets.mattes import crude_matte, grow
 

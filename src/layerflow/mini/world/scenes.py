@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
+from ...core.compositing import blend, unpremultiply
 from .backgrounds import FAMILIES, background
 from .captions import captions
 from .motions import BASE_WIDTH, MOTION_PLACES, MOTIONS, UNITS, MotionParams
@@ -232,14 +233,12 @@ class SceneSource:
                 sprite = draw(entry, colour, self.size, x * unit, y * unit, width, angle)
                 frame += (1 - frame[..., 3:]) * sprite
         rgba *= np.float32(spec.opacity)
-        cover = rgba[..., 3:]
-        straight = np.where(cover > 0, rgba[..., :3] / np.maximum(cover, spec.opacity / 255), np.float32(0.5))
-
-        alpha = _to_tensor(cover)
-        foreground = _to_tensor(straight)
+        premultiplied, alpha = _to_tensor(rgba[..., :3]), _to_tensor(rgba[..., 3:])
+        straight = unpremultiply(premultiplied, alpha, floor=spec.opacity / 255, limits=None)
+        foreground = torch.where(alpha > 0, straight, 0.5)
         backdrop = _to_tensor(behind)
         lit = with_cast(backdrop, alpha, spec.cast) if spec.cast else backdrop
-        blended = alpha * foreground + (1 - alpha) * lit
+        blended = blend(foreground, alpha, lit)
         return Scene(spec, captions(spec), foreground, alpha, backdrop, blended)
 
     def _behind(self, spec: SceneSpec, times: list[float]) -> np.ndarray:

@@ -7,8 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from ...core.compositing import unpremultiply
 from .objects import ObjectSpec
 from .soft import PAINTERS
 
@@ -132,7 +134,8 @@ def sprite(spec: ObjectSpec, colour: str | None = None) -> np.ndarray:
     rgba = _glyph(spec) if spec.char else _painting(spec)
     alpha = rgba[..., 3:]
     if colour is not None:
-        straight = np.clip(rgba[..., :3] / np.maximum(alpha, 1 / 255), 0, 1)
+        pixels = torch.from_numpy(rgba)
+        straight = unpremultiply(pixels[..., :3], pixels[..., 3:], floor=1 / 255).numpy()
         rgba = np.concatenate([_tint(straight, alpha, colour) * alpha, alpha], -1)
     rgba[..., :3] = np.minimum(rgba[..., :3], alpha)  # the filter may overshoot
     rgba.setflags(write=False)
