@@ -37,6 +37,8 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"recipe {path} does not exist; the ones that come along are in recipes/") from None
+    except OSError as error:
+        raise ConfigError(f"recipe {path} cannot be opened: {error.strerror}; give a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"recipe {path} is not readable as YAML: {error}") from None
     if not isinstance(values, dict):
@@ -44,7 +46,7 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     other = values.pop("extends", None)
     if other is None:
         return values
-    if not isinstance(other, str) or Path(other).name != other:
+    if not isinstance(other, str) or other in ("", "..") or Path(other).name != other:
         raise ConfigError(f"{path}: extends is {other!r}, but must be the name of a recipe in the same folder")
     return {**read_yaml(path.with_name(other), (*above, path)), **values}
 
