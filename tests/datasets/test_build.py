@@ -12,6 +12,7 @@ from drawn_footage import FRAMES, moving_square
 from forked import fork
 
 from layerflow.cli import run
+from layerflow.core.config import ConfigError
 from layerflow.core.layered_video import LayeredVideo
 from layerflow.datasets import FootageRecipe, build, build_shards, find_items, load_footage_recipe
 from layerflow.datasets.builder import make_clip, plug_in
@@ -21,7 +22,6 @@ from layerflow.datasets.recipe import SourceRecipe
 from layerflow.datasets.scan import Item
 from layerflow.datasets.shards import Sample, decode, encode, read_shards
 from layerflow.media import MediaError
-from layerflow.training.recipe import RecipeError
 
 SOURCES = (
     SourceRecipe("masks", folder="davis"),
@@ -337,7 +337,7 @@ def test_the_command_builds_and_inspects(footage: Path, tmp_path: Path, capsys: 
 )
 def test_recipes_that_cannot_be_followed_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "set.yaml").write_text(text)
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(ConfigError, match=message):
         load_footage_recipe(tmp_path / "set.yaml")
 
 

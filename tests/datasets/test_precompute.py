@@ -13,6 +13,7 @@ from tiny_recipe import TINY, losses_of
 from torch import nn
 
 from layerflow.cli import run
+from layerflow.core.config import ConfigError
 from layerflow.datasets import precompute
 from layerflow.datasets.inspection import statistics
 from layerflow.datasets.precompute import check_identity, identity_of
@@ -20,7 +21,7 @@ from layerflow.datasets.reader import HELD, LATENTS, NOTHING, TEXT, ShardSet
 from layerflow.media import MediaError
 from layerflow.training import objective
 from layerflow.training.batches import ClipBatches
-from layerflow.training.recipe import DataRecipe, PhaseRecipe, Recipe, RecipeError, load_recipe
+from layerflow.training.recipe import DataRecipe, PhaseRecipe, Recipe, load_recipe
 
 TOLERANCE = 1e-5
 """Relative, of losses: a batch is encoded together, precomputed samples one by one, which sums in another order."""
@@ -92,15 +93,15 @@ def test_latents_are_there_for_every_clip_that_is_long_enough(made: tuple[str, P
 def test_what_latents_cannot_give_is_refused(made: tuple[str, Path], tmp_path: Path) -> None:
     family, home = made
     frames, ready = FRAMES[family], source_of(home / "ready")
-    with pytest.raises(RecipeError, match=rf"was precomputed for {frames} frames and phases ask for 1; .*--frames 1"):
+    with pytest.raises(ConfigError, match=rf"was precomputed for {frames} frames and phases ask for 1; .*--frames 1"):
         ClipBatches(recipe_of(home, 1, ready))
-    with pytest.raises(RecipeError, match=r"precomputed text and .*shards has none"):
+    with pytest.raises(ConfigError, match=r"precomputed text and .*shards has none"):
         ClipBatches(recipe_of(home, frames, ready, source_of(home / "shards")))
     shutil.copytree(home / "ready", tmp_path / "unfrozen")
     index = json.loads((tmp_path / "unfrozen" / "index.json").read_text())
     index["precomputed"]["frozen"] = False
     (tmp_path / "unfrozen" / "index.json").write_text(json.dumps(index))
-    with pytest.raises(RecipeError, match="precompute with --frozen, or set precomputed: false"):
+    with pytest.raises(ConfigError, match="precompute with --frozen, or set precomputed: false"):
         ClipBatches(recipe_of(home, frames, source_of(tmp_path / "unfrozen", frozen=True)))
 
 
@@ -111,10 +112,10 @@ def test_another_model_is_refused_and_a_copy_in_half_precision_is_not(made: tupl
     check_identity(pipeline, sources)
     check_identity(build(family).to(torch.bfloat16), sources)
     nn.init.normal_(next(pipeline.text_encoder.parameters()))
-    with pytest.raises(RecipeError, match=r"precomputed by .*model, whose text encoder is not that of the model"):
+    with pytest.raises(ConfigError, match=r"precomputed by .*model, whose text encoder is not that of the model"):
         check_identity(pipeline, sources)
     nn.init.normal_(next(pipeline.vae.parameters()))
-    with pytest.raises(RecipeError, match="whose autoencoder is not"):
+    with pytest.raises(ConfigError, match="whose autoencoder is not"):
         check_identity(pipeline, sources)
 
 

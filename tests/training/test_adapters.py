@@ -8,9 +8,10 @@ from full_size import build
 from torch import Tensor
 
 from layerflow import LayerFlowPipeline
+from layerflow.core.config import ConfigError
 from layerflow.models.layout import LAYERS, Layout
 from layerflow.training.adapters import AdapterSwitch, belongs_to, put_on, targets_of
-from layerflow.training.recipe import AdapterRecipe, RecipeError
+from layerflow.training.recipe import AdapterRecipe
 
 BACKBONES = ("compact", "cogvideox", "wan")
 
@@ -100,5 +101,5 @@ def test_targets_are_named_by_their_ends(tiny_pipeline: LayerFlowPipeline) -> No
     assert all(name.split(".")[-1] in ("to_q", "to_k", "to_v", "0") for name in targets_of(wan, AdapterRecipe()))
     assert len(targets_of(wan, AdapterRecipe(targets=("attn1.to_q",)))) == 2
     assert any("conv1" in name for name in targets_of(tiny_pipeline.transformer, AdapterRecipe()))
-    with pytest.raises(RecipeError, match="no layer's name ends in 'to_z'"):
+    with pytest.raises(ConfigError, match="no layer's name ends in 'to_z'"):
         targets_of(wan, AdapterRecipe(targets=("to_z",)))

@@ -9,7 +9,8 @@ import torch
 from drawn_shards import write_set
 from tiny_recipe import TINY, losses_of
 
-from layerflow.training.recipe import AdapterRecipe, PhaseRecipe, Recipe, RecipeError, load_recipe
+from layerflow.core.config import ConfigError
+from layerflow.training.recipe import AdapterRecipe, PhaseRecipe, Recipe, load_recipe
 
 TOLERANCE = 1e-5
 """Relative, of losses."""
@@ -55,5 +56,5 @@ def test_a_compiled_network_is_taken_and_has_the_same_losses(
 
 
 def test_a_backend_that_is_none_is_named(recipe: Recipe) -> None:
-    with pytest.raises(RecipeError, match=r"compile_backend is 'fast', but must be of .*inductor"):
+    with pytest.raises(ConfigError, match=r"compile_backend is 'fast', but must be of .*inductor"):
         dataclasses.replace(recipe, compile=True, compile_backend="fast")

@@ -9,9 +9,10 @@ from full_size import build
 from test_stages import LARGE
 
 from layerflow import LayerFlowPipeline
+from layerflow.core.config import ConfigError
 from layerflow.training.batches import draw_noise_levels
 from layerflow.training.plan import plan_training
-from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, RecipeError, load_recipe
+from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, load_recipe
 from layerflow.training.stages import follow
 from layerflow.training.trainer import Trainer
 
@@ -60,14 +61,14 @@ def test_one_is_trained_at_its_levels_and_the_other_stays(
 
 def test_which_one_is_asked_for_and_must_be_there(start: Path) -> None:
     stage = recipe_of(start).in_stages()[0]
-    with pytest.raises(RecipeError, match="has two transformers, of which a run trains one; set transformer to"):
+    with pytest.raises(ConfigError, match="has two transformers, of which a run trains one; set transformer to"):
         Trainer(stage, start / "runs")
-    with pytest.raises(RecipeError, match="has two transformers"):
+    with pytest.raises(ConfigError, match="has two transformers"):
         plan_training(stage)
     build("wan").save_pretrained(start / "start")
-    with pytest.raises(RecipeError, match="has no transformer_2; leave transformer out"):
+    with pytest.raises(ConfigError, match="has no transformer_2; leave transformer out"):
         plan_training(recipe_of(start, "transformer: transformer_2"))
-    with pytest.raises(RecipeError, match="transformer is 'low', but must be auto, transformer or transformer_2"):
+    with pytest.raises(ConfigError, match="transformer is 'low', but must be auto, transformer or transformer_2"):
         recipe_of(start, "transformer: low").in_stages()
 
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 from drawn_shards import drawn_video, write_set
 
+from layerflow.core.config import ConfigError
 from layerflow.core.layered_video import CLIPS
 from layerflow.datasets.reader import ShardSet
 from layerflow.media import MediaError
 from layerflow.models.layout import LAYERS
 from layerflow.training.batches import Batch, ClipBatches
 from layerflow.training.card import stage_card
-from layerflow.training.recipe import DataRecipe, PhaseRecipe, Recipe, RecipeError, load_recipe
+from layerflow.training.recipe import DataRecipe, PhaseRecipe, Recipe, load_recipe
 
 CLIPS_IN_SET = {
     **{f"video{i}": (4, 32, 32, "copy-paste") for i in range(5)},
@@ -133,9 +134,9 @@ def test_long_clips_are_cut_and_video_backbones_get_frames_in_a_row(shards: Path
 
 
 def test_mistakes_in_data_are_named(shards: Path, tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="cannot be shared evenly by 3 processes; set batch_multiple: 3"):
+    with pytest.raises(ConfigError, match="cannot be shared evenly by 3 processes; set batch_multiple: 3"):
         ClipBatches(recipe_of(shards), 0, 3)
-    with pytest.raises(RecipeError, match="holds no clips of kind layered"):
+    with pytest.raises(ConfigError, match="holds no clips of kind layered"):
         ClipBatches(recipe_of(shards, data=(DataRecipe(kind="shards", folder=str(shards), kinds=("layered",)),)))
     with pytest.raises(MediaError, match=r"index\.json is missing"):
         ClipBatches(recipe_of(tmp_path))
@@ -143,9 +144,9 @@ def test_mistakes_in_data_are_named(shards: Path, tmp_path: Path) -> None:
         shards, clip_frames=8, phases=(PhaseRecipe(1, {8: 1.0}),),
         data=(DataRecipe(kind="shards", folder=str(shards), kinds=("copy-paste",)),),
     )  # fmt: skip
-    with pytest.raises(RecipeError, match="no source of data has clips of 8 frames"):
+    with pytest.raises(ConfigError, match="no source of data has clips of 8 frames"):
         ClipBatches(long)
-    with pytest.raises(RecipeError, match="shards want folder"):
+    with pytest.raises(ConfigError, match="shards want folder"):
         DataRecipe(kind="shards")
 
 

@@ -13,9 +13,10 @@ from forked import fork
 from full_size import build, plain_wan
 from safetensors.torch import load_file
 
+from layerflow.core.config import ConfigError
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training.checkpoints import list_checkpoints
-from layerflow.training.recipe import Recipe, RecipeError, load_recipe
+from layerflow.training.recipe import Recipe, load_recipe
 from layerflow.training.stages import follow
 from layerflow.training.trainer import Trainer
 
@@ -114,7 +115,7 @@ def test_a_run_stopped_anywhere_ends_with_the_same_weights(
     with pytest.raises(KeyboardInterrupt):
         follow(recipe, tmp_path, report=stop)
     if stopped != ("base", 1):  # at the first step of the first stage nothing is there yet
-        with pytest.raises(RecipeError, match="--resume"):
+        with pytest.raises(ConfigError, match="--resume"):
             follow(recipe, tmp_path)
     run = follow(recipe, tmp_path, resume=True)
     assert bytes_of(run / "model") == bytes_of(finished / "model")
@@ -122,14 +123,14 @@ def test_a_run_stopped_anywhere_ends_with_the_same_weights(
 
 def test_stages_can_be_trained_one_by_one(home: Path, finished: Path, tmp_path: Path) -> None:
     recipe = load_recipe(home / "four.yaml")
-    with pytest.raises(RecipeError, match="stage motion wants stage base done before it"):
+    with pytest.raises(ConfigError, match="stage motion wants stage base done before it"):
         follow(recipe, tmp_path, only="motion")
-    with pytest.raises(RecipeError, match="'colour' is not one of four's"):
+    with pytest.raises(ConfigError, match="'colour' is not one of four's"):
         follow(recipe, tmp_path, only="colour")
     follow(recipe, tmp_path, only="base")
     assert not (tmp_path / "four" / "model").exists()
     follow(recipe, tmp_path, only="motion")
-    with pytest.raises(RecipeError, match="motion is trained already"):
+    with pytest.raises(ConfigError, match="motion is trained already"):
         follow(recipe, tmp_path, only="motion")
     assert bytes_of(tmp_path / "four" / "motion" / "result") == bytes_of(finished / "motion" / "result")
 
@@ -169,7 +170,7 @@ def test_killed_at_any_moment_the_run_goes_on(home: Path, finished: Path, tmp_pa
     ],
 )
 def test_mistakes_in_stages_are_named(home: Path, change: dict[str, Any], message: str) -> None:
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(ConfigError, match=message):
         dataclasses.replace(load_recipe(home / "four.yaml"), **change).in_stages()
 
 
@@ -224,5 +225,5 @@ def test_clips_that_the_model_does_not_take_are_named(tmp_path: Path) -> None:
     text = LARGE.format(model=tmp_path / "start", frames=6, batch=6, steps=1)
     (tmp_path / "large.yaml").write_text(text)
     recipe = load_recipe(tmp_path / "large.yaml").in_stages()[0]
-    with pytest.raises(RecipeError, match=r"do not fit the model: 6 frames do not fit.*the nearest: 5 or 9"):
+    with pytest.raises(ConfigError, match=r"do not fit the model: 6 frames do not fit.*the nearest: 5 or 9"):
         Trainer(recipe, tmp_path / "runs")

@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.commands.config.config_args import load_config_from_file
 from forked import fork
 
+from layerflow.core.config import ConfigError
 from layerflow.mini.world import MissingFontError, find_font
 from layerflow.models.layout import CLIPS, TASKS
 from layerflow.pipeline import LayerFlowPipeline
@@ -21,7 +22,7 @@ from layerflow.training import network as network_module
 from layerflow.training.batches import ClipBatches, draw_noise_levels
 from layerflow.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from layerflow.training.objective import clip_errors, loss_of, pose
-from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, RecipeError, load_recipe, mixed_precision
+from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, load_recipe, mixed_precision
 from layerflow.training.trainer import Trainer, learning_rate_at
 
 try:
@@ -78,15 +79,15 @@ def test_a_mistake_in_a_recipe_is_named(tmp_path: Path, change: str, message: st
     path = tmp_path / "bad.yaml"
     key = change.split(":")[0]
     path.write_text("\n".join(line for line in TINY.splitlines() if not line.startswith(key)) + "\n" + change)
-    with pytest.raises(RecipeError, match=message):
+    with pytest.raises(ConfigError, match=message):
         load_recipe(path)
 
 
 def test_a_recipe_that_is_not_there_or_not_yaml_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="does not exist"):
+    with pytest.raises(ConfigError, match="does not exist"):
         load_recipe(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("a: [1")
-    with pytest.raises(RecipeError, match="not readable as YAML"):
+    with pytest.raises(ConfigError, match="not readable as YAML"):
         load_recipe(tmp_path / "bad.yaml")
 
 
@@ -219,7 +220,7 @@ def test_fp16_goes_on_with_the_scale_of_its_loss(recipe: Recipe, tmp_path: Path)
 @needs_font
 def test_a_run_is_not_overwritten_without_being_asked(recipe: Recipe, tmp_path: Path) -> None:
     Trainer(recipe, tmp_path).train(until=2)
-    with pytest.raises(RecipeError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="holds a run already"):
         Trainer(recipe, tmp_path)
 
 

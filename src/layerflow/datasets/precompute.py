@@ -21,6 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from ..core.atomic import hash_path, write_atomically
+from ..core.config import ConfigError
 from ..core.layered_video import CLIPS, LayeredVideo
 from ..media import MediaError
 from ..models.backbone import prompt_prefixes
@@ -31,7 +32,6 @@ from ..models.text import MAX_TOKENS
 from ..pipeline import LayerFlowPipeline
 from ..training.batches import marked, prompts_of
 from ..training.objective import encode_sequence, encode_texts, place_weights
-from ..training.recipe import RecipeError
 from ..training.sources import HIDDEN, NEAR, held
 from .pool import Part, carried_out, worker_number, write_index
 from .reader import HELD, LATENTS, NOTHING, PRECOMPUTED_SCHEMA, TENSORS, TEXT, Row, ShardSet
@@ -266,13 +266,13 @@ def _hash_weights(module: nn.Module, more: bytes) -> str:
 
 
 def check_identity(pipeline: LayerFlowPipeline, sources: Iterable[Any]) -> None:
-    """Raise RecipeError where shards were precomputed by another model than the one that is trained."""
+    """Raise ConfigError where shards were precomputed by another model than the one that is trained."""
     folders = {source.recipe.folder: source.precomputed for source in sources if source.has}
     own = identity_of(pipeline) if folders else {}
     for folder, there in folders.items():
         other = next((key for key, value in own.items() if there["identity"].get(key) != value), None)
         if other is not None:
-            raise RecipeError(
+            raise ConfigError(
                 f"data: {folder} was precomputed by {there['model']}, whose {other} is not that of the model trained "
                 "here; precompute with this model, or set precomputed: false"
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..training.recipe import RecipeError, load_dataclass
+from ..core.config import ConfigError, load_config
 
 KINDS = ("masks", "layered", "pairs", "copy-paste", "backgrounds")
 
@@ -38,17 +38,17 @@ class SourceRecipe:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise RecipeError(f"kind {self.kind!r} is not known; choose {', '.join(KINDS)}")
+            raise ConfigError(f"kind {self.kind!r} is not known; choose {', '.join(KINDS)}")
         wanted = ("foregrounds", "backgrounds") if self.kind in ("pairs", "copy-paste") else ("folder",)
         for name in wanted:
             if not getattr(self, name):
-                raise RecipeError(f"a source of kind {self.kind} wants {name}: the folder that holds them")
+                raise ConfigError(f"a source of kind {self.kind} wants {name}: the folder that holds them")
         if self.objects not in ("each", "all"):
-            raise RecipeError(f"objects is {self.objects!r}, but must be each or all")
+            raise ConfigError(f"objects is {self.objects!r}, but must be each or all")
         if not 0 < self.share[0] <= self.share[1] <= 1:
-            raise RecipeError(f"share {list(self.share)} must be two numbers above 0 and at most 1, the larger last")
+            raise ConfigError(f"share {list(self.share)} must be two numbers above 0 and at most 1, the larger last")
         if not (0 <= self.harmonise <= 1 and 0 <= self.shadow <= 1 and self.count >= 0):
-            raise RecipeError("harmonise and shadow must be from 0 to 1, and count not negative")
+            raise ConfigError("harmonise and shadow must be from 0 to 1, and count not negative")
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ class FootageRecipe:
 
     def __post_init__(self) -> None:
         if not self.sources:
-            raise RecipeError("sources: a recipe wants at least one")
+            raise ConfigError("sources: a recipe wants at least one")
         for name in ("frames", "stride", "most_clips", "per_shard"):
             if getattr(self, name) < 1:
-                raise RecipeError(f"{name} is {getattr(self, name)}, but must be at least 1")
+                raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least 1")
         if min(self.size) < 16 or self.dilate < 0:
-            raise RecipeError(f"size {list(self.size)} must be at least 16 each way, and dilate not negative")
+            raise ConfigError(f"size {list(self.size)} must be at least 16 each way, and dilate not negative")
 
     def place(self, folder: str) -> Path:
         """A source's folder."""
@@ -96,5 +96,5 @@ class FootageRecipe:
 
 
 def load_footage_recipe(path: str | Path) -> FootageRecipe:
-    """Read a recipe; unknown keys, wrong types and values out of range raise RecipeError."""
-    return load_dataclass(FootageRecipe, path, {"folder": str(Path(path).resolve().parent)})
+    """Read a recipe; unknown keys, wrong types and values out of range raise ConfigError."""
+    return load_config(FootageRecipe, path, {"folder": str(Path(path).resolve().parent)})

@@ -19,8 +19,9 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from ..core.config import ConfigError
 from ..mini.network.transformer import CompactTransformer3DModel
-from .recipe import AdapterRecipe, RecipeError
+from .recipe import AdapterRecipe
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 """Layers that get an adapter in the large backbones, as official LayerFlow has it."""
@@ -35,7 +36,7 @@ def targets_of(model: nn.Module, recipe: AdapterRecipe) -> list[str]:
     its convolutions carry motion and looks.
 
     Raises:
-        RecipeError: a target of the recipe fits no layer.
+        ConfigError: a target of the recipe fits no layer.
     """
     layers = [
         name.removesuffix(".base_layer")
@@ -44,7 +45,7 @@ def targets_of(model: nn.Module, recipe: AdapterRecipe) -> list[str]:
     ]
     for target in recipe.targets:
         if not any(_ends(name, target) for name in layers):
-            raise RecipeError(f"adapters: no layer's name ends in {target!r}; look at the network's named_modules()")
+            raise ConfigError(f"adapters: no layer's name ends in {target!r}; look at the network's named_modules()")
     if isinstance(model, CompactTransformer3DModel) and not recipe.targets:
         return [name for name in layers if name.split(".")[0] not in PLACES]
     return [name for name in layers if any(_ends(name, target) for target in recipe.targets or ATTENTION)]

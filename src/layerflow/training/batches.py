@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..core.config import ConfigError
 from ..models.layout import CLIPS, LAYERS, TASKS, Layout
 from ..models.model_space import to_model_space
 from ..pipeline import blended_prompt
-from .recipe import ADAPTERS, Recipe, RecipeError
+from .recipe import ADAPTERS, Recipe
 from .sources import HIDDEN, NEAR, Found, Size, Wanted, open_sources
 
 MOST_SAMPLES = 10_000
@@ -91,7 +92,7 @@ class ClipBatches(Dataset):
         scattered: samples of fewer than all frames show any of them, in order; else the first ones.
 
     Raises:
-        RecipeError: batches that cannot be shared among the processes, or shards that hold nothing fitting.
+        ConfigError: batches that cannot be shared among the processes, or shards that hold nothing fitting.
         MediaError: a folder of shards is not there or damaged.
     """
 
@@ -103,7 +104,7 @@ class ClipBatches(Dataset):
         for frames, size in self.shapes():
             samples = recipe.samples(frames, *size)
             if samples % processes:
-                raise RecipeError(
+                raise ConfigError(
                     f"a batch of {samples} samples ({frames} frames of {size[1]}x{size[0]}) cannot "
                     f"be shared evenly by {processes} processes; set batch_multiple: {processes}, and perhaps a larger "
                     "frames_per_batch"
@@ -113,11 +114,11 @@ class ClipBatches(Dataset):
         self._all_or_none("latents")
 
     def _all_or_none(self, what: str) -> bool:
-        """Whether all sources have something precomputed; raises RecipeError where some have and others not."""
+        """Whether all sources have something precomputed; raises ConfigError where some have and others not."""
         there = [what in source.has for source in self.sources]
         if any(there) and not all(there):
             with_, without = (self.recipe.data[there.index(which)] for which in (True, False))
-            raise RecipeError(
+            raise ConfigError(
                 f"data: {with_.folder} has precomputed {what} and {without.folder or without.kind} has none, but a "
                 "batch holds clips of both; precompute both, or set precomputed: false"
             )
@@ -130,13 +131,13 @@ class ClipBatches(Dataset):
         """Frames and sizes that batches have.
 
         Raises:
-            RecipeError: no source has clips of so many frames as a phase asks for.
+            ConfigError: no source has clips of so many frames as a phase asks for.
         """
         shapes: list[tuple[int, Size]] = []
         for frames in sorted({frames for phase in self.recipe.phases for frames in phase.frames}):
             sizes = {size for source in self.sources for size in source.sizes(frames)}
             if not sizes:
-                raise RecipeError(f"phases: no source of data has clips of {frames} frames")
+                raise ConfigError(f"phases: no source of data has clips of {frames} frames")
             shapes += [(frames, size) for size in sorted(sizes)]
         return shapes
 

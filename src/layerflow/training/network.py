@@ -10,6 +10,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import PreTrainedTokenizerBase
 
+from ..core.config import ConfigError
 from ..mini.fitting.fill import fit_fill
 from ..mini.fitting.sketch import fit_sketch
 from ..mini.network.text_encoder import LayerTextEncoder, load_text_encoder, pool
@@ -19,7 +20,7 @@ from ..models.layout import LAYERS
 from ..models.registry import find_model
 from ..models.text import encode_prompts
 from ..pipeline import LayerFlowPipeline
-from .recipe import Recipe, RecipeError
+from .recipe import Recipe
 
 
 def build_pipeline(
@@ -62,10 +63,10 @@ def changed(model: Any, config: dict[str, Any]) -> CompactTransformer3DModel:
     Blocks beyond those that there were come last in their row and change nothing before they are trained.
 
     Raises:
-        RecipeError: it is another network, or its weights do not fit what is asked for.
+        ConfigError: it is another network, or its weights do not fit what is asked for.
     """
     if not isinstance(model, CompactTransformer3DModel):
-        raise RecipeError(f"model: only the compact network can be changed, not a {type(model).__name__}; leave it out")
+        raise ConfigError(f"model: only the compact network can be changed, not a {type(model).__name__}; leave it out")
     arguments = {name: value for name, value in model.config.items() if not name.startswith("_")}
     other = CompactTransformer3DModel(**{**arguments, **config})
     # An embedding that an ablation switches off is there, zero and never trained.
@@ -77,7 +78,7 @@ def changed(model: Any, config: dict[str, Any]) -> CompactTransformer3DModel:
     try:
         other.load_state_dict({**known, **off, **added})
     except RuntimeError as error:
-        raise RecipeError(f"model: the weights to start from have other sizes than {config}; leave it out") from error
+        raise ConfigError(f"model: the weights to start from have other sizes than {config}; leave it out") from error
     return other.float()
 
 
@@ -85,16 +86,16 @@ def trained_transformer(recipe: Recipe, found: Collection[str]) -> str:
     """The name of the transformer that a recipe trains, among those of the model that it starts from.
 
     Raises:
-        RecipeError: the recipe leaves it open, or names one that is not there.
+        ConfigError: the recipe leaves it open, or names one that is not there.
     """
     if recipe.transformer == "auto" and len(found) > 1:
-        raise RecipeError(
+        raise ConfigError(
             f"start_from: {recipe.start_from} has two transformers, of which a run trains one; set transformer to "
             "transformer, for high noise, or to transformer_2, for low, and train the other one after it"
         )
     name = "transformer" if recipe.transformer == "auto" else recipe.transformer
     if name not in found:
-        raise RecipeError(f"transformer: {recipe.start_from or 'a fresh model'} has no {name}; leave transformer out")
+        raise ConfigError(f"transformer: {recipe.start_from or 'a fresh model'} has no {name}; leave transformer out")
     return name
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..core.config import ConfigError
 from ..mini.network.transformer import CompactTransformer3DModel
 from ..models.backbone import prompt_prefixes
 from ..models.codec import SequenceCodec
@@ -24,7 +25,7 @@ from ..runtime.cost import LiveBytes, cost_of
 from ..runtime.plan import text_encoder_skeleton
 from . import adapters
 from .network import trained_transformer
-from .recipe import ADAPTERS, Recipe, RecipeError
+from .recipe import ADAPTERS, Recipe
 
 FULL, HALF = 4, 2
 """Bytes of a number."""
@@ -135,7 +136,7 @@ def plan_training(
         processes: that share each batch, and the weights where they are sharded.
 
     Raises:
-        RecipeError: the recipe cannot be followed.
+        ConfigError: the recipe cannot be followed.
         UnknownModelError: the model to start from is none.
         ValueError: a size that the model does not take.
     """
@@ -223,7 +224,7 @@ def _parts(recipe: Recipe) -> tuple[Any, Any, Any, int]:
 def _inputs(model: Any, layout: Layout, size: tuple[int, int], text_dim: int, samples: int) -> tuple[Any, ...]:
     config = model.config
     if tuple(config.clips) != CLIPS:
-        raise RecipeError(f"training wants a model of all clips, and this one has {', '.join(config.clips)}")
+        raise ConfigError(f"training wants a model of all clips, and this one has {', '.join(config.clips)}")
     prompts, words = len(prompt_prefixes(config)), config.get("text_length", MAX_TOKENS)
     dtype = next(parameter.dtype for name, parameter in model.named_parameters() if adapters.is_base(name))
     return (

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
-import yaml
-
+from ..core.config import ConfigError, load_config, read_values
 from ..mini.world import Variations
-
-T = TypeVar("T")
-
-
-class RecipeError(ValueError):
-    """A recipe that cannot be followed; the message names the key, its value and the way out."""
-
 
 PRECISIONS = ("auto", "no", "bf16", "fp16")
 
@@ -89,17 +81,17 @@ class DataRecipe:
 
     def __post_init__(self) -> None:
         if self.kind not in ("scenes", "shards") or self.form not in ("clean", "crude", "copy-paste"):
-            raise RecipeError(
+            raise ConfigError(
                 f"data: kind {self.kind!r} and form {self.form!r}; kind must be scenes or shards, and form clean, "
                 "crude or copy-paste"
             )
         if self.kind == "shards" and not self.folder:
-            raise RecipeError("data: shards want folder, the one that `layerflow data build` wrote")
+            raise ConfigError("data: shards want folder, the one that `layerflow data build` wrote")
         if not self.share > 0:
-            raise RecipeError(f"data: share is {self.share}, but must be above 0; leave the source out instead")
+            raise ConfigError(f"data: share is {self.share}, but must be above 0; leave the source out instead")
         unknown = [name for name in self.adapters if name not in (*ADAPTERS, "auto")]
         if unknown:
-            raise RecipeError(f"data: adapter {unknown[0]!r} is not known; the adapters are {', '.join(ADAPTERS)}")
+            raise ConfigError(f"data: adapter {unknown[0]!r} is not known; the adapters are {', '.join(ADAPTERS)}")
 
     def adapters_on(self, frozen: bool) -> frozenset[str]:
         """Adapters that are on for a sample of this source, as far as the network has them."""
@@ -218,45 +210,45 @@ class Recipe:
 
         for task in self.tasks:
             if task not in TASKS and task != "any":
-                raise RecipeError(f"tasks: unknown task {task!r}; the tasks are {', '.join(TASKS)} and any")
+                raise ConfigError(f"tasks: unknown task {task!r}; the tasks are {', '.join(TASKS)} and any")
         if self.stages:
             return
         self._check_stage()
         if not self.phases or self.steps < 1:
-            raise RecipeError("phases: a recipe wants at least one phase with at least one step")
+            raise ConfigError("phases: a recipe wants at least one phase with at least one step")
         for phase in self.phases:
             for frames in phase.frames:
                 if not 1 <= frames <= self.clip_frames or self.frames_per_batch % frames:
-                    raise RecipeError(
+                    raise ConfigError(
                         f"phases: {frames} frames per sample; it must be at most clip_frames={self.clip_frames} and "
                         f"divide frames_per_batch={self.frames_per_batch}"
                     )
         if not 0 <= self.noise.pure <= 1:
-            raise RecipeError(f"noise.pure is a share between 0 and 1, got {self.noise.pure}")
+            raise ConfigError(f"noise.pure is a share between 0 and 1, got {self.noise.pure}")
 
     def _check_stage(self) -> None:
         if self.stage not in STAGES:
-            raise RecipeError(f"stage {self.stage!r} is not known; the stages are {', '.join(STAGES)}")
+            raise ConfigError(f"stage {self.stage!r} is not known; the stages are {', '.join(STAGES)}")
         if self.trains not in ("auto", "base", *ADAPTERS):
-            raise RecipeError(f"trains is {self.trains!r}, but must be auto, base, {' or '.join(ADAPTERS)}")
+            raise ConfigError(f"trains is {self.trains!r}, but must be auto, base, {' or '.join(ADAPTERS)}")
         if self.transformer not in ("auto", "transformer", "transformer_2"):
-            raise RecipeError(f"transformer is {self.transformer!r}, but must be auto, transformer or transformer_2")
+            raise ConfigError(f"transformer is {self.transformer!r}, but must be auto, transformer or transformer_2")
         if self.optimizer not in ("muon", "adamw"):
-            raise RecipeError(f"optimizer is {self.optimizer!r}, but must be muon or adamw")
+            raise ConfigError(f"optimizer is {self.optimizer!r}, but must be muon or adamw")
         if self.precision not in PRECISIONS:
-            raise RecipeError(f"precision is {self.precision!r}, but must be one of {', '.join(PRECISIONS)}")
+            raise ConfigError(f"precision is {self.precision!r}, but must be one of {', '.join(PRECISIONS)}")
         if self.frozen_dtype not in ("float32", "bfloat16"):
-            raise RecipeError(f"frozen_dtype is {self.frozen_dtype!r}, but must be float32 or bfloat16")
+            raise ConfigError(f"frozen_dtype is {self.frozen_dtype!r}, but must be float32 or bfloat16")
         if self.compile:
             import torch
 
             known = torch.compiler.list_backends(exclude_tags=())
             if self.compile_backend not in known:
-                raise RecipeError(f"compile_backend is {self.compile_backend!r}, but must be of {', '.join(known)}")
+                raise ConfigError(f"compile_backend is {self.compile_backend!r}, but must be of {', '.join(known)}")
         if not self.data:
-            raise RecipeError("data: a recipe wants at least one source")
+            raise ConfigError("data: a recipe wants at least one source")
         if self.batch_multiple < 1 or self.adapters.rank < 1:
-            raise RecipeError(
+            raise ConfigError(
                 f"batch_multiple {self.batch_multiple} and adapters.rank {self.adapters.rank} must be at least 1"
             )
 
@@ -277,7 +269,7 @@ class Recipe:
         """A recipe for each stage, in turn; this one alone where it names none.
 
         Raises:
-            RecipeError: a stage that cannot be followed, or that wants another before it.
+            ConfigError: a stage that cannot be followed, or that wants another before it.
         """
         if not self.stages:
             return (self,)
@@ -286,7 +278,7 @@ class Recipe:
         for number, own in enumerate(self.stages):
             where = f"stages[{number}]"
             if not isinstance(own, Mapping) or "stage" not in own or "stages" in own or "name" in own:
-                raise RecipeError(f"{where}: a stage names its `stage` ({', '.join(STAGES)}) and keys of a recipe")
+                raise ConfigError(f"{where}: a stage names its `stage` ({', '.join(STAGES)}) and keys of a recipe")
             # What is common was read already, so only the stage's own values are.
             read = read_values(Recipe, own, where)
             resolved.append(Recipe(**{**common, **read}))
@@ -294,17 +286,17 @@ class Recipe:
         for recipe in resolved:
             wanted = {"base"} | ({recipe.trained} if recipe.stage == "unify" else set())
             if missing := sorted(wanted - there):
-                raise RecipeError(
+                raise ConfigError(
                     f"stages: {recipe.stage} wants a stage {missing[0]} before it"
                     + (", or start_from, a model that is trained already" if missing[0] == "base" else "")
                 )
             there |= {recipe.trained}
         for key in ("precision", "transformer"):
             if len({getattr(recipe, key) for recipe in resolved}) > 1:
-                raise RecipeError(f"stages: {key} must be the same in all of them; give it once, outside of stages")
+                raise ConfigError(f"stages: {key} must be the same in all of them; give it once, outside of stages")
         names = [recipe.stage for recipe in resolved]
         if len(set(names)) != len(names):
-            raise RecipeError(f"stages: each may be named once, got {', '.join(names)}")
+            raise ConfigError(f"stages: each may be named once, got {', '.join(names)}")
         return tuple(resolved)
 
     @property
@@ -330,11 +322,11 @@ class Recipe:
 
 
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe of the backbone; unknown keys, wrong types and values out of range raise RecipeError.
+    """Read a recipe of the backbone; unknown keys, wrong types and values out of range raise ConfigError.
 
     Folders of shards are taken as relative to the recipe's own.
     """
-    recipe = load_dataclass(Recipe, path, overrides)
+    recipe = load_config(Recipe, path, overrides)
     home = Path(path).resolve().parent
     recipe = replace(
         recipe,
@@ -355,79 +347,3 @@ def _stage_at_home(stage: dict[str, Any], home: Path) -> dict[str, Any]:
         return stage  # said by `in_stages`
     placed = [{**s, "folder": str(home / str(s["folder"]))} if s.get("folder") else dict(s) for s in sources]
     return {**stage, "data": placed}
-
-
-def load_dataclass(kind: type[T], path: str | Path, overrides: Mapping[str, Any] | None = None) -> T:
-    """Read a recipe of any kind; its name, where it gives none, is the file's.
-
-    `like: other.yaml` takes over the keys of a recipe in the same folder that this one does not give itself.
-    """
-    values = read_yaml(Path(path))
-    named = {"name": Path(path).stem, **values, **(overrides or {})}
-    return read_dataclass(kind, named, str(path))  # type: ignore[no-any-return]
-
-
-def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Keys and values of a recipe, with those of the one that it is like."""
-    if path in above:
-        raise RecipeError(f"recipe {path} is like itself, by way of {', '.join(p.name for p in above)}")
-    try:
-        values = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise RecipeError(f"recipe {path} does not exist; the ones that come along are in recipes/") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"recipe {path} is not readable as YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise RecipeError(f"recipe {path} must hold keys and values, see recipes/mini.yaml")
-    other = values.pop("like", None)
-    if other is None:
-        return values
-    if not isinstance(other, str) or Path(other).name != other:
-        raise RecipeError(f"{path}: like is {other!r}, but must be the name of a recipe in the same folder")
-    return {**read_yaml(path.with_name(other), (*above, path)), **values}
-
-
-def read_dataclass(kind: type, values: Mapping[str, Any], where: str) -> Any:
-    """A (nested) dataclass from plain values, with errors that name the key."""
-    if not isinstance(values, Mapping):
-        raise RecipeError(f"{where}: expected keys and values, got {values!r}")
-    read = read_values(kind, values, where)
-    for f in fields(kind):
-        if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
-            raise RecipeError(f"{where}: key {f.name!r} is missing")
-    try:
-        return kind(**read)
-    except RecipeError:
-        raise
-    except ValueError as error:
-        raise RecipeError(f"{where}: {error}") from None
-
-
-def read_values(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Some values of a dataclass, checked against its fields."""
-    hints, known = get_type_hints(kind), {f.name for f in fields(kind)}
-    for key in values:
-        if key not in known:
-            raise RecipeError(f"{where}: unknown key {key!r}; known are {', '.join(sorted(known))}")
-    return {key: _read_value(hints[key], value, f"{where}: {key}") for key, value in values.items()}
-
-
-def _read_value(hint: Any, value: Any, where: str) -> Any:
-    if is_dataclass(hint):
-        return read_dataclass(hint, value, where)  # type: ignore[arg-type]
-    if get_origin(hint) is tuple:
-        kinds = get_args(hint)
-        if not isinstance(value, list) or (kinds[-1] is not ... and len(value) != len(kinds)):
-            size = "" if kinds[-1] is ... else f" of {len(kinds)}"
-            raise RecipeError(f"{where}: expected a list{size}, got {value!r}")
-        return tuple(
-            _read_value(kinds[0] if kinds[-1] is ... else kinds[i], item, f"{where}[{i}]")
-            for i, item in enumerate(value)
-        )
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    plain = hint in (int, str, bool)
-    if (plain and type(value) is not hint) or (hint is float and not isinstance(value, float)):
-        # YAML reads 1e-3 as text and 1.0e-3 as a number; say so instead of guessing.
-        raise RecipeError(f"{where}: expected {hint.__name__}, got {value!r}")
-    return value

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.config import ConfigError
 from ..core.layered_video import CLIPS
 from ..datasets.reader import HELD, LATENTS, TEXT, Row, ShardSet
 from ..mini.world import SceneSource
 from ..mini.world.crude import crude_layers, pasted_layers
-from .recipe import DataRecipe, Recipe, RecipeError
+from .recipe import DataRecipe, Recipe
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -107,7 +108,7 @@ class Shards:
         self.rows = [row for row in self.set.rows if not data.kinds or row.kind in data.kinds]
         missing = set(data.kinds) - {row.kind for row in self.rows}
         if missing or not self.rows:
-            raise RecipeError(
+            raise ConfigError(
                 f"data: {data.folder} holds no clips" + (f" of kind {', '.join(sorted(missing))}" if missing else "")
             )
         self.precomputed = self.set.precomputed if data.precomputed else None
@@ -123,17 +124,17 @@ class Shards:
         self._orders: dict[tuple[Size, int], tuple[int, np.ndarray]] = {}
 
     def _check_latents(self, recipe: Recipe) -> None:
-        """Raise RecipeError where the recipe asks for what latents that were made before cannot give."""
+        """Raise ConfigError where the recipe asks for what latents that were made before cannot give."""
         assert self.precomputed is not None
         frames, folder = self.precomputed["frames"], self.recipe.folder
         other = sorted({count for phase in recipe.phases for count in phase.frames} - {frames})
         if other:
-            raise RecipeError(
+            raise ConfigError(
                 f"data: {folder} was precomputed for {frames} frames and phases ask for {other[0]}; ask for {frames}, "
                 f"precompute with --frames {other[0]}, or set precomputed: false"
             )
         if self.recipe.frozen and not self.precomputed["frozen"]:
-            raise RecipeError(
+            raise ConfigError(
                 f"data: frozen wants latents of held frames, and {folder} was precomputed without; precompute with "
                 "--frozen, or set precomputed: false"
             )
@@ -218,7 +219,7 @@ def open_sources(recipe: Recipe) -> list[Scenes | Shards]:
     """The sources that a recipe names.
 
     Raises:
-        RecipeError: shards hold nothing of what is asked for.
+        ConfigError: shards hold nothing of what is asked for.
         MediaError: a folder holds no shards.
     """
     return [

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from .recipe import Recipe, RecipeError
+from ..core.config import ConfigError
+from .recipe import Recipe
 from .results import CARD
 from .trainer import Trainer
 
@@ -38,11 +39,11 @@ def follow(
         only: the one stage to train; those before it must be done.
 
     Raises:
-        RecipeError: a run is there already, or a stage wants another before it.
+        ConfigError: a run is there already, or a stage wants another before it.
     """
     stages, folder = recipe.in_stages(), Path(output) / recipe.name
     if only is not None and only not in [stage.stage for stage in stages]:
-        raise RecipeError(f"stage {only!r} is not one of {recipe.name}'s: {', '.join(s.stage for s in stages)}")
+        raise ConfigError(f"stage {only!r} is not one of {recipe.name}'s: {', '.join(s.stage for s in stages)}")
     earlier: list[Path] = []
     for stage in stages:
         last = stage is stages[-1]
@@ -50,9 +51,9 @@ def follow(
         result = place / "result"
         done = (result / CARD).is_file() and (not last or (folder / "model").is_dir())
         if not done and only not in (None, stage.stage):
-            raise RecipeError(f"stage {only} wants stage {stage.stage} done before it; train that first")
+            raise ConfigError(f"stage {only} wants stage {stage.stage} done before it; train that first")
         if done and not resume and only in (None, stage.stage):
-            raise RecipeError(f"{place} is trained already; go on with --resume, or choose another --output")
+            raise ConfigError(f"{place} is trained already; go on with --resume, or choose another --output")
         if not done:
             told = partial(report, of=stage) if report is not None else None
             trainer = Trainer(stage, output, resume, told, place, earlier, final=last)

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from ..core.atomic import whole_folder
+from ..core.config import ConfigError
 from ..datasets.precompute import check_identity
 from ..evaluation.metrics import alpha_iou
 from ..mini.network.transformer import CompactTransformer3DModel
@@ -37,7 +38,7 @@ from .checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from .network import build_pipeline, trained_levels, trained_transformer
 from .objective import Question, clip_errors, encode_batch, encode_clips, loss_of, noise_of, pose
 from .optimizer import make_optimizer
-from .recipe import ADAPTERS, Recipe, RecipeError
+from .recipe import ADAPTERS, Recipe
 from .results import Result, read_results, save_result
 from .schedule import warm_cosine
 from .sharding import gathered, load_average, load_model, load_optimizer
@@ -79,13 +80,13 @@ class Trainer:
             final: leave a whole model at the end.
 
         Raises:
-            RecipeError: a run is there already, or the recipe does not fit the model, its data or the processes.
+            ConfigError: a run is there already, or the recipe does not fit the model, its data or the processes.
         """
         self.recipe, self.folder, self.report, self.final = recipe, folder or Path(output) / recipe.name, report, final
         self.model_folder = Path(output) / recipe.name / "model"
         found = list_checkpoints(self.folder / "checkpoints")
         if found and not resume:
-            raise RecipeError(
+            raise ConfigError(
                 f"{self.folder} holds a run already (step {int(found[-1].name.split('-')[1])}); continue it with "
                 "--resume, or choose another --output"
             )
@@ -97,7 +98,7 @@ class Trainer:
         self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[unused])
         kind = self.accelerator.distributed_type
         if kind == DistributedType.FSDP and not self.accelerator.is_fsdp2:
-            raise RecipeError("FSDP: weights are sharded with FSDP2 here; see recipes/accelerate/fsdp2.yaml")
+            raise ConfigError("FSDP: weights are sharded with FSDP2 here; see recipes/accelerate/fsdp2.yaml")
         self.is_main, self.device = self.accelerator.is_main_process, self.accelerator.device
         self.folder.mkdir(parents=True, exist_ok=True)
         results = read_results(earlier)
@@ -129,7 +130,7 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
         self.sharded = any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
         if self.sharded and recipe.optimizer == "muon":
-            raise RecipeError("optimizer: muon wants whole matrices, and these are sharded; set optimizer: adamw")
+            raise ConfigError("optimizer: muon wants whole matrices, and these are sharded; set optimizer: adamw")
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.ema = EMAModel(
             self.trained, decay=recipe.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=not self.sharded
@@ -184,15 +185,15 @@ class Trainer:
         return adapters_module.is_base(name) if own == "base" else adapters_module.belongs_to(name, own)
 
     def _check_shapes(self) -> None:
-        """Raise RecipeError for clips that the model does not take."""
+        """Raise ConfigError for clips that the model does not take."""
         config = self.pipeline.transformer.config
         if tuple(config.clips) != CLIPS or config.get("task") is not None:
-            raise RecipeError(f"start_from: {self.recipe.start_from} is for one task; training wants a model for all")
+            raise ConfigError(f"start_from: {self.recipe.start_from} is for one task; training wants a model for all")
         for frames, (height, width) in self.batches.shapes():
             try:
                 self.pipeline.codec.check(frames, height, width)
             except ValueError as error:
-                raise RecipeError(f"clips of the recipe's data do not fit the model: {error}") from error
+                raise ConfigError(f"clips of the recipe's data do not fit the model: {error}") from error
 
     def train(self, until: int | None = None) -> None:
         """Train to the recipe's last step, or to step `until`."""
@@ -334,7 +335,7 @@ class Trainer:
             missing, unexpected = load_model(model, state["model"])
             load_optimizer(self.optimizer, state["optimizer"])
         if unexpected or any(self._is_kept(name) for name in missing):
-            raise RecipeError(f"{path} is of another network than the recipe's; choose another --output")
+            raise ConfigError(f"{path} is of another network than the recipe's; choose another --output")
         load_average(self.ema, state["ema"], self.trained)
         self.ema.to(self.device)
         if self.accelerator.scaler is not None:

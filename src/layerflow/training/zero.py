@@ -12,7 +12,8 @@ from accelerate import Accelerator
 from accelerate.utils import parse_flag_from_env
 from torch import Tensor
 
-from .recipe import Recipe, RecipeError
+from ..core.config import ConfigError
+from .recipe import Recipe
 from .sharding import load_model
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -28,7 +29,7 @@ class ZeRO:
     """The parts of training that DeepSpeed does in its own way.
 
     Raises:
-        RecipeError: the recipe or DeepSpeed's configuration ask for what is not known here.
+        ConfigError: the recipe or DeepSpeed's configuration ask for what is not known here.
     """
 
     def __init__(self, accelerator: Accelerator, recipe: Recipe, optimizer: torch.optim.Optimizer) -> None:
@@ -37,12 +38,12 @@ class ZeRO:
         zero = config.get("zero_optimization", {})
         offloads = [zero.get(f"offload_{what}", {}).get("device", "none") for what in ("optimizer", "param")]
         if zero.get("stage") not in (1, 2) or any(device != "none" for device in offloads):
-            raise RecipeError(
+            raise ConfigError(
                 f"DeepSpeed: stage {zero.get('stage')} with offloading to {' and '.join(offloads)}; stages 1 and 2 "
                 "without offloading are known here, and where weights must be shared out recipes/accelerate/fsdp2.yaml"
             )
         if recipe.optimizer != "adamw" or recipe.mixed_precision == "fp16":
-            raise RecipeError(
+            raise ConfigError(
                 f"DeepSpeed wants optimizer: adamw and precision: bf16 or no, not {recipe.optimizer} and "
                 f"{recipe.precision}"
             )

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
+from layerflow.core.config import ConfigError, load_config
 from layerflow.mini.fitting.upscaler import (
     CROPS,
     TILES,
@@ -25,7 +26,6 @@ from layerflow.mini.fitting.upscaler import (
 from layerflow.mini.network.upscaler import LayeredUpscaler
 from layerflow.models.layout import CLIPS
 from layerflow.training.checkpoints import list_checkpoints
-from layerflow.training.recipe import RecipeError, load_dataclass
 
 RECIPE = UpscalerRecipe(
     name="up", size=32, clip_frames=3, factor=2, width=8, num_blocks=3, crop=16, frames=2, batch=8, steps=8, warmup=2,
@@ -92,7 +92,7 @@ def test_a_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
     folder = train_upscaler(RECIPE, tmp_path)
     whole = load_file(folder / "diffusion_pytorch_model.safetensors")
     assert LayeredUpscaler.from_pretrained(folder).config.factor == 2
-    with pytest.raises(RecipeError, match="holds a run already; continue it with --resume"):
+    with pytest.raises(ConfigError, match="holds a run already; continue it with --resume"):
         train_upscaler(RECIPE, tmp_path)
     shutil.rmtree(folder)
     shutil.rmtree(list_checkpoints(tmp_path / "up" / "checkpoints")[-1])
@@ -114,10 +114,10 @@ def test_a_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
 )
 def test_recipes_that_cannot_be_followed_are_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "up.yaml").write_text(text)
-    with pytest.raises(RecipeError, match=message):
-        load_dataclass(UpscalerRecipe, tmp_path / "up.yaml")
+    with pytest.raises(ConfigError, match=message):
+        load_config(UpscalerRecipe, tmp_path / "up.yaml")
 
 
 def test_the_recipe_that_comes_along_can_be_followed() -> None:
-    recipe = load_dataclass(UpscalerRecipe, Path(__file__).parents[3] / "recipes" / "upscaler.yaml")
+    recipe = load_config(UpscalerRecipe, Path(__file__).parents[3] / "recipes" / "upscaler.yaml")
     assert recipe.name == "mini-upscaler"

@@ -7,10 +7,11 @@ import pytest
 import torch
 from tiny_recipe import TINY
 
+from layerflow.core.config import ConfigError
 from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.models.layout import Layout
 from layerflow.training.network import changed
-from layerflow.training.recipe import RecipeError, load_recipe
+from layerflow.training.recipe import load_recipe
 from layerflow.training.trainer import Trainer
 
 SIZES: dict[str, Any] = {
@@ -50,11 +51,11 @@ def test_a_deeper_network_draws_the_same_before_it_is_trained() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(RecipeError, match="have other sizes than"):
+    with pytest.raises(ConfigError, match="have other sizes than"):
         changed(CompactTransformer3DModel(**SIZES), {"dim": 32})
-    with pytest.raises(RecipeError, match="have other sizes than"):
+    with pytest.raises(ConfigError, match="have other sizes than"):
         changed(CompactTransformer3DModel(**SIZES), {"blocks_up": [1, 0, 1]})  # fewer than there are
-    with pytest.raises(RecipeError, match="only the compact network can be changed, not a Linear"):
+    with pytest.raises(ConfigError, match="only the compact network can be changed, not a Linear"):
         changed(torch.nn.Linear(1, 1), {"dim": 32})
 
 

@@ -237,8 +237,8 @@ def test_the_shipped_recipe_is_read() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("output: x\nminute: 3\n", "unknown minute"),
-        ("minutes: 3\n", "output is missing"),
+        ("output: x\nminute: 3\n", "unknown key 'minute'"),
+        ("minutes: 3\n", "key 'output' is missing"),
         ("output: x\nminutes: 0\n", "minutes is 0"),
         ("output: x\ncaptions: 0.8\nnames: 0.5\n", "together at most 1"),
         ("output: x\nheads: 3\n", "does not divide"),

@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from layerflow.core.config import ConfigError
 from layerflow.core.layered_video import LayeredVideo
 from layerflow.mini.world.crude import crude_layers, pasted_layers
-from layerflow.training.recipe import DataRecipe, RecipeError, load_recipe
+from layerflow.training.recipe import DataRecipe, load_recipe
 from layerflow.training.schedule import warm_cosine
 
 
@@ -54,24 +55,24 @@ def test_adapters_follow_what_stands_still_unless_the_recipe_says_otherwise() ->
     assert DataRecipe().adapters_on(frozen=True) == {"motion", "content"}
     assert DataRecipe().adapters_on(frozen=False) == {"content"}
     assert DataRecipe(adapters=("content",)).adapters_on(frozen=True) == {"content"}
-    with pytest.raises(RecipeError, match="adapter 'style' is not known"):
+    with pytest.raises(ConfigError, match="adapter 'style' is not known"):
         DataRecipe(adapters=("style",))
-    with pytest.raises(RecipeError, match="share is 0"):
+    with pytest.raises(ConfigError, match="share is 0"):
         DataRecipe(share=0.0)
 
 
-def test_a_recipe_takes_over_what_the_one_that_it_is_like_says(tmp_path: Path) -> None:
+def test_a_recipe_takes_over_what_the_one_that_it_extends_says(tmp_path: Path) -> None:
     phases = "phases: [{steps: 3, frames: {1: 1.0}}]"
     (tmp_path / "first.yaml").write_text(f"seed: 4\nsize: 32\n{phases}\n")
-    (tmp_path / "second.yaml").write_text("like: first.yaml\nseed: 5\n")
+    (tmp_path / "second.yaml").write_text("extends: first.yaml\nseed: 5\n")
     recipe = load_recipe(tmp_path / "second.yaml")
     assert (recipe.name, recipe.seed, recipe.size, recipe.steps) == ("second", 5, 32, 3)
-    (tmp_path / "round.yaml").write_text("like: trip.yaml\n")
-    (tmp_path / "trip.yaml").write_text("like: round.yaml\n")
-    with pytest.raises(RecipeError, match="is like itself"):
+    (tmp_path / "round.yaml").write_text("extends: trip.yaml\n")
+    (tmp_path / "trip.yaml").write_text("extends: round.yaml\n")
+    with pytest.raises(ConfigError, match="extends itself"):
         load_recipe(tmp_path / "round.yaml")
-    (tmp_path / "far.yaml").write_text("like: ../first.yaml\n")
-    with pytest.raises(RecipeError, match="must be the name of a recipe in the same folder"):
+    (tmp_path / "far.yaml").write_text("extends: ../first.yaml\n")
+    with pytest.raises(ConfigError, match="must be the name of a recipe in the same folder"):
         load_recipe(tmp_path / "far.yaml")
 
 

@@ -15,18 +15,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-import yaml
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from ...core.atomic import hash_path
+from ...core.config import load_config
 from ...models.text import encode_prompts
 from ..network.text_encoder import LayerTextEncoder, pool
 
@@ -83,18 +83,8 @@ class TextRecipe:
 
     @classmethod
     def read(cls, path: str | Path) -> "TextRecipe":
-        """Read a recipe from YAML.
-
-        Raises:
-            ValueError: a key is unknown or `output` is missing.
-        """
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            raise ValueError(f"{path}: unknown {', '.join(unknown)}; the keys are {', '.join(known)}")
-        if "output" not in values:
-            raise ValueError(f"{path}: output is missing; name the model folder to write")
-        return cls(**values)
+        """Read a recipe; unknown or missing keys, wrong types and values out of range raise ConfigError."""
+        return load_config(cls, path)
 
 
 # --- texts ------------------------------------------------------------------------------------------------

@@ -19,11 +19,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...core.atomic import whole_folder
+from ...core.config import ConfigError, load_config
 from ...models.layout import CLIPS
 from ...models.model_space import to_model_space
 from ...training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from ...training.optimizer import MuonAdamW, parameter_groups
-from ...training.recipe import RecipeError, load_dataclass, mixed_precision
+from ...training.recipe import mixed_precision
 from ...training.schedule import warm_cosine
 from ..network.upscaler import DRAWN, LayeredUpscaler, composite
 from ..world import SceneSource, Variations
@@ -77,12 +78,12 @@ class UpscalerRecipe:
 
     def __post_init__(self) -> None:
         if not 2 <= self.frames <= self.clip_frames or self.crop > self.size or self.batch % CROPS:
-            raise RecipeError(
+            raise ConfigError(
                 f"frames {self.frames} must be from 2 to clip_frames {self.clip_frames}, crop {self.crop} at most size "
                 f"{self.size}, and batch {self.batch} a multiple of {CROPS}"
             )
         if self.precision not in ("auto", "no", "bf16"):
-            raise RecipeError(f"precision is {self.precision!r}, but must be auto, no or bf16")
+            raise ConfigError(f"precision is {self.precision!r}, but must be auto, no or bf16")
 
 
 SQUARED_WEIGHT = 3.0
@@ -207,12 +208,12 @@ def train_upscaler(
     """Follow a recipe in output/name; returns the folder of the trained upscaler in diffusers layout, bf16.
 
     Raises:
-        RecipeError: there is a run already and `resume` does not say to go on with it.
+        ConfigError: there is a run already and `resume` does not say to go on with it.
     """
     folder = Path(output) / recipe.name
     found = list_checkpoints(folder / "checkpoints")
     if found and not resume:
-        raise RecipeError(f"{folder} holds a run already; continue it with --resume, or choose another --output")
+        raise ConfigError(f"{folder} holds a run already; continue it with --resume, or choose another --output")
     torch.manual_seed(recipe.seed)
     model = LayeredUpscaler(recipe.factor, recipe.width, recipe.num_blocks).to(memory_format=torch.channels_last)
     optimizer = MuonAdamW(parameter_groups(model.named_parameters(), weight_decay=1e-3), lr=recipe.learning_rate)
@@ -270,9 +271,9 @@ def main() -> None:
         print(step, *(f"{name} {value:.4g}" for name, value in values.items()), flush=True)
 
     try:
-        recipe = load_dataclass(UpscalerRecipe, arguments.recipe)
+        recipe = load_config(UpscalerRecipe, arguments.recipe)
         print(train_upscaler(recipe, arguments.output, arguments.resume, report))
-    except RecipeError as error:
+    except ConfigError as error:
         parser.error(str(error))
 
 

@@ -1,0 +1,97 @@
+"""Typed configuration: a YAML file read into dataclasses, checked before any heavy work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """A recipe or configuration that cannot be used; the message names the file, the key, its value and the way out."""
+
+
+def load_config(kind: type[T], path: str | Path, overrides: Mapping[str, Any] | None = None) -> T:
+    """Read a recipe of any kind; where the kind has a `name` and the file gives none, it is the file's.
+
+    `extends: other.yaml` takes over the keys of a recipe in the same folder that this one does not give itself.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key is unknown, missing or of another type.
+    """
+    values = read_yaml(Path(path))
+    name = {"name": Path(path).stem} if any(f.name == "name" for f in fields(kind)) else {}  # type: ignore[arg-type]
+    return read_dataclass(kind, {**name, **values, **(overrides or {})}, str(path))  # type: ignore[no-any-return]
+
+
+def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read the keys and values of a recipe, with those of the one that it extends."""
+    if path in above:
+        raise ConfigError(f"recipe {path} extends itself, by way of {', '.join(p.name for p in above)}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"recipe {path} does not exist; the ones that come along are in recipes/") from None
+    except OSError as error:
+        raise ConfigError(f"recipe {path} cannot be opened: {error.strerror}; give a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"recipe {path} is not readable as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"recipe {path} must hold keys and values, see recipes/mini.yaml")
+    other = values.pop("extends", None)
+    if other is None:
+        return values
+    if not isinstance(other, str) or other in ("", "..") or Path(other).name != other:
+        raise ConfigError(f"{path}: extends is {other!r}, but must be the name of a recipe in the same folder")
+    return {**read_yaml(path.with_name(other), (*above, path)), **values}
+
+
+def read_dataclass(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    """Read a (nested) dataclass from plain values, with errors that name the key."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{where}: expected keys and values, got {values!r}")
+    read = read_values(kind, values, where)
+    for f in fields(kind):
+        if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
+            raise ConfigError(f"{where}: key {f.name!r} is missing")
+    try:
+        return kind(**read)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+def read_values(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Read some values of a dataclass, checked against its fields."""
+    hints, known = get_type_hints(kind), {f.name for f in fields(kind)}
+    for key in values:
+        if key not in known:
+            raise ConfigError(f"{where}: unknown key {key!r}; known are {', '.join(sorted(known))}")
+    return {key: _read_value(hints[key], value, f"{where}: {key}") for key, value in values.items()}
+
+
+def _read_value(hint: Any, value: Any, where: str) -> Any:
+    if is_dataclass(hint):
+        return read_dataclass(hint, value, where)  # type: ignore[arg-type]
+    if get_origin(hint) is tuple:
+        kinds = get_args(hint)
+        if not isinstance(value, list) or (kinds[-1] is not ... and len(value) != len(kinds)):
+            size = "" if kinds[-1] is ... else f" of {len(kinds)}"
+            raise ConfigError(f"{where}: expected a list{size}, got {value!r}")
+        return tuple(
+            _read_value(kinds[0] if kinds[-1] is ... else kinds[i], item, f"{where}[{i}]")
+            for i, item in enumerate(value)
+        )
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    plain = hint in (int, str, bool)
+    if (plain and type(value) is not hint) or (hint is float and not isinstance(value, float)):
+        # YAML reads 1e-3 as text and 1.0e-3 as a number; say so instead of guessing.
+        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value

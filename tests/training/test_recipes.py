@@ -1,0 +1,69 @@
+"""Every recipe that comes along is read by the loader that it is meant for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+
+from layerflow.core.config import load_config
+from layerflow.mini.fitting.text_encoder import TextRecipe
+from layerflow.mini.fitting.upscaler import UpscalerRecipe
+from layerflow.training.recipe import load_recipe
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+FILES = sorted(path for path in RECIPES.rglob("*") if path.suffix in (".yaml", ".yml"))
+
+
+def read_training(path: Path) -> None:
+    assert all(stage.steps > 0 for stage in load_recipe(path).in_stages())
+
+
+def read_accelerate(path: Path) -> None:
+    # Accelerate refuses unknown keys itself.
+    assert load_config_from_file(str(path)).distributed_type.value != "NO"
+
+
+LOADERS: dict[str, Callable[[Path], Any]] = {
+    "text.yaml": TextRecipe.read,
+    "upscaler.yaml": lambda path: load_config(UpscalerRecipe, path),
+    "mini.yaml": read_training,
+    "mini-continue.yaml": read_training,
+    "mini-gpu.yaml": read_training,
+    "cogvideox-2b.yaml": read_training,
+    "accelerate": read_accelerate,
+    "ablations": read_training,
+    "ablations/longer": read_training,
+}
+"""By path below recipes/: of a file, or of the folder that it lies in."""
+
+
+def loader_of(path: Path) -> Callable[[Path], Any]:
+    place = path.relative_to(RECIPES)
+    for key in (place, place.parent):
+        if key.as_posix() in LOADERS:
+            return LOADERS[key.as_posix()]
+    raise AssertionError(f"recipes/{place} has no loader; name the one that reads it in LOADERS")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(RECIPES).as_posix())
+def test_a_recipe_is_read_by_its_loader(path: Path) -> None:
+    loader_of(path)(path)
+
+
+def test_a_recipe_without_a_loader_is_noticed() -> None:
+    with pytest.raises(AssertionError, match=r"recipes/new\.yaml has no loader"):
+        loader_of(RECIPES / "new.yaml")
+
+
+def test_every_loader_reads_a_recipe_that_is_there() -> None:
+    assert FILES
+    assert [place for place in LOADERS if not (RECIPES / place).exists()] == []
+
+
+def test_no_recipe_uses_the_former_key_of_extends() -> None:
+    assert [path.name for path in FILES if "like" in yaml.safe_load(path.read_text(encoding="utf-8"))] == []
