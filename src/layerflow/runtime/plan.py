@@ -1,7 +1,7 @@
 """What a run needs, before any weights are loaded: sequence length, arithmetic, memory under each setting.
 
 Nothing is estimated by formula. The parts of the model are built without weights and run on tensors without data,
-which cost neither memory nor time; what they would allocate and compute is counted, see `counting.py`.
+which cost neither memory nor time; what they would allocate and compute is counted, see `cost.py`.
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ def put_on(model: Any, adapter: str, recipe: AdapterRecipe) -> None:
 
 
 def save(model: Any, adapter: str, folder: Path) -> None:
-    """Write an adapter as `loading.fuse_content` and diffusers' pipelines read it."""
+    """Write an adapter as `models.registry.fuse_content` and diffusers' pipelines read it."""
     weights, config = get_peft_model_state_dict(model, adapter_name=adapter), model.peft_config[adapter]
     facts = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(config.target_modules)}
     metadata = json.dumps({f"transformer.{key}": value for key, value in facts.items()})
