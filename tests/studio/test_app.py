@@ -297,7 +297,7 @@ def watch(event, details):
 sys.addaudithook(watch)
 from fastapi.testclient import TestClient
 from layerflow.studio.app import Settings, create_app
-from layerflow.studio.chores import ModelStart
+from layerflow.studio.entry_points import ModelStart
 
 app = create_app(Settings(Path(sys.argv[1]), ModelStart()))
 with TestClient(app, base_url="http://localhost") as client:
