@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 MAX_TOKENS = 32
 """Longest prompt in tokens, `[CLS]` and `[SEP]` counted, of a model that does not name another."""
@@ -19,7 +19,7 @@ MAX_TOKENS = 32
 @torch.no_grad()
 def encode_prompts(
     tokenizer: PreTrainedTokenizerBase,
-    encoder: PreTrainedModel | Any,
+    encoder: Any,
     prompts: list[str],
     max_length: int = MAX_TOKENS,
     attend_padding: bool = False,
