@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 
 from layerflow import LayeredVideo, LayerFlowPipeline
+from layerflow.generation.inputs import Source
+from layerflow.generation.load import ModelFacts
+from layerflow.generation.request import Request, Size, field_of, from_plain, options, type_of
 from layerflow.media import FORMATS
 
 CATEGORY = "LayerFlow"
@@ -33,11 +36,6 @@ def to_images(clip: Tensor) -> Tensor:
     """A clip (F, 3 or 1, H, W) to IMAGE (F, H, W, 3) or MASK (F, H, W)."""
     images = clip.permute(0, 2, 3, 1).contiguous()
     return images[..., 0] if images.shape[-1] == 1 else images
-
-
-def prompt(what: str) -> tuple[str, dict[str, Any]]:
-    """A text input."""
-    return "STRING", {"multiline": True, "default": "", "tooltip": f"What the {what} shows."}
 
 
 class LoadModel:
@@ -67,11 +65,12 @@ class LoadModel:
 
 
 class Sampler:
-    """What all nodes that sample have; `GIVEN` and `PROMPTS` tell them apart."""
+    """Base of all nodes that sample; `GIVEN` and `PROMPTS` tell them apart."""
 
     GIVEN: ClassVar[dict[str, str]] = {}
     """Clips and their sockets."""
-    PROMPTS: ClassVar[tuple[str, ...]] = ("foreground_prompt", "background_prompt")
+    PROMPTS: ClassVar[tuple[str, ...]] = ("foreground", "background")
+    """Prompts that come first."""
 
     RETURN_TYPES, RETURN_NAMES = LAYERS, NAMES
     FUNCTION, CATEGORY = "sample", CATEGORY
@@ -79,40 +78,25 @@ class Sampler:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
         """See ComfyUI's node contract."""
-        return {
-            "required": {
-                "model": (MODEL,),
-                **{name: (socket,) for name, socket in cls.GIVEN.items()},
-                **{name: prompt(name.removesuffix("_prompt")) for name in cls.PROMPTS},
-                "seed": ("INT", {"default": 0, "min": 0, "max": 2**63 - 1, "control_after_generate": True}),
-                "steps": ("INT", {"default": 0, "min": 0, "max": 1000, "tooltip": "0: as many as the model wants."}),
-                "guidance": ("FLOAT", {"default": -1.0, "min": -1.0, "max": 100.0, "tooltip": "-1: the model's."}),
-                "upscale": ("INT", {"default": 1, "min": 1, "max": 16}),
-            },
-            "optional": {"blended_prompt": prompt("whole scene")},
-        }
+        fields = sockets()
+        prompts = {socket_name(name): fields.pop(socket_name(name)) for name in cls.PROMPTS}
+        numbers = {name: fields.pop(name) for name, (kind, _) in list(fields.items()) if kind != "STRING"}
+        given = {name: (kind,) for name, kind in cls.GIVEN.items()}
+        return {"required": {"model": (MODEL,), **given, **prompts, **numbers}, "optional": fields}
 
-    def sample(
-        self,
-        model: LayerFlowPipeline,
-        seed: int,
-        steps: int,
-        guidance: float,
-        upscale: int,
-        foreground_prompt: str = "",
-        background_prompt: str = "",
-        blended_prompt: str = "",
-        **given: Tensor,
-    ) -> tuple[Tensor, ...]:
+    def sample(self, model: LayerFlowPipeline, **inputs: Any) -> tuple[Tensor, ...]:
         """Foreground IMAGE, alpha MASK, background IMAGE and blended IMAGE."""
-        layers = fitted(model, {name: to_clip(images) for name, images in given.items()}, upscale)
-        bar = progress_bar(steps or model.transformer.conventions.steps)
-        result = model(
-            foreground_prompt, background_prompt, blended_prompt or None,
-            given=layers, upscale=upscale, num_inference_steps=steps or None,
-            guidance_scale=None if guidance < 0 else guidance, generator=torch.Generator().manual_seed(seed),
-            callback_on_step_end=bar,
-        )  # fmt: skip
+        from layerflow.generation.resolve import resolve
+        from layerflow.generation.run import loras, pipeline_arguments
+
+        given = {name: to_clip(inputs.pop(name)) for name in self.GIVEN if inputs.get(name) is not None}
+        facts = facts_of(model)
+        resolved = resolve(request_of(inputs), facts, sources_of(given))
+        with loras(model, resolved.request.lora):
+            result = model(
+                **pipeline_arguments(resolved), given=resolved.given, fps=resolved.fps,
+                callback_on_step_end=progress_bar(resolved.steps),
+            )  # fmt: skip
         assert not isinstance(result, tuple)
         video = result.video
         if video.blended is None and {"foreground", "alpha", "background"} <= set(video.clips()):
@@ -139,7 +123,7 @@ class AddBackground(Sampler):
     """A background for a foreground."""
 
     GIVEN: ClassVar = {"foreground": "IMAGE", "alpha": "MASK"}
-    PROMPTS: ClassVar = ("background_prompt", "foreground_prompt")
+    PROMPTS: ClassVar = ("background", "foreground")
     DESCRIPTION = "Makes a background for a foreground with alpha."
 
 
@@ -198,24 +182,62 @@ class SaveLayered:
         return {"ui": {"text": [str(folder)]}, "result": (str(folder),)}
 
 
-def fitted(model: LayerFlowPipeline, clips: dict[str, Tensor], upscale: int) -> LayeredVideo | None:
-    """Given clips at the model's frame count and size; a still is repeated."""
-    if not clips:
-        return None
-    frames, height, width = model.codec.trained_size
-    moving = [clip.shape[0] for clip in clips.values() if clip.shape[0] > 1]
-    count = min([*moving, frames])
-    sizes = {name: LayeredVideo(**{name: clip}) for name, clip in clips.items() if name not in ("foreground", "alpha")}
-    if "foreground" in clips:  # resized together, colour is weighed with alpha
-        both = {name: clips[name] for name in ("foreground", "alpha")}
-        longest = max(clip.shape[0] for clip in both.values())
-        both = {n: c.expand(longest, -1, -1, -1).clone() if c.shape[0] == 1 else c for n, c in both.items()}
-        sizes["foreground"] = LayeredVideo(**both)
-    found: dict[str, Tensor] = {}
-    for video in sizes.values():
-        for name, clip in video.fit(upscale * height, upscale * width).clips().items():
-            found[name] = (clip.expand(count, -1, -1, -1) if clip.shape[0] == 1 else clip[:count]).clone()
-    return LayeredVideo(**found)
+UNSET = {int: 0, float: -1.0, str: ""}
+"""Values of a socket that stand for the model's default: ComfyUI has none that is empty."""
+LEFT_OUT = ("formats", "fps")
+"""Fields of files; images have neither."""
+HIGHEST = 2**63 - 1
+
+
+def sockets() -> dict[str, Any]:
+    """Return an input for each field of a request, by name; prompts end in `_prompt`."""
+    return {socket_name(name): socket(name) for name in options(Request) if name not in LEFT_OUT}
+
+
+def socket_name(name: str) -> str:
+    """Return the name of a field's input; the clips have the layers' names for themselves."""
+    return f"{name}_prompt" if name in ("foreground", "background", "blended") else name
+
+
+def socket(name: str) -> tuple[str, dict[str, Any]]:
+    """Return the input of a field as ComfyUI declares it."""
+    option, (kind, optional) = options(Request)[name], type_of(Request, name)
+    default = 1 if name == "upscale" else UNSET.get(kind, "") if optional else field_of(Request, name).default
+    help = option.help.replace("`", "")
+    if optional and option.unset and name != "upscale":
+        help += f" {'Empty' if default == '' else default}: {option.unset.replace('`', '')}."
+    if kind in (int, float):
+        lowest = default if optional and name != "upscale" else option.minimum or 0
+        facts = {"default": default, "min": kind(lowest), "max": kind(option.maximum or HIGHEST), "tooltip": help}
+        more = {"control_after_generate": True} if name == "seed" else {"step": 0.05} if kind is float else {}
+        return "INT" if kind is int else "FLOAT", {**facts, **more}
+    many = "" if kind is str or kind == Size else " One a line."
+    return "STRING", {"multiline": option.prompt or bool(many), "default": "", "tooltip": help + many}
+
+
+def request_of(inputs: dict[str, Any]) -> Request:
+    """Return the request of a node's inputs; raises FieldError."""
+    fields = {}
+    for name in options(Request):
+        kind, optional = type_of(Request, name)
+        value = inputs.get(socket_name(name))
+        if value is None or (optional and value == UNSET.get(kind, "")):
+            continue
+        is_list = kind not in (int, float, str) and kind != Size
+        fields[name] = [line.strip() for line in value.splitlines() if line.strip()] if is_list else value
+    return Request(**from_plain(Request, fields))
+
+
+def sources_of(given: dict[str, Tensor]) -> list[Source]:
+    """Return given clips as sources."""
+    return [Source(Path(name), LayeredVideo(**{name: clip}), still=len(clip) == 1) for name, clip in given.items()]
+
+
+def facts_of(model: LayerFlowPipeline) -> ModelFacts:
+    """Return what is known of a loaded model."""
+    factors = [1] if model.upscaler is None else list(model.upscaler.factors)
+    config, conventions = dict(model.transformer.config), model.transformer.conventions
+    return ModelFacts(config, model.codec, conventions, factors, model.transformer_2 is not None)
 
 
 def progress_bar(steps: int) -> Any:

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import layerflow
 from layerflow.cli import app, run
 from layerflow.core.layered_video import LayeredVideo
-from layerflow.generation.run import LIBRARIES
+from layerflow.generation.record import LIBRARIES
 from layerflow.media import FORMATS, load_layers, read_video, write_video
 from layerflow.mini.network.transformer import CompactTransformer3DModel
 

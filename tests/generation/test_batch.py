@@ -17,14 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerflow.cli import run
-from layerflow.cli.options import ModelOptions
 from layerflow.core.errors import UserError
 from layerflow.generation import batch
 from layerflow.generation import run as generation
 from layerflow.generation.jobs import KEYS, parse_object, read_jobs
+from layerflow.generation.request import ModelOptions
 from layerflow.media import load_layers, write_video
 
-MODEL = ModelOptions("mini", "cpu", "float32")
+MODEL = ModelOptions(device="cpu", dtype="float32")
 PROMPTS = {"foreground": "a red ball", "background": "green hills"}
 QUICK = {**PROMPTS, "steps": 1, "formats": ["png"]}
 
@@ -61,9 +61,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     prompts: list[str] = []
     denoise = generation.denoise
 
-    def counted(model: Any, request: generation.Request, *rest: Any) -> Any:
-        prompts.append(request.foreground)
-        return denoise(model, request, *rest)
+    def counted(model: Any, resolved: Any, *rest: Any) -> Any:
+        prompts.append(resolved.request.foreground)
+        return denoise(model, resolved, *rest)
 
     monkeypatch.setattr(batch, "denoise", counted)
     return prompts
@@ -183,16 +183,16 @@ def test_a_job_done_by_a_worker_that_died_is_left_as_it_is(
 ) -> None:
     run_jobs(*jobs_named("a"))
     before = manifests(tmp_path / "out")
-    options = ModelOptions(str(tiny_model), "cpu")
-    [job] = read_jobs(write_jobs(*jobs_named("a")), tmp_path / "out", options)
+    options = ModelOptions(model=str(tiny_model), device="cpu")
+    [job] = read_jobs(write_jobs(*jobs_named("a")), tmp_path / "out")
     sha256 = batch.models.model_hash(tiny_model)
-    model = generation.load_model(options, tiny_model, batch.models.model_facts(tiny_model), sha256, "cpu")
+    model = batch.load_model(options, tiny_model, batch.models.model_facts(tiny_model), sha256, "cpu")
     assert batch.attempt(job, model).error == ""
     assert manifests(tmp_path / "out") == before
     assert made == ["a"]
 
     changed = jobs_named("a", seed=1)
-    [job] = read_jobs(write_jobs(*changed), tmp_path / "out", options)
+    [job] = read_jobs(write_jobs(*changed), tmp_path / "out")
     for count in range(batch.MOST_DEATHS):
         (tmp_path / "out" / batch.UNFINISHED / "a" / f"host-{count}-x").mkdir(parents=True)
     assert "3 workers died at it" in batch.attempt(job, model).error
@@ -346,7 +346,7 @@ def lines_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_any_line_is_a_job_or_a_mistake_that_names_it(line: bytes, lines_file: Path) -> None:
     lines_file.write_bytes(json.dumps({**PROMPTS, "id": "the-first"}).encode() + b"\n" + line + b"\n")
     try:
-        jobs = read_jobs(lines_file, lines_file.parent / "out", MODEL)
+        jobs = read_jobs(lines_file, lines_file.parent / "out")
     except UserError as error:
         assert str(error).startswith(f"{lines_file}, line 2: ")  # noqa: PT017 -- a job is as good an end
     else:
@@ -354,7 +354,7 @@ def test_any_line_is_a_job_or_a_mistake_that_names_it(line: bytes, lines_file: P
         assert all(job.folder.parent == lines_file.parent / "out" for job in jobs)
         if line.strip():
             parse_object(line)
-            assert len(batch.fingerprint(jobs[-1].request, "0" * 64)) == 64
+            assert len(batch.fingerprint(jobs[-1].request, MODEL, "0" * 64)) == 64
 
 
 # --- killed -----------------------------------------------------------------------------------------------

@@ -248,14 +248,14 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(tmp_path: Path, monke
 def test_the_command_delivers_a_folder_of_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layers, out = tmp_path / "layers", tmp_path / "out"
     scene().save(layers, formats=["webm"])
-    assert run(["export", str(layers), "-o", str(out), "--for", "compositing", "--size", "8x6"]) == 0
+    assert run(["export", str(layers), "-o", str(out), "--preset", "compositing", "--size", "8x6"]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == [str(out / "layers_exr")]
     assert "lossy files only" in said.err
-    assert run(["export", str(layers), "-o", str(out), "--for", "compositing"]) == 2
+    assert run(["export", str(layers), "-o", str(out), "--preset", "compositing"]) == 2
     assert "is not empty; add --overwrite" in capsys.readouterr().err
     scene().save(layers, formats=["webm", "png"])
-    assert run(["export", str(layers), "-o", str(out), "--for", "game", "--overwrite"]) == 0
+    assert run(["export", str(layers), "-o", str(out), "--preset", "game", "--overwrite"]) == 0
     assert "lossy" not in capsys.readouterr().err
     assert read_video(out / "foreground_png").colour.shape[-2:] == load_layers(layers).background.shape[-2:]  # type: ignore[union-attr]
 
@@ -263,10 +263,10 @@ def test_the_command_delivers_a_folder_of_layers(tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--for", "film"], "preset 'film' is not known"),
-        (["--for", "game", "--edges", "3"], "strength is 3"),
-        (["--for", "editors", "--timecode", "noon"], "timecode noon is not"),
-        (["--for", "game", "--size", "big"], "--size big is not a size"),
+        (["--preset", "film"], "preset 'film' is not known"),
+        (["--preset", "game", "--edges", "3"], "strength is 3"),
+        (["--preset", "editors", "--timecode", "noon"], "timecode noon is not"),
+        (["--preset", "game", "--size", "big"], "--size big is not a size"),
     ],
 )
 def test_mistakes_are_one_sentence(
@@ -275,7 +275,7 @@ def test_mistakes_are_one_sentence(
     scene().save(tmp_path / "layers", formats=["png"])
     assert run(["export", str(tmp_path / "layers"), "-o", str(tmp_path / "out"), *words]) == 2
     assert message in capsys.readouterr().err
-    assert run(["export", str(tmp_path / "layers"), "-o", str(tmp_path / "layers"), "--for", "game"]) == 2
+    assert run(["export", str(tmp_path / "layers"), "-o", str(tmp_path / "layers"), "--preset", "game"]) == 2
     assert "holds the layers themselves" in capsys.readouterr().err
-    assert run(["export", str(tmp_path / "none"), "-o", str(tmp_path / "out"), "--for", "game"]) == 2
+    assert run(["export", str(tmp_path / "none"), "-o", str(tmp_path / "out"), "--preset", "game"]) == 2
     assert "there is no such folder" in capsys.readouterr().err

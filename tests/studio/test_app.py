@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from layerflow.generation.request import ModelOptions
 from layerflow.media import load_layers, read_video
 from layerflow.studio.access_control import COOKIE
 from layerflow.studio.app import Settings
@@ -245,7 +246,7 @@ def test_a_body_that_is_too_large_is_refused(studio: TestClient) -> None:
 
 def test_a_token_is_wanted_by_every_route(tmp_path: Path, tiny_model: Path) -> None:
     token = "a-token-of-some-length"
-    with serving(Settings(tmp_path, ModelStart(str(tiny_model)), token=token), host="studio.example") as client:
+    with serving(Settings(tmp_path, ModelStart(ModelOptions(model=str(tiny_model))), token=token), host="studio.example") as client:
         for method, path in (("GET", "/api/studio"), ("POST", "/api/jobs"), ("GET", "/static/main.js"), ("GET", "/")):
             assert client.request(method, path).status_code == 401
         assert client.get("/?token=wrong").status_code == 401

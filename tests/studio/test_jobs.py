@@ -60,7 +60,7 @@ def test_jobs_run_in_the_order_they_came_and_the_queue_has_an_end(tmp_path: Path
 
 
 def test_no_more_jobs_run_at_once_than_may(tmp_path: Path) -> None:
-    with opened(tmp_path, at_once=2) as queue:
+    with opened(tmp_path, concurrency=2) as queue:
         jobs = [queue.submit({"do": "wait"}) for _ in range(3)]
         until(lambda: sum((queue.store.place(job) / "started").exists() for job in jobs) == 2)
         assert [job.state for job in jobs] == ["running", "running", "queued"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 
+from layerflow.generation.request import ModelOptions
 from layerflow.studio.app import Settings, create_app
 from layerflow.studio.entry_points import ModelStart
 from layerflow.studio.server import bind
@@ -19,7 +20,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTAL
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[str]:
-    app = create_app(Settings(tmp_path_factory.mktemp("studio"), ModelStart(str(tiny_model))))
+    app = create_app(Settings(tmp_path_factory.mktemp("studio"), ModelStart(ModelOptions(model=str(tiny_model)))))
     with bind("127.0.0.1", 0) as listening:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

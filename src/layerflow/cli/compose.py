@@ -1,27 +1,42 @@
-"""Compositing of files, without a model."""
+"""`layerflow compose`: a foreground over a background, without a model."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from ..core.errors import UserError
-from ..generation.inputs import check_exists, common_rate, cut, fit, merge, read_sources
-from ..media import find_format, write_video
+from .options import Alpha
 from .progress import say
 
 
-def compose_files(
-    foreground: Path,
-    alpha: Path | None,
-    background: Path,
-    output: Path,
-    format: str | None,
-    fit_background: bool,
-    frames: int | None,
-    fps: float | None,
-    overwrite: bool,
+def compose(
+    foreground: Annotated[Path, typer.Argument(metavar="FOREGROUND", help="A video with alpha, or see --alpha.")],
+    background: Annotated[Path, typer.Argument(metavar="BACKGROUND", help="A video or a still.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="File to write; its end names the format.")
+    ],
+    alpha: Alpha = None,
+    format: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Format, where the file's name does not tell.")
+    ] = None,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Crop and resize the background to the foreground's size.")
+    ] = False,
+    frames: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N frames of both.")] = None,
+    fps: Annotated[float | None, typer.Option(metavar="RATE", help="Resample both to this rate.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
 ) -> None:
-    """Write the foreground over the background to `output`; refuse, or say, where the two do not fit."""
+    """Lay a foreground over a background: alpha * foreground + (1 - alpha) * background, without a model.
+
+    [bold]Example[/]: layerflow compose out/balloon/foreground.webm beach.mp4 -o balloon-on-beach.mp4 --fit
+    """
+    from ..generation.inputs import check_exists, common_rate, cut, merge, read_sources
+    from ..generation.inputs import fit as resize
+    from ..media import find_format, write_video
+
     clips = {"foreground": foreground, "alpha": alpha or foreground, "background": background}
     chosen = find_format(format, output)
     check_exists(clips.values())
@@ -37,16 +52,16 @@ def compose_files(
         said = " and ".join(f"{source.path} has {source.video.frames} frames" for source in moving)
         raise UserError(f"{said}; take the first ones of each with --frames {min(counts)}")
     rate = common_rate(sources, fps)
-    cut(sources, frames, None)
+    sources = cut(sources, frames, None)
     size = sources[0].video.width, sources[0].video.height
     for source in sources[1:]:
         other = source.video.width, source.video.height
-        if other != size and not fit_background:
+        if other != size and not fit:
             raise UserError(
                 f"{foreground} is {size[0]}x{size[1]} but {source.path} {other[0]}x{other[1]}; "
                 "--fit crops and resizes to the foreground's size"
             )
-    fit(sources, *size)
+    sources = resize(sources, size[1], size[0])
     for source in sources:
         for treatment in source.treatment:
             say(f"{source.path}: {treatment}")

@@ -1,32 +1,58 @@
-"""Converting official checkpoints from the command line."""
+"""`layerflow convert`: official checkpoints to model folders."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from ..core.errors import UserError
-from ..models.layout import TASKS
-from .options import parse_size
+import typer
+
+from ..core.errors import FieldError, UserError
+from ..generation.request import parse_size
 from .progress import console, say
 
 
-def convert_checkpoint(official: Path, output: Path, task: str | None, base: Path | None, size: str) -> None:
-    """Write the model folder, say what it is and what it still lacks."""
+def convert(
+    official: Annotated[
+        Path, typer.Argument(metavar="OFFICIAL_DIR", help="Folder of an official LayerFlow checkpoint.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="MODEL_DIR", help="Model folder to write.")],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK",
+            help="generate, decompose, add-background or add-foreground; checked where the weights tell.",
+            show_default="as the weights tell",
+        ),
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="CogVideoX-2B in diffusers layout, for text encoder and autoencoder."),
+    ] = None,
+    size: Annotated[
+        str, typer.Option(metavar="WIDTHxHEIGHT", help="Pixels that the checkpoint was trained at.")
+    ] = "720x480",
+) -> None:
+    """Convert an official LayerFlow checkpoint to a model folder.
+
+    [bold]Example[/]: layerflow convert ckpts_2b_lora/gen_rgba -o models/gen --base CogVideoX-2b
+    """
+    from ..generation.load import quiet_libraries
+    from ..models.cogvideox.conversion import convert as convert_checkpoint
+    from ..models.layout import TASKS
+
     if task is not None and task not in TASKS:
-        raise UserError(f"--task {task} is not known; choose {', '.join(TASKS)}")
-    width, height = parse_size(size) or (0, 0)
+        raise FieldError("task", f"{task} is not known; choose {', '.join(TASKS)}")
+    height, width = parse_size(size)
     if width % 16 or height % 16:
-        raise UserError(f"--size {size} does not fit CogVideoX: width and height must divide by 16")
+        raise FieldError("size", f"{size} does not fit CogVideoX: width and height must divide by 16")
     if not official.exists():
         raise UserError(f"{official} is not there; give the folder of an official LayerFlow checkpoint")
-
-    from ..generation.load import quiet_libraries
-    from ..models.cogvideox.conversion import convert
 
     quiet_libraries()
     try:
         with console.status(f"converting {official}"):
-            made = convert(official, output, task=task, base=base, latent_size=(height // 8, width // 8))
+            made = convert_checkpoint(official, output, task=task, base=base, latent_size=(height // 8, width // 8))
     except OSError as error:
         raise UserError(
             f"{output} could not be written, and nothing of it is left ({error}); check the space and the rights"

@@ -70,14 +70,14 @@ def precompute(
 
     [bold]Example[/]: layerflow data precompute shards THUDM/CogVideoX-2b -o shards-2b
     """
-    from ..core.errors import UserError
+    from ..core.errors import FieldError
     from ..datasets.precompute import precompute as make
     from ..generation.load import model_folder, pick_device, quiet_libraries
 
     device = pick_device(device)
     dtype = dtype or ("bfloat16" if device.startswith("cuda") else "float32")
     if dtype not in ("float32", "bfloat16"):
-        raise UserError(f"--dtype {dtype} is not known; choose float32 or bfloat16")
+        raise FieldError("dtype", f"{dtype} is not known; choose float32 or bfloat16")
     quiet_libraries()
     folder = model_folder(model)
     _told(

@@ -1,38 +1,39 @@
-"""Which errors are a user's mistake, and how they are said."""
+"""Errors as the command line shows them: fields of a request as options, and an exit code."""
 
 from __future__ import annotations
 
-import traceback
-from pathlib import Path
+import re
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
-"""What torch and its libraries say then, under several types of error."""
-PACKAGE = Path(__file__).parents[1]
+from ..core import errors
+from ..core.errors import FieldError, is_mistake
+
+FIELD = re.compile(r"`([a-z][a-z0-9_]*)`")
+"""A field of a request in a message."""
+NAMES = {"formats": "--format", "output": "-o"}
+"""Options that are not called as their field."""
 
 
-def is_mistake(error: Exception) -> bool:
-    """Whether the user can mend this: a usage error, a type of ours, or a ValueError that our code raised."""
-    if hasattr(error, "format_message") or type(error).__module__.split(".")[0] == "layerflow":
-        return True
-    frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, ValueError) and bool(frames) and PACKAGE in Path(frames[-1].filename).parents
+def as_option(text: str) -> str:
+    """Return a message in which fields, in backquotes, are options: `fps` becomes --fps."""
+    return FIELD.sub(lambda match: _option(match[1]), text)
+
+
+def _option(field: str) -> str:
+    return NAMES.get(field, "--" + field.replace("_", "-"))
 
 
 def exit_code(error: Exception) -> int:
-    """2 for a user's mistake, else 1."""
-    return 2 if is_mistake(error) else 1
+    """Return 2 for a user's mistake, else 1."""
+    return 2 if hasattr(error, "format_message") or is_mistake(error) else 1
 
 
 def sentence(error: Exception) -> str:
-    """An error in one line."""
+    """Return an error in one line."""
     if hasattr(error, "format_message"):  # a usage error of Typer
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "layerflow"
-        said = " ".join(error.format_message().split()).rstrip(".")
-        return said and f"{said}; see `{command} --help`"
-    said = " ".join(str(error).split()) or "no message"
-    if is_mistake(error):
-        return said
-    if isinstance(error, MemoryError) or any(sign in said for sign in OUT_OF_MEMORY):
-        return f"out of memory; try --memory low or --memory lowest, fewer --frames or a smaller --size ({said[:200]})"
-    return f"{type(error).__name__}: {said} (LAYERFLOW_DEBUG=1 shows where)"
+        message = " ".join(error.format_message().split()).rstrip(".")
+        return message and f"{message}; see `{command} --help`"
+    if isinstance(error, FieldError):
+        return as_option(f"{_option(error.field)} {' '.join(error.message.split())}")
+    return as_option(errors.sentence(error))

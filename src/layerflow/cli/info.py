@@ -1,4 +1,4 @@
-"""What a model, a video or a folder of layers is, in lines of text."""
+"""`layerflow info`: a model, a video or a folder of layers, in lines of text."""
 
 from __future__ import annotations
 
@@ -8,15 +8,49 @@ import re
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from ..core.errors import UserError
-from .options import DTYPES, parse_size
+import typer
+
+from ..core.errors import FieldError, UserError
+from ..generation.request import DTYPES, parse_size
 
 RATES = (20.0, 100.0, 400.0)
 """TFLOP/s for which a plan tells the time, where none is given: what is reached on small, middle and large cards."""
 FILE_END = re.compile(r"\.[A-Za-z]\w{1,4}")
 """How names of files end; those of models end in such as .1-T2V-1.3B-Diffusers."""
+
+
+def info(
+    what: Annotated[
+        str | None, typer.Argument(metavar="[MODEL|FILE]", help="A model, a video, or a folder of layers.")
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="What a run of the model needs: memory, arithmetic, time.")
+    ] = False,
+    frames: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="For --plan.", show_default="the model's")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="For --plan.", show_default="the model's")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="For --plan.", show_default="the model's")
+    ] = None,
+    dtype: Annotated[str, typer.Option(metavar="NAME", help="For --plan: the number format.")] = "bfloat16",
+    tflops: Annotated[
+        float | None, typer.Option(min=0.001, metavar="RATE", help="For --plan: TFLOP/s that the device reaches.")
+    ] = None,
+) -> None:
+    """Say what a model, a video or a folder of layers is; alone, what is installed here.
+
+    [bold]Example[/]: layerflow info out/balloon/foreground.webm
+
+    [bold]Example[/]: layerflow info models/gen --plan --size 720x480 --frames 16 --tflops 400
+    """
+    lines = describe_plan(what, frames, size, steps, dtype, tflops) if plan else describe(what)
+    for line in lines:
+        print(line)
 
 
 def describe(what: str | None) -> Iterator[str]:
@@ -46,7 +80,7 @@ def _installation() -> Iterator[str]:
 
     from .. import __version__
     from ..generation.load import pick_device
-    from ..generation.run import LIBRARIES
+    from ..generation.record import LIBRARIES
     from ..models.registry import BUNDLED, find_model
 
     yield _row("layerflow", __version__)
@@ -96,13 +130,13 @@ def describe_plan(
     from ..runtime.plan import MEMORY, plan_run
 
     if dtype not in DTYPES[1:]:
-        raise UserError(f"--dtype {dtype} is not known; choose {', '.join(DTYPES[1:])}")
+        raise FieldError("dtype", f"{dtype} is not known; choose {', '.join(DTYPES[1:])}")
     quiet_libraries()
     folder = model_folder(what or "mini", weights=False)
     facts = model_facts(folder)
-    wanted = parse_size(size)
-    upscale = facts.upscale_to(*wanted, exactly=True) if wanted else facts.upscale[-1]
-    width, height = [side // upscale for side in wanted] if wanted else (None, None)
+    target = parse_size(size) if size else None
+    upscale = facts.upscale_to(*target, exactly=True) if target else facts.upscale[-1]
+    height, width = [side // upscale for side in target] if target else (None, None)
     plan = plan_run(
         folder, frames=frames, height=height, width=width, upscale=upscale, steps=steps, dtype=getattr(torch, dtype)
     )

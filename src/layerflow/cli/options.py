@@ -1,231 +1,131 @@
-"""Options that every command which runs a model has, written once."""
+"""Options of the command line, made from the fields of a request."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from ..core.errors import UserError
+from ..generation.request import OUTPUT, ModelOptions, Request, Size, field_of, flag, from_plain, options, type_of
+from .errors import as_option
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
-MEMORY = ("auto", "full", "low", "lowest")
-RUN = "How it runs"
-OUTPUT = "What it writes"
+
+def option(kind: type, name: str) -> Any:
+    """Return a field of a request as an annotation that Typer reads."""
+    facts = options(kind)[name]
+    wanted, optional = type_of(kind, name)
+    plain = str if wanted == Size else wanted if wanted in (int, float, str) else list[str]
+    shown = typer.Option(
+        flag(kind, name), metavar=facts.metavar, help=as_option(facts.help), rich_help_panel=facts.panel or None,
+        show_default=as_option(facts.unset) if facts.unset else True,
+    )  # fmt: skip
+    return Annotated[plain | None if optional else plain, shown]  # type: ignore[valid-type]
+
 
 Alpha = Annotated[
     Path | None,
     typer.Option("--alpha", metavar="VIDEO", help="The foreground's alpha, where its own file has none."),
 ]
-Foreground = Annotated[str, typer.Option("--foreground", metavar="TEXT", help="What the foreground shows.")]
-Background = Annotated[str, typer.Option("--background", metavar="TEXT", help="What the background shows.")]
-Blended = Annotated[
-    str | None,
-    typer.Option("--blended", metavar="TEXT", help="What the whole scene shows.", show_default="from the other two"),
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write.", rich_help_panel=OUTPUT)]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace layers in a folder that has files already.", rich_help_panel=OUTPUT),
 ]
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        metavar="NAME",
-        help="mini, a model folder, or a hub id owner/name or owner/name@revision.",
-        rich_help_panel=RUN,
-    ),
-]
-Device = Annotated[
-    str, typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=RUN)
-]
-Dtype = Annotated[
-    str,
-    typer.Option(
-        "--dtype",
-        metavar="NAME",
-        help=f"Number format: {', '.join(DTYPES)}; auto takes bfloat16 where it is the faster one.",
-        rich_help_panel=RUN,
-    ),
-]
-Memory = Annotated[
-    str,
-    typer.Option(
-        "--memory",
-        metavar="NAME",
-        help="What may lie on the GPU: full is all, low one part of the model at a time, lowest one layer; auto the "
-        "fastest that fits.",
-        rich_help_panel=RUN,
-    ),
-]
-Speed = Annotated[
-    list[str],
-    typer.Option(
-        "--speed",
-        metavar="NAME",
-        help="compile, cache, int8, fp8 or attention=NAME; may be repeated. All but compile change results a little.",
-        rich_help_panel=RUN,
-    ),
-]
+Device = option(ModelOptions, "device")
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """The common options. None means: as the model or the task has it."""
+class Target:
+    """The model that makes layers, and where they go."""
 
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write.", rich_help_panel=OUTPUT)
+    model: ModelOptions
+    output: Path
+    overwrite: bool
+
+
+def parse_given(given: list[str]) -> dict[str, Path]:
+    """Return clips and paths of ["alpha=m.mp4", ...]; raises UserError."""
+    from ..core.layered_video import CLIPS
+
+    sources: dict[str, Path] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise UserError(f"--given {text} must be CLIP=VIDEO, for example background=hills.mp4")
+        if name not in CLIPS:
+            raise UserError(f"--given {text}: {name!r} is no clip; the clips are {', '.join(CLIPS)}")
+        if name in sources:
+            raise UserError(f"--given names {name} twice; give each clip once")
+        sources[name] = Path(path)
+    return sources
+
+
+def with_model(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that takes `model: ModelOptions` the options of the model."""
+    return _expand(command, {"model": _parameters(ModelOptions)}, lambda values: {"model": _read(ModelOptions, values)})
+
+
+def with_request(*required: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command that takes `request: Request` and `target: Target` all options of a generation.
+
+    Args:
+        required: fields that the command does not do without.
+    """
+    target = [
+        inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, annotation=Output),
+        inspect.Parameter("overwrite", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Overwrite),
+        *_parameters(ModelOptions),
     ]
-    formats: Annotated[
-        list[str],
-        typer.Option(
-            "--format",
-            metavar="NAME",
-            help="prores, webm, mp4, ffv1, png16, png or webp; may be repeated.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = ("webm",)  # type: ignore[assignment]
-    overwrite: Annotated[
-        bool,
-        typer.Option("--overwrite", help="Replace layers in a folder that has files already.", rich_help_panel=OUTPUT),
-    ] = False
-    frames: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Frames; of given videos the first N.",
-            show_default="the model's",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None
-    size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WIDTHxHEIGHT",
-            help="Pixels, or one number for a square.",
-            show_default="the model's",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None
-    upscale: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="Draw at an Nth of the size, and make all layers N times as large together.",
-            show_default="as drawn at the model's size, 4 for mini; given clips are not enlarged",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None
-    fps: Annotated[
-        float | None,
-        typer.Option(
-            metavar="RATE",
-            help="Frames a second; given videos are resampled to it.",
-            show_default="the given video's, else 8",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None
-    model: Model = "mini"
-    seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same files.", rich_help_panel=RUN)] = 0
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Denoising steps.",
-            show_default="the model's, 12 for mini",
-            rich_help_panel=RUN,
-        ),
-    ] = None
-    guidance: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SCALE",
-            help="How closely prompts are followed; 1 turns guidance off and halves the time.",
-            show_default="the model's, 1 for mini",
-            rich_help_panel=RUN,
-        ),
-    ] = None
-    noise_scale: Annotated[
-        float | None,
-        typer.Option(
-            metavar="SCALE",
-            help="How much noise to start from; more gives more variety between seeds and less steady shapes.",
-            show_default="the model's; for mini 1, decompose 0.4",
-            rich_help_panel=RUN,
-        ),
-    ] = None
-    device: Device = "auto"
-    dtype: Dtype = "auto"
-    memory: Memory = "auto"
-    speed: Speed = ()  # type: ignore[assignment]
 
-    def __post_init__(self) -> None:
-        for name, value, known in (("dtype", self.dtype, DTYPES), ("memory", self.memory, MEMORY)):
-            if value not in known:
-                raise UserError(f"--{name} {value} is not known; choose {', '.join(known)}")
-        if self.fps is not None and not 0 < self.fps <= 240:
-            raise UserError(f"--fps {self.fps:g} must be above 0 and at most 240")
-        if self.guidance is not None and not 0 <= self.guidance <= 100:
-            raise UserError(f"--guidance {self.guidance:g} must be from 0 to 100; usual is 1 to 7")
-        if self.noise_scale is not None and not 0 <= self.noise_scale <= 2:
-            raise UserError(f"--noise-scale {self.noise_scale:g} must be from 0 to 2; models are trained with 1")
-        if not 0 <= self.seed < 2**63:
-            raise UserError(f"--seed {self.seed} must be a whole number from 0 to 2^63 - 1")
-        parse_size(self.size)
-        if self.upscale is not None and self.upscale < 1:
-            raise UserError(f"--upscale {self.upscale} must be 1 or more; 1 leaves layers as they are drawn")
+    def read(values: dict[str, Any]) -> dict[str, Any]:
+        output, overwrite = values.pop("output"), values.pop("overwrite")
+        model = _read(ModelOptions, values)
+        return {"request": _read(Request, values), "target": Target(model, output, overwrite)}
+
+    return lambda command: _expand(command, {"request": _parameters(Request, required), "target": target}, read)
 
 
-@dataclass(frozen=True)
-class ModelOptions:
-    """Of the common options those that all jobs of a batch share."""
-
-    model: str
-    device: str = "auto"
-    dtype: str = "auto"
-    memory: str = "auto"
-    speed: tuple[str, ...] = ()
-
-
-def parse_size(size: str | None) -> tuple[int, int] | None:
-    """ "96x64" to (96, 64), "64" to (64, 64): width and height in pixels."""
-    if size is None:
-        return None
-    parts = size.lower().replace("×", "x").split("x")  # noqa: RUF001
-    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and 0 < int(part) <= 16384 for part in parts):
-        raise UserError(f"--size {size} is not a size; write WIDTHxHEIGHT such as 96x64, or one number such as 64")
-    width, height = int(parts[0]), int(parts[-1])
-    return width, height
-
-
-def with_run_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command that takes `options: RunOptions` the common options on the command line."""
-    hints = get_type_hints(command, include_extras=True)
-    own = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
-        for name, parameter in inspect.signature(command).parameters.items()
-        if name != "options"
-    ]
-    common_hints = get_type_hints(RunOptions, include_extras=True)
-    common = [
-        inspect.Parameter(
-            f.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=inspect.Parameter.empty if f.default is MISSING else f.default,
-            annotation=common_hints[f.name],
+def _parameters(kind: type, required: tuple[str, ...] = ()) -> list[inspect.Parameter]:
+    made = []
+    for name in sorted(options(kind), key=lambda name: name not in required):
+        default = inspect.Parameter.empty if name in required else field_of(kind, name).default
+        assert default is not MISSING
+        made.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=option(kind, name))
         )
-        for f in fields(RunOptions)
-    ]
+    return made
+
+
+def _read(kind: type, values: dict[str, Any]) -> Any:
+    """Make a request from the options among `values`, and take them out."""
+    own = {name: values.pop(name) for name in options(kind)}
+    return kind(**from_plain(kind, own))
+
+
+def _expand(
+    command: Callable[..., None],
+    parameters: dict[str, list[inspect.Parameter]],
+    read: Callable[[dict[str, Any]], dict[str, Any]],
+) -> Callable[..., None]:
+    """Replace parameters of a command by several ones each; `read` makes the former from values of the latter."""
+    hints = get_type_hints(command, include_extras=True)
+    shown: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        own = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+        shown += parameters.get(name, [own])
 
     @functools.wraps(command)
     def wrapper(**values: Any) -> None:
-        options = RunOptions(**{parameter.name: values.pop(parameter.name) for parameter in common})
-        command(**values, options=options)
+        made = read(values)
+        command(**values, **made)
 
     del wrapper.__wrapped__  # type: ignore[attr-defined]
-    wrapper.__signature__ = inspect.Signature([*own, *common])  # type: ignore[attr-defined]
-    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *common]}
+    wrapper.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
     return wrapper

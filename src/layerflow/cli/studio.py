@@ -1,20 +1,52 @@
-"""The studio from the command line."""
+"""`layerflow studio`: the page and its API."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+import typer
 
 from ..core.errors import UserError
+from ..generation.request import ModelOptions
+from .options import with_model
 
 
-def start_studio(work: Path, limits: dict[str, Any], **options: Any) -> None:
-    """Serve the studio until interrupted; raises UserError where a package is missing."""
+@with_model
+def studio(
+    model: ModelOptions,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="To bind to; beyond this machine a token is wanted.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="0 takes any that is free.")] = 7860,
+    work: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for jobs and uploads; they outlive the server.")
+    ] = Path("out/studio"),
+    token: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="To be shown by all.", show_default="none here, a new one beyond")
+    ] = None,
+    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Jobs at a time, each with its own model.")] = 1,
+    queue: Annotated[int, typer.Option(min=0, metavar="N", help="Jobs that may wait.")] = 20,
+    job_minutes: Annotated[float, typer.Option(min=0.01, metavar="N", help="Longest that a job may take.")] = 15,
+    job_gib: Annotated[float, typer.Option(min=0.1, metavar="N", help="Most main memory that a job may hold.")] = 16,
+    keep_days: Annotated[float, typer.Option(min=0.001, metavar="N", help="How long jobs and uploads are kept.")] = 7,
+    loras: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of LoRAs that jobs may name.", show_default="none")
+    ] = None,
+) -> None:
+    """Serve a page to make layers, take videos apart and look at both; docs/studio.md has its API.
+
+    [bold]Example[/]: layerflow studio --port 7860
+    """
     for package in ("gradio", "fastapi", "uvicorn", "psutil"):
         if find_spec(package) is None:
-            raise UserError(f"the studio wants {package}; install it with: pip install 'layerflow[studio]'")
+            raise UserError(f"the studio needs {package}; install it with: pip install 'layerflow[studio]'")
     from ..studio.limits import Limits
     from ..studio.server import run_studio
 
-    run_studio(work=work, limits=Limits(**limits), **options)
+    limits = Limits(
+        concurrency=concurrency, queue=queue, job_seconds=job_minutes * 60, job_memory=int(job_gib * 2**30),
+        keep_seconds=keep_days * 86400,
+    )  # fmt: skip
+    run_studio(host, port, work, token, model, limits, loras)

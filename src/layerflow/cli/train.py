@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.progress import TaskID
 
 from ..core.errors import UserError
+from ..generation.request import parse_size
 from ..training.recipe import Recipe, load_recipe
-from .options import parse_size
 from .progress import progress_bar, say
 
 
@@ -21,8 +21,7 @@ def plan_recipe(path: Path, size: str | None, frames: int | None, processes: int
 
     recipe = load_recipe(path)
     quiet_libraries()
-    wanted = parse_size(size)
-    wanted = (wanted[1], wanted[0]) if wanted else None
+    wanted = parse_size(size) if size else None
     return [line for plan in plan_training(recipe, wanted, frames, processes) for line in described(plan)]
 
 

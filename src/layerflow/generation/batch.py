@@ -1,4 +1,4 @@
-"""Many jobs: each makes a folder of its own, whose layers.json records that it is done."""
+"""Many jobs: each writes a folder of its own, whose layers.json records that it is done."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import shutil
 import socket
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from rich.progress import Progress
-
-from ..cli.errors import sentence
-from ..cli.options import ModelOptions, parse_size
-from ..cli.progress import progress_bar, say
 from ..core.atomic import hash_path
-from ..core.errors import UserError
+from ..core.errors import FieldError, UserError, sentence
 from ..media import save_layers
 from . import load as models
 from .jobs import FAILURES, Job, read_jobs
-from .run import LoadedModel, Request, check_output, denoise, describe, load_model, make_plan
+from .load import LoadedModel, load_model
+from .progress import Progress, Stage
+from .record import describe
+from .request import ModelOptions, Request, options, parse_lora
+from .resolve import check_request, resolve
+from .run import check_output, denoise
 
 UNFINISHED = ".unfinished"
-"""Folder in the output where jobs are at work."""
+"""Folder in the output that holds unfinished jobs."""
 MOST_DEATHS = 3
-"""Workers that may die at one job before it is given up."""
+"""Workers that may die at one job before it counts as failed."""
 
 
 @dataclass(frozen=True)
@@ -42,70 +42,73 @@ class Outcome:
     """One sentence; empty when it is done."""
 
 
-def run_batch(file: Path, output: Path, options: ModelOptions, ray: str | None, workers: int | None) -> int:
-    """Run the jobs of a file that are not done yet, here or on a Ray cluster; returns how many failed.
+def run_batch(
+    file: Path, output: Path, model: ModelOptions, ray: str | None, workers: int | None, progress: Progress
+) -> tuple[list[Path], int]:
+    """Run the jobs of a file that are not done yet, here or on a Ray cluster.
 
     One batch at a time may write to `output`.
 
+    Args:
+        file: the jobs, one JSON object a line.
+        output: folder that gets a folder for each job.
+        model: the model and how it runs.
+        ray: address of a Ray cluster; "local" starts one on this machine; None runs jobs one after another.
+        workers: models on the cluster; one for each GPU by default.
+        progress: receives notes and stages.
+
+    Returns:
+        Folders of the jobs that are done, and how many jobs failed.
+
     Raises:
-        UserError: a line is no job, or the batch cannot run as asked; nothing was done then.
+        UserError: a line is not a job, or the batch cannot run as asked; nothing was done then.
     """
     # 1. Check everything that can be checked before anything is loaded
     if workers is not None and ray is None:
-        raise UserError(f"--workers {workers} needs --ray; without a cluster jobs run one after another")
+        raise FieldError("workers", f"{workers} needs `ray`; without a cluster jobs run one after another")
     if ray is not None and find_spec("ray") is None:
-        raise UserError("--ray needs Ray; install it with: pip install 'layerflow[ray]'")
-    jobs = read_jobs(file, output, options)
-    check_output(output, {}, overwrite=True)
+        raise FieldError("ray", "needs Ray; install it with: pip install 'layerflow[ray]'")
+    jobs = read_jobs(file, output)
+    check_output(output, (), overwrite=True)
     check_folders(jobs)
-    device = models.pick_device(options.device) if ray is None else options.device
-    folder = models.model_folder(options.model)
+    device = models.pick_device(model.device) if ray is None else model.device
+    folder = models.model_folder(model.model)
     facts = models.model_facts(folder)
 
-    # 2. What is left to do
+    # 2. Jobs that are left to do
     sha256 = models.model_hash(folder)
-    waiting = [job for job in jobs if not is_done(job, sha256)]
-    say(f"{len(jobs)} jobs, {len(jobs) - len(waiting)} of them done already")
+    waiting = [job for job in jobs if not is_done(job, model, sha256)]
+    progress.note(f"{len(jobs)} jobs, {len(jobs) - len(waiting)} of them done already")
 
-    # 3. Do it
+    # 3. Run them
     failed: list[Outcome] = []
     unfinished = output / UNFINISHED
     _remove(unfinished)
     write_failures(failed, output)
+    outcomes: Iterable[Outcome] = ()
+    if waiting and ray is not None:
+        from .ray_batch import run_on_ray
+
+        outcomes = run_on_ray(waiting, model, sha256, ray, workers)
+    elif waiting:
+        outcomes = run_here(waiting, model, device, folder, facts, sha256, progress)
     try:
-        with progress_bar() as bar:
-            row = bar.add_task("jobs", total=len(waiting), note="")
-            for outcome in _outcomes(waiting, options, device, folder, facts, sha256, ray, workers, bar):
+        with progress.stage("jobs", len(waiting)) as stage:
+            for done, outcome in enumerate(outcomes, start=1):
                 if outcome.error:
                     failed.append(outcome)
                     write_failures(failed, output)
-                    say(f"{outcome.job.id}: {outcome.error}")
-                bar.update(row, advance=1, note=f"{len(failed)} failed" if failed else "")
+                    progress.note(f"{outcome.job.id}: {outcome.error}")
+                stage.update(done=done, note=f"{len(failed)} failed" if failed else "")
     finally:
         _remove(unfinished)
 
     # 4. Report
-    lost = {outcome.job.id for outcome in failed}
-    for job in jobs:
-        if job.id not in lost:
-            print(output / job.id)
-    say(f"{len(waiting) - len(failed)} done, {len(jobs) - len(waiting)} skipped, {len(failed)} failed")
+    progress.note(f"{len(waiting) - len(failed)} done, {len(jobs) - len(waiting)} skipped, {len(failed)} failed")
     if failed:
-        say(f"{output / FAILURES} says why; the same command tries them again")
-    return len(failed)
-
-
-def _outcomes(
-    jobs: list[Job], options: ModelOptions, device: str, folder: Path, facts: models.ModelFacts, sha256: str,
-    ray: str | None, workers: int | None, bar: Progress,
-) -> Iterable[Outcome]:  # fmt: skip
-    if not jobs:
-        return []
-    if ray is None:
-        return run_here(jobs, options, device, folder, facts, sha256, bar)
-    from .ray_batch import run_on_ray
-
-    return run_on_ray(jobs, options, sha256, ray, workers)
+        progress.note(f"{output / FAILURES} says why; the same command tries them again")
+    lost = {outcome.job.id for outcome in failed}
+    return [output / job.id for job in jobs if job.id not in lost], len(failed)
 
 
 def run_here(
@@ -115,22 +118,19 @@ def run_here(
     folder: Path,
     facts: models.ModelFacts,
     sha256: str,
-    bar: Progress,
+    progress: Progress,
 ) -> Iterator[Outcome]:
     """Run jobs one after another in this process."""
-    row = bar.add_task(f"loading {options.model}", total=None, note="")
-    model = load_model(options, folder, facts, sha256, device)
-    for job in jobs:
-        total = job.request.options.steps or facts.conventions.steps
-        bar.reset(row, description=job.id, total=total)
-        yield attempt(job, model, lambda done: bar.update(row, completed=done))
-    bar.remove_task(row)
+    with progress.stage(f"loading {options.model}") as stage:
+        model = load_model(options, folder, facts, sha256, device)
+        for job in jobs:
+            yield attempt(job, model, stage)
 
 
-def attempt(job: Job, model: LoadedModel, step_done: Callable[[int], None] = lambda _: None) -> Outcome:
-    """Run a job; an error is its outcome and stops nothing else."""
+def attempt(job: Job, model: LoadedModel, stage: Stage | None = None) -> Outcome:
+    """Run a job; an error is its outcome and does not stop the others."""
     try:
-        run_job(job, model, step_done)
+        run_job(job, model, stage)
     except Exception as error:
         if os.environ.get("LAYERFLOW_DEBUG") == "1":
             traceback.print_exc()
@@ -138,21 +138,23 @@ def attempt(job: Job, model: LoadedModel, step_done: Callable[[int], None] = lam
     return Outcome(job)
 
 
-def run_job(job: Job, model: LoadedModel, step_done: Callable[[int], None]) -> None:
-    """Make the job's folder, whole or not at all; one that was done meanwhile is left as it is.
+def run_job(job: Job, model: LoadedModel, stage: Stage | None = None) -> None:
+    """Write the job's folder, whole or not at all; one that was done meanwhile is left as it is.
 
-    That is so when a worker died after its job was done and before it could say so.
+    That happens when a worker died after its job was done and before it could report it.
     """
-    request = job.request
-    if is_done(job, model.sha256):
+    if is_done(job, model.options, model.sha256):
         return
+    check_request(job.request)
     with workplace(job) as place:
-        sha256 = fingerprint(request, model.sha256)
-        plan = make_plan(request, model.facts)
-        video, seconds = denoise(model, request, plan, step_done)
+        sha256 = fingerprint(job.request, model.options, model.sha256)
+        resolved = resolve(job.request, model.facts)
+        if stage is not None:
+            stage.update(name=job.id, total=resolved.steps, done=0)
+        video, seconds = denoise(model, resolved, lambda done: stage.update(done=done) if stage is not None else None)
+        metadata = describe(model, resolved, seconds, job.folder)
         record = {"id": job.id, "sha256": sha256}
-        metadata = describe(model, request, plan, seconds) | {"job": record}
-        save_layers(video, place / "new", list(request.options.formats), metadata)
+        save_layers(video, place / "new", list(job.request.formats), metadata | {"job": record})
         if job.folder.exists():
             os.replace(job.folder, place / "old")
         os.replace(place / "new", job.folder)
@@ -160,7 +162,7 @@ def run_job(job: Job, model: LoadedModel, step_done: Callable[[int], None]) -> N
 
 @contextmanager
 def workplace(job: Job) -> Iterator[Path]:
-    """A folder to work in, on the job's file system. One that stays behind tells of a worker that died."""
+    """Give a folder to work in, on the job's file system. One that stays behind shows that a worker died."""
     places = job.folder.parent / UNFINISHED / job.id
     places.mkdir(parents=True, exist_ok=True)
     if (deaths := len(list(places.iterdir()))) >= MOST_DEATHS:
@@ -172,32 +174,35 @@ def workplace(job: Job) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def fingerprint(request: Request, model_sha256: str) -> str:
-    """sha256 of all that decides what a job makes: prompts, contents of given files, options, model."""
-    options = request.options
-    names = ("seed", "steps", "guidance", "noise_scale", "frames", "upscale", "fps", "dtype", "memory", "speed")
+def fingerprint(request: Request, model: ModelOptions, model_sha256: str) -> str:
+    """Return the sha256 of all that decides the result of a job: every field, contents of files, and the model."""
+    fields = {name: getattr(request, name) for name in options(Request)}
     content = {
+        **fields,
+        "given": {name: hash_path(path) for name, path in request.given.items()},
+        "lora": [_lora_identity(text) for text in request.lora],
         "model": model_sha256,
-        "prompts": request.prompts(),
-        "given": {name: hash_path(path) for name, path in request.clips.items()},
-        "formats": list(options.formats),
-        "size": parse_size(options.size),
-        **{name: getattr(options, name) for name in names},
+        **{name: getattr(model, name) for name in ("dtype", "memory", "speed")},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def is_done(job: Job, model_sha256: str) -> bool:
-    """Whether the job's folder holds what this job, as it is now, makes."""
+def _lora_identity(text: str) -> tuple[str, float]:
+    path, weight = parse_lora(text)
+    return (hash_path(Path(path)) if Path(path).exists() else path), weight
+
+
+def is_done(job: Job, model: ModelOptions, model_sha256: str) -> bool:
+    """Return whether the job's folder holds the result of this job as it is now."""
     recorded = recorded_job(job.folder)
     try:
-        return recorded is not None and recorded == fingerprint(job.request, model_sha256)
+        return recorded is not None and recorded == fingerprint(job.request, model, model_sha256)
     except OSError:  # a given file that cannot be read is the job's failure, not the batch's
         return False
 
 
 def recorded_job(folder: Path) -> str | None:
-    """Fingerprint of the job that filled a folder; None where no job did."""
+    """Return the fingerprint of the job that filled a folder; None where no job did."""
     try:
         return str(json.loads((folder / "layers.json").read_text("utf-8"))["metadata"]["job"]["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -210,8 +215,8 @@ def check_folders(jobs: list[Job]) -> None:
     for job in jobs:
         folder = job.folder
         if folder.exists() and recorded_job(folder) is None and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"{folder} was not made by a job; move it away, or choose another id or -o")
-        for path in job.request.clips.values():
+            raise UserError(f"{folder} was not made by a job; move it away, or choose another id or `output`")
+        for path in job.request.given.values():
             if folders & {path.resolve(), *path.resolve().parents}:
                 raise UserError(f"line {job.line}: {path} lies in the folder of a job, which may be replaced; copy it")
 

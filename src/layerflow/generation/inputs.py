@@ -1,9 +1,9 @@
-"""Given clips from files: read, brought to one frame count, rate and size; every change is said."""
+"""Given clips: read from files, brought to one frame count, rate and size, with a note on every change."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -14,52 +14,46 @@ from ..core.layered_video import CLIPS, LayeredVideo
 from ..media import MediaError, load_layers, read_video
 
 
-@dataclass
+@dataclass(frozen=True)
 class Source:
-    """The clips that one file gives, and what was done to them."""
+    """The given clips of one file, and the changes made to them."""
 
     path: Path
     video: LayeredVideo
     still: bool
-    """One frame, without a rate of its own; stands for as many frames as are wanted."""
-    treatment: list[str] = field(default_factory=list)
+    """One frame, without a rate of its own; repeated for as many frames as are generated."""
+    treatment: tuple[str, ...] = ()
+    """Changes, in words."""
+
+    def changed(self, video: LayeredVideo, change: str) -> Source:
+        """Return the source with another video and a note on the change."""
+        return replace(self, video=video, treatment=(*self.treatment, change))
 
     def record(self) -> dict[str, object]:
-        """What layers.json keeps of it."""
+        """Return the entry of layers.json."""
         return {
             "file": str(self.path),
             "sha256": hash_path(self.path),
             "clips": list(self.video.clips()),
-            "treatment": self.treatment,
+            "treatment": list(self.treatment),
         }
 
 
-def parse_given(given: list[str]) -> dict[str, Path]:
-    """["alpha=m.mp4", ...] to clip and path; raises UserError."""
-    sources: dict[str, Path] = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        if not equals or not path:
-            raise UserError(f"--given {text} must be CLIP=VIDEO, for example background=hills.mp4")
-        if name not in CLIPS:
-            raise UserError(f"--given {text}: {name!r} is no clip; the clips are {', '.join(CLIPS)}")
-        if name in sources:
-            raise UserError(f"--given names {name} twice; give each clip once")
-        sources[name] = Path(path)
-    return sources
-
-
 def check_exists(paths: Iterable[Path]) -> None:
-    """Raise MediaError for the first path that is not there, before anything heavy starts."""
+    """Raise MediaError for the first path that does not exist."""
     for path in paths:
         if not path.exists():
             raise MediaError(f"{path}: there is no such file; check the path")
 
 
-def read_sources(clips: dict[str, Path], frames: int | None, fps: float | None) -> list[Source]:
-    """A source for each path, with the clips it is named for; a foreground's file may give its alpha too.
+def read_sources(clips: Mapping[str, Path], frames: int | None, fps: float | None) -> list[Source]:
+    """Read each path once, for all clips that name it; the foreground's file may give its alpha too.
 
-    Of each file at most `frames` + 1 frames are read, so that the caller can tell that there are more.
+    At most `frames` + 1 frames of each file are read, enough to know whether there are more.
+
+    Raises:
+        MediaError: a file does not exist or cannot be read.
+        UserError: a file lacks the clip that it is given for, or has transparency where none can be.
     """
     check_exists(clips.values())
     sources = []
@@ -86,7 +80,7 @@ def _read(path: Path, names: list[str], take_alpha: bool, frames: int | None, fp
         if name == "alpha":
             if "foreground" in names and not see_through:
                 why = "its alpha is opaque everywhere" if read.alpha is not None else "it has no alpha"
-                raise UserError(f"{path}: {why}; give the foreground's alpha as a video of its own with --alpha")
+                raise UserError(f"{path}: {why}; give the foreground's alpha as a video of its own, as `alpha`")
             # A matte is a file whose alpha, or else whose grey, is the alpha meant.
             alpha = read.alpha if see_through else None
             tensors[name] = read.colour.double().mean(1, keepdim=True).float() if alpha is None else alpha
@@ -101,8 +95,8 @@ def _read(path: Path, names: list[str], take_alpha: bool, frames: int | None, fp
     return Source(path, LayeredVideo(**tensors, fps=read.fps), still=read.colour.shape[0] == 1)
 
 
-def common_rate(sources: list[Source], fps: float | None) -> float | None:
-    """The one rate of all moving sources, or None when all are stills; raises UserError."""
+def common_rate(sources: Sequence[Source], fps: float | None) -> float | None:
+    """Return `fps`, else the one rate of all moving sources, else None where all are stills; raises UserError."""
     moving = [source for source in sources if not source.still]
     if fps is not None or not moving:
         return fps
@@ -111,74 +105,67 @@ def common_rate(sources: list[Source], fps: float | None) -> float | None:
         if abs(other.video.fps - first.video.fps) > 0.01 * first.video.fps:
             raise UserError(
                 f"{first.path} has {first.video.fps:g} frames a second but {other.path} {other.video.fps:g}; "
-                "bring them to one rate with --fps"
+                "bring them to one rate with `fps`"
             )
     return first.video.fps
 
 
-def cut(sources: list[Source], frames: int | None, default: int | None) -> int:
-    """Bring all sources to one frame count: `frames`, else as many as there are, at most `default`.
+def cut(sources: Sequence[Source], frames: int | None, default: int | None) -> list[Source]:
+    """Return the sources at one frame count: `frames`, else as many as there are, at most `default`.
 
-    A still is repeated. Raises UserError when there are fewer frames than asked for.
+    Stills are repeated. Raises UserError when there are fewer frames than `frames`.
     """
     moving = [source for source in sources if not source.still]
     shortest = min(moving, key=lambda source: source.video.frames, default=None)
     if frames is not None and shortest is not None and shortest.video.frames < frames:
-        raise UserError(f"{shortest.path} has {shortest.video.frames} frames, fewer than --frames {frames}")
-    there = [shortest.video.frames] if shortest is not None else []
-    count = frames or min([*there, *([default] if default else [])], default=1)
-    for source in sources:
-        video = source.video
-        if source.still and count > 1:
-            repeated = {name: clip.expand(count, -1, -1, -1).clone() for name, clip in video.clips().items()}
-            source.video = video.replace(**repeated)
-            source.treatment.append(f"repeated a still {count} times")
-        elif video.frames > count:
-            source.video = video[:count]
-            source.treatment.append(f"took the first {count} frames")
+        raise UserError(f"{shortest.path} has {shortest.video.frames} frames, fewer than `frames` {frames}")
+    available = [shortest.video.frames] if shortest is not None else []
+    count = frames or min([*available, *([default] if default else [])], default=1)
+    result = [_cut_one(source, count) for source in sources]
     if frames is None and default and count < default and shortest is not None:
-        shortest.treatment.append(f"has {count} frames, so {count} are made (the model was trained at {default})")
-    return count
+        note = f"has {count} frames, so {count} are made (the model was trained at {default})"
+        result = [one.changed(one.video, note) if one.path == shortest.path else one for one in result]
+    return result
 
 
-def fit(sources: list[Source], width: int, height: int) -> None:
-    """Bring all sources to `width` x `height`: a crop around the centre to that aspect, then resizing."""
+def _cut_one(source: Source, count: int) -> Source:
+    video = source.video
+    if source.still and count > 1:
+        repeated = {name: clip.expand(count, -1, -1, -1).clone() for name, clip in video.clips().items()}
+        return source.changed(video.replace(**repeated), f"repeated a still {count} times")
+    if video.frames > count:
+        return source.changed(video[:count], f"took the first {count} frames")
+    return source
+
+
+def fit(sources: Sequence[Source], height: int, width: int) -> list[Source]:
+    """Return the sources at `height` x `width`: cropped around the centre to that aspect, then resized."""
     by_clip = {name: source for source in sources for name in source.video.clips()}
     colour, alpha = by_clip.get("foreground"), by_clip.get("alpha")
+    weighted = None
     if colour and alpha and colour is not alpha and _size(colour.video) == _size(alpha.video):
-        # Resized together, colour is weighed with alpha, and hidden colour does not bleed into the edges.
-        both = colour.video.replace(alpha=alpha.video.alpha).fit(height, width)
-        colour_now = both.replace(alpha=None)
-    else:
-        colour_now = None
+        # Resized together, colour is weighted with alpha, and hidden colour does not bleed into the edges.
+        weighted = colour.video.replace(alpha=alpha.video.alpha).fit(height, width).replace(alpha=None)
+    result = []
     for source in sources:
         video = source.video
-        source.video = colour_now if source is colour and colour_now is not None else video.fit(height, width)
-        if _size(video) != (width, height):
-            said = f"resized {video.width}x{video.height} to {width}x{height}"
-            down, across = video.window(height, width)
-            if (across, down) != _size(video):
-                said += f" after a crop around the centre to {across}x{down}"
-            source.treatment.append(said)
+        fitted = weighted if source is colour and weighted is not None else video.fit(height, width)
+        if _size(video) == (width, height):
+            result.append(replace(source, video=fitted))
+            continue
+        change = f"resized {video.width}x{video.height} to {width}x{height}"
+        down, across = video.window(height, width)
+        if (across, down) != _size(video):
+            change += f" after a crop around the centre to {across}x{down}"
+        result.append(source.changed(fitted, change))
+    return result
 
 
 def _size(video: LayeredVideo) -> tuple[int, int]:
     return video.width, video.height
 
 
-def merge(sources: list[Source], fps: float) -> LayeredVideo:
-    """All clips of all sources, of one size by now, as one layered video."""
+def merge(sources: Sequence[Source], fps: float) -> LayeredVideo:
+    """Return all clips of all sources, which have one size, as one layered video."""
     clips = {name: clip for source in sources for name, clip in source.video.clips().items()}
     return LayeredVideo(**{name: clips[name] for name in CLIPS if name in clips}, fps=fps)
-
-
-__all__ = [
-    "Source",
-    "check_exists",
-    "common_rate",
-    "cut",
-    "fit",
-    "merge",
-    "parse_given",
-    "read_sources",
-]

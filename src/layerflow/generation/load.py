@@ -1,9 +1,10 @@
-"""Models by name: the folder, its hash, loading without the libraries' chatter."""
+"""Models by name: the folder, its hash, facts known before loading, and loading without the libraries' messages."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 
 from ..core.atomic import hash_path
 from ..core.checksums import remembered_hashes
-from ..core.errors import UserError
+from ..core.errors import FieldError, UserError
 from ..models import registry as loading
 from ..models.backbone import Conventions
 from ..models.codec import SequenceCodec
 from ..pipeline import LayerFlowPipeline, check_drawn_size
+from .request import ModelOptions
 
 DECIDES = (".json", ".safetensors", ".txt", ".model")
 """Ends of the files in a model folder that decide what it makes; a model card does not."""
@@ -64,8 +66,9 @@ class ModelFacts:
     conventions: Conventions
     upscale: list[int]
     """How many times as large it can make clips."""
+    has_second_transformer: bool = False
 
-    def upscale_to(self, width: int, height: int, exactly: bool) -> int:
+    def upscale_to(self, height: int, width: int, exactly: bool) -> int:
         """The most by which a result can be upscaled that is drawn no smaller than the model was trained at.
 
         The result has a size in pixels `exactly`, or at most that size.
@@ -87,7 +90,8 @@ def model_facts(folder: Path) -> ModelFacts:
     parts = loading.skeleton(folder)
     transformer, factors = parts.transformer, [1] if parts.upscaler is None else parts.upscaler.factors
     codec = SequenceCodec.of(transformer, parts.vae)
-    return ModelFacts(dict(transformer.config), codec, transformer.conventions, factors)
+    second = parts.transformer_2 is not None
+    return ModelFacts(dict(transformer.config), codec, transformer.conventions, factors, second)
 
 
 def pick_device(name: str) -> str:
@@ -103,11 +107,13 @@ def pick_device(name: str) -> str:
     except RuntimeError:
         kind = ""
     if kind not in there:
-        raise UserError(f"--device {name} is not known; choose auto, cpu, cuda, cuda:1 or mps")
+        raise FieldError("device", f"{name} is not known; choose auto, cpu, cuda, cuda:1 or mps")
     if not there[kind]:
-        raise UserError(f"--device {name}: this machine has no {kind} that torch can use; choose auto or cpu")
+        raise FieldError("device", f"{name}: this machine has no {kind} that torch can use; choose auto or cpu")
     if kind == "cuda" and (torch.device(name).index or 0) >= torch.cuda.device_count():
-        raise UserError(f"--device {name}: this machine has {torch.cuda.device_count()} cuda device(s), from cuda:0 on")
+        raise FieldError(
+            "device", f"{name}: this machine has {torch.cuda.device_count()} cuda device(s), from cuda:0 on"
+        )
     return name
 
 
@@ -159,3 +165,41 @@ def load_pipeline(
     pipeline.set_progress_bar_config(disable=True)
     place(pipeline, device, memory, speed)
     return pipeline
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model on its device."""
+
+    options: ModelOptions
+    """As asked for."""
+    facts: ModelFacts
+    sha256: str
+    device: str
+    dtype: str
+    memory: str
+    pipeline: LayerFlowPipeline
+    load_seconds: float
+
+
+def load_model(
+    options: ModelOptions,
+    folder: Path,
+    facts: ModelFacts,
+    sha256: str,
+    device: str,
+    size: tuple[int, int, int] | None = None,
+    upscale: int | None = None,
+) -> LoadedModel:
+    """Load a model from its folder onto a device; raises UserError when it does not load.
+
+    `size`, frames, height and width as drawn, and `upscale` are what the memory setting `auto` makes room for; by
+    default as the model was trained, and the most it can upscale.
+    """
+    started = time.perf_counter()
+    quiet_libraries()
+    dtype = pick_dtype(options.dtype, device, facts)
+    size, upscale = size or facts.codec.trained_size, upscale or facts.upscale[-1]
+    memory = pick_memory(options.memory, device, dtype, folder, size, upscale)
+    pipeline = load_pipeline(folder, device, dtype, memory, options.speed)
+    return LoadedModel(options, facts, sha256, device, dtype, memory, pipeline, time.perf_counter() - started)

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..cli.options import ModelOptions
-from ..core.errors import UserError
+from ..core.errors import FieldError, UserError
 from ..models.registry import BUNDLED
 from ..runtime.ray_cluster import joined
 from . import load as models
 from .batch import Outcome, attempt
 from .jobs import Job
-from .run import load_model
+from .load import load_model
+from .request import ModelOptions
 
 
 def run_on_ray(
@@ -30,13 +30,13 @@ def run_on_ray(
         UserError: it has not what is asked for.
     """
     if options.device not in ("auto", "cpu", "cuda"):
-        raise UserError(f"--device {options.device}: on a cluster choose auto, cpu or cuda; Ray deals out the cards")
+        raise FieldError("device", f"{options.device}: on a cluster choose auto, cpu or cuda; Ray deals out the cards")
     with joined(address, max(os.cpu_count() or 1, workers or 1)):
         import ray.data
 
         gpus = int(ray.cluster_resources().get("GPU", 0)) if options.device != "cpu" else 0
         if options.device == "cuda" and not gpus:
-            raise UserError(f"--device cuda: the cluster at {address} has no GPU; choose auto or cpu")
+            raise FieldError("device", f"cuda: the cluster at {address} has no GPU; choose auto or cpu")
         # One block a job: that is what Ray hands out, repeats when a worker dies, and reports.
         outcomes = ray.data.from_items(
             [{"index": index} for index in range(len(jobs))], override_num_blocks=len(jobs)
@@ -50,8 +50,8 @@ def run_on_ray(
             num_gpus=1 if gpus else 0,
         )
         for batch in outcomes.iter_batches(batch_size=None, prefetch_batches=0):
-            for index, said in zip(batch["index"], batch["error"], strict=True):
-                yield Outcome(jobs[int(index)], str(said))
+            for index, error in zip(batch["index"], batch["error"], strict=True):
+                yield Outcome(jobs[int(index)], str(error))
 
 
 def _place(model: str) -> str:

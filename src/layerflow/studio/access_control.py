@@ -39,7 +39,7 @@ ENTRANCE = b"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="
 <button>Enter</button></form></body></html>"""
 
 
-class Door:
+class AccessControl:
     """ASGI middleware. It refuses with 401, 403, 404, 413 or 421 before a route is looked for."""
 
     def __init__(self, app: ASGIApp, token: str = "", hosts: frozenset[str] = frozenset()) -> None:
@@ -53,7 +53,7 @@ class Door:
         self.app, self.token, self.hosts = app, token, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See `Door`."""
+        """See `AccessControl`."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         if scope["type"] != "http":  # there are no web sockets here

@@ -25,7 +25,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from .. import __version__
-from .access_control import Door
+from .access_control import AccessControl
 from .entry_points import export_layers
 from .jobs import JobQueue, QueueFullError, UnknownJobError
 from .limits import Limits
@@ -156,7 +156,7 @@ def create_app(settings: Settings, with_gradio: bool = True) -> FastAPI:
         openapi_url="/api/openapi.json", lifespan=lifespan,
     )  # fmt: skip
     app.state.studio = studio
-    app.add_middleware(Door, token=settings.token, hosts=frozenset() if settings.token else settings.hosts)
+    app.add_middleware(AccessControl, token=settings.token, hosts=frozenset() if settings.token else settings.hosts)
     for error, status in ERRORS.items():
         app.add_exception_handler(error, _answer_with(status))
     add_pages(app)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..generation.request import ModelOptions
 from .limits import Limits
 from .worker import Work
 
@@ -26,14 +27,14 @@ def export_layers(
     """
     from zipfile import ZIP_STORED, ZipFile
 
-    from ..cli.options import parse_size
+    from ..generation.request import parse_size
     from ..media import load_layers
     from ..media.export import Settings, deliver
     from .raw_frames import read_raw
 
     folder = archive.with_suffix("")
     video = read_raw(layers.parent) or load_layers(layers)
-    record = deliver(video, folder, preset, Settings(parse_size(size), edges, timecode))
+    record = deliver(video, folder, preset, Settings(parse_size(size)[::-1] if size else None, edges, timecode))
     with ZipFile(archive, "w", ZIP_STORED) as file:  # what goes in is compressed already
         for path in sorted(folder.rglob("*")):
             file.write(path, f"layerflow-{preset}/{path.relative_to(folder).as_posix()}")
@@ -64,21 +65,16 @@ def describe_model(name: str) -> dict[str, Any]:
 class ModelStart:
     """Loads a model in the process that calls it."""
 
-    model: str = "mini"
+    options: ModelOptions = field(default_factory=ModelOptions)
     limits: Limits = field(default_factory=Limits)
-    device: str = "auto"
-    dtype: str = "auto"
-    memory: str = "auto"
-    speed: tuple[str, ...] = ()
+    loras: Path | None = None
+    """Folder of the LoRAs that jobs may name."""
 
     def __call__(self) -> Work:
         """Raises ValueError for a model or a device that cannot be used."""
-        from ..cli.options import ModelOptions
-        from ..generation.load import model_facts, model_folder, model_hash, pick_device
-        from ..generation.run import load_model
+        from ..generation.load import load_model, model_facts, model_folder, model_hash, pick_device
         from .runner import Maker
 
-        folder = model_folder(self.model)
-        options = ModelOptions(self.model, self.device, self.dtype, self.memory, self.speed)
-        device = pick_device(self.device)
-        return Maker(load_model(options, folder, model_facts(folder), model_hash(folder), device), self.limits)
+        folder, device = model_folder(self.options.model), pick_device(self.options.device)
+        model = load_model(self.options, folder, model_facts(folder), model_hash(folder), device)
+        return Maker(model, self.limits, self.loras)

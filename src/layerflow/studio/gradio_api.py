@@ -46,7 +46,7 @@ def mount(app: FastAPI, studio: Studio) -> None:
         gradio.api(run, api_name="run", concurrency_limit=None)
         gradio.api(job, api_name="job", queue=False)
         gradio.api(cancel, api_name="cancel", queue=False)
-    blocks.queue(max_size=studio.limits.queue + studio.limits.at_once)
+    blocks.queue(max_size=studio.limits.queue + studio.limits.concurrency)
     gradio.mount_gradio_app(
         app, blocks, GRADIO, allowed_paths=[], blocked_paths=["/"], ssr_mode=False, run_history=False, mcp_server=False,
         show_error=True, max_file_size=1, enable_monitoring=False,

@@ -27,7 +27,7 @@ class UnknownJobError(Exception):
 
 
 class JobQueue:
-    """Jobs in the order that they came, at most `limits.at_once` of them at work.
+    """Jobs in the order that they came, at most `limits.concurrency` of them at work.
 
     A job that ended outlives the server, in the work folder. One that was at work when the server ended is
     `interrupted` when the next one starts; those that waited wait again.
@@ -49,7 +49,7 @@ class JobQueue:
             self._jobs[job.id] = job
             if job.state == RUNNING:
                 self._end(job, "interrupted", INTERRUPTED)
-        self.workers = [Worker(start) for _ in range(limits.at_once)]
+        self.workers = [Worker(start) for _ in range(limits.concurrency)]
         self._threads = [threading.Thread(target=self._work, args=(worker,), daemon=True) for worker in self.workers]
         self._threads.append(threading.Thread(target=self._sweep_now_and_then, daemon=True))
         for thread in self._threads:

@@ -11,7 +11,7 @@ MIB = 2**20
 class Limits:
     """Bounds, with defaults for one person's machine."""
 
-    at_once: int = 1
+    concurrency: int = 1
     """Jobs that run at the same time; each has a process with a model of its own."""
     queue: int = 20
     """Jobs that may wait; one more is refused."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
+from ..generation.request import Request, Size, field_of, options, type_of
 from .store import IDENTIFIER
 
 Clip = Literal["foreground", "alpha", "background", "blended"]
@@ -40,39 +41,63 @@ class Given(BaseModel):
         return self
 
 
-class JobRequest(BaseModel):
-    """A job. The task follows from which clips are given; what is left out is as the model has it."""
+MAXIMUM = {"seed": 2**53 - 1, "steps": 200, "frames": 1000, "upscale": 16}
+"""Most of a field's value here: seeds up to what a browser's numbers hold exactly."""
+SERVER_ONLY = ("formats",)
+"""Fields that clients do not set: layers are stored without loss."""
+LORA = r"^[0-9A-Za-z_][0-9A-Za-z_.-]{0,98}(:-?[0-9.]{1,8})?$"
+
+
+class JobBase(BaseModel):
+    """A job: the fields of `layerflow.generation.request.Request`, its given clips and its session.
+
+    The task follows from which clips are given; fields that are left out are as the model has them.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    foreground: Prompt = ""
-    background: Prompt = ""
-    blended: Prompt | None = None
     given: dict[Clip, Given] = Field(default_factory=dict)
-    seed: int = Field(0, ge=0, lt=2**53)
-    """Up to what a browser's numbers hold exactly."""
-    steps: int | None = Field(None, ge=1, le=200)
-    guidance: float | None = Field(None, ge=0, le=100, allow_inf_nan=False)
-    noise_scale: float | None = Field(None, ge=0, le=2, allow_inf_nan=False)
-    frames: int | None = Field(None, ge=1, le=1000)
-    size: str | None = Field(None, pattern=SIZE)
-    """WIDTHxHEIGHT."""
-    upscale: int | None = Field(None, ge=1, le=16)
-    fps: float | None = Field(None, gt=0, le=240, allow_inf_nan=False)
-    session: str = Field("", pattern=r"^[0-9a-zA-Z_-]{0,64}$")
-    """A name that the client makes up, to list its own jobs by."""
+    session: str = Field("", pattern=r"^[0-9a-zA-Z_-]{0,64}$", description="Name by which the client lists its jobs.")
 
     @model_validator(mode="after")
-    def _can_be_done(self) -> JobRequest:
+    def _can_be_done(self) -> JobBase:
         if len(self.given) == 4:
             raise ValueError("every clip is given, so nothing is left to make; leave one out")
-        if not self.given and not (self.foreground.strip() and self.background.strip()):
+        foreground, background = (str(getattr(self, layer)) for layer in ("foreground", "background"))
+        if not self.given and not (foreground.strip() and background.strip()):
             raise ValueError("without a given clip, prompts for foreground and background are needed")
         return self
 
     def kept(self) -> dict[str, Any]:
-        """What the manifest keeps of it."""
-        return self.model_dump(exclude={"session"}, exclude_none=True)
+        """Return the part that the manifest keeps: what was set."""
+        return self.model_dump(exclude={"session"}, exclude_none=True, exclude_unset=True)
+
+
+def body_field(name: str) -> tuple[Any, Any]:
+    """Return type and `Field` of a request's field in the body of a job."""
+    option, (kind, optional) = options(Request)[name], type_of(Request, name)
+    default = field_of(Request, name).default
+    facts: dict[str, Any] = {"description": option.help}
+    if option.prompt:
+        kind = Prompt
+    elif name == "lora":
+        kind, default = Annotated[list[Annotated[str, Field(pattern=LORA)]], Field(max_length=4)], []
+    elif kind == Size:
+        kind, facts["pattern"] = str, SIZE
+    else:
+        facts |= {"ge": option.minimum, "gt": option.above, "le": MAXIMUM.get(name, option.maximum)}
+        facts |= {"allow_inf_nan": False} if kind is float else {}
+    return (kind | None if optional else kind), Field(default, **{key: v for key, v in facts.items() if v is not None})
+
+
+if TYPE_CHECKING:
+    JobRequest = JobBase
+else:
+    JobRequest = create_model(
+        "JobRequest",
+        __base__=JobBase,
+        **{name: body_field(name) for name in options(Request) if name not in SERVER_ONLY},
+    )
 
 
 class ExportRequest(BaseModel):

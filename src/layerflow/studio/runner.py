@@ -11,9 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ..cli.options import RunOptions
+from ..core.errors import FieldError
 from ..core.layered_video import CLIPS, LayeredVideo
-from ..generation.run import LoadedModel, Plan, Request, denoise, describe, make_plan
+from ..generation.load import LoadedModel
+from ..generation.record import describe
+from ..generation.request import Request, from_plain, options
+from ..generation.resolve import Resolved, check_request, resolve
+from ..generation.run import denoise
 from ..media import FORMATS, MediaError, layers_of, save_layers, write_preview
 from ..media.export.sprite_sheets import write_sheet
 from ..models.model_space import from_model_space
@@ -25,8 +29,6 @@ from .worker import CancelledError
 PREVIEW = "preview.webp"
 PREVIEW_SHARE = 0.2
 """Part of the time that may go into previews."""
-OPTIONS = ("seed", "steps", "guidance", "noise_scale", "frames", "size", "upscale", "fps")
-"""Keys of a request that are options of a run."""
 
 
 @dataclass
@@ -35,47 +37,67 @@ class Maker:
 
     model: LoadedModel
     limits: Limits
+    loras: Path | None = None
+    """Folder of the LoRAs that jobs may name."""
 
     def __call__(
         self, folder: Path, request: dict[str, Any], report: Callable[..., None], cancelled: Callable[[], bool]
     ) -> dict[str, Any]:
         """Do a job: `layers/` as the command line writes them, `sheets/` for the viewer."""
         report(stage="reading")
-        asked = parse(request, folder)
-        plan = make_plan(asked, self.model.facts)
-        pixels = plan.frames * plan.height * plan.width
-        if plan.frames > self.limits.make_frames or pixels > self.limits.make_pixels:
+        parsed = parse(request, folder, self.loras)
+        check_request(parsed)
+        resolved = resolve(parsed, self.model.facts)
+        height, width = resolved.size
+        pixels = resolved.frames * height * width
+        if resolved.frames > self.limits.make_frames or pixels > self.limits.make_pixels:
             raise MediaError(
-                f"{plan.frames} frames of {plan.width}x{plan.height} are more than a job may make, which is "
+                f"{resolved.frames} frames of {width}x{height} are more than a job may make, which is "
                 f"{self.limits.make_frames} frames and {self.limits.make_pixels} pixels in all; ask for less"
             )
-        report(stage="denoising", step=0, steps=plan.steps)
-        watcher = Watcher(self.model, plan, folder, report, cancelled)
-        video, seconds = denoise(self.model, asked, plan, lambda _: None, watcher)
+        report(stage="denoising", step=0, steps=resolved.steps)
+        watcher = Watcher(self.model, resolved, folder, report, cancelled)
+        video, seconds = denoise(self.model, resolved, lambda _: None, watcher)
         report(stage="writing", seconds_left=None)
         if video.blended is None and {"foreground", "alpha", "background"} <= set(video.clips()):
             video = video.compose()
-        described = json.dumps(describe(self.model, asked, plan, seconds)).replace(f"{folder}/", "")
-        index = save_layers(video, folder / "layers", ["ffv1"], json.loads(described))
+        metadata = json.dumps(describe(self.model, resolved, seconds, folder / "layers")).replace(f"{folder}/", "")
+        index = save_layers(video, folder / "layers", ["ffv1"], json.loads(metadata))
         write_raw(video, folder)
         write_sheets(video, folder / "sheets")
         meta = index["metadata"]
         return {name: index[name] for name in ("frames", "height", "width", "fps", "clips")} | {
-            "given": [name for source in plan.sources for name in source.video.clips()],
-            "notes": [note for source in plan.sources for note in source.treatment],
+            "given": [name for source in resolved.sources for name in source.video.clips()],
+            "notes": [note.replace(f"{folder}/", "") for note in resolved.notes],
             "sheets": sorted(path.stem for path in (folder / "sheets").glob("*.png")),
             **{name: meta[name] for name in ("task", "prompts", "model", "seed", "steps", "guidance", "noise_scale")},
-            "upscale": plan.upscale,
+            "upscale": resolved.upscale,
             "seconds": round(seconds, 3),
         }
 
 
-def parse(request: Mapping[str, Any], folder: Path) -> Request:
-    """A request as the command line would have it; given clips lie in the job's folder."""
-    clips = {name: path for name in CLIPS if (path := folder / "given" / f"{name}.mkv").exists()}
-    options = RunOptions(folder / "layers", **{key: request[key] for key in OPTIONS if request.get(key) is not None})
-    prompts = request.get("foreground") or "", request.get("background") or "", request.get("blended") or None
-    return Request(clips, *prompts, options)
+def parse(request: Mapping[str, Any], folder: Path, loras: Path | None) -> Request:
+    """Return the request of a job, whose given clips lie in its folder; raises FieldError for an unknown LoRA."""
+    given = {name: path for name in CLIPS if (path := folder / "given" / f"{name}.mkv").exists()}
+    fields = {name: request[name] for name in options(Request) if request.get(name) is not None}
+    fields["blended"] = fields.get("blended") or None
+    fields["lora"] = [find_lora(name, loras) for name in fields.get("lora", ())]
+    return Request(given=given, **from_plain(Request, fields))
+
+
+def find_lora(text: str, folder: Path | None) -> str:
+    """Return "PATH:WEIGHT" of "NAME[:WEIGHT]", a LoRA in the studio's folder of them; raises FieldError."""
+    if folder is None:
+        raise FieldError("lora", f"{text}: this studio has no LoRAs; start it with a folder of them")
+    name, colon, weight = text.partition(":")
+    path = folder / name
+    if path.parent != folder or name.startswith(".") or not path.exists():
+        raise FieldError("lora", f"{name} is not there; this studio has {', '.join(_lora_names(folder)) or 'none'}")
+    return f"{path}{colon}{weight}"
+
+
+def _lora_names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 class Watcher:
@@ -85,9 +107,20 @@ class Watcher:
     """
 
     def __init__(
-        self, model: LoadedModel, plan: Plan, folder: Path, report: Callable[..., None], cancelled: Callable[[], bool]
+        self,
+        model: LoadedModel,
+        resolved: Resolved,
+        folder: Path,
+        report: Callable[..., None],
+        cancelled: Callable[[], bool],
     ) -> None:
-        self._model, self._plan, self._folder, self._report, self._cancelled = model, plan, folder, report, cancelled
+        self._model, self._resolved, self._folder, self._report, self._cancelled = (
+            model,
+            resolved,
+            folder,
+            report,
+            cancelled,
+        )
         self._started = time.monotonic()
         self._previewing = 0.0
         self._previews = 0
@@ -98,9 +131,9 @@ class Watcher:
             raise CancelledError
         before = time.monotonic()
         each = (before - self._started - self._previewing) / done
-        left = each * (self._plan.steps - done)
+        left = each * (self._resolved.steps - done)
         self._report(step=done, seconds_left=round(left, 1), preview=self._previews)
-        last = done == self._plan.steps
+        last = done == self._resolved.steps
         if not last and self._previewing <= PREVIEW_SHARE * (before - self._started):
             write_preview(self._clean(tensors["clean"]), self._folder / PREVIEW)
             self._previewing += time.monotonic() - before
@@ -108,10 +141,10 @@ class Watcher:
             self._report(preview=self._previews)
 
     def _clean(self, sequence: Tensor) -> LayeredVideo:
-        plan, codec = self._plan, self._model.pipeline.codec
-        layout, _, _ = check_drawn_size(codec, plan.frames, plan.height, plan.width, plan.upscale)
+        resolved, codec = self._resolved, self._model.pipeline.codec
+        layout, _, _ = check_drawn_size(codec, resolved.frames, *resolved.size, resolved.upscale)
         clips = codec.decode(sequence, layout, list(layout.clips))
-        return from_model_space({name: clip[0].cpu() for name, clip in clips.items()}, plan.fps)
+        return from_model_space({name: clip[0].cpu() for name, clip in clips.items()}, resolved.fps)
 
 
 def write_sheets(video: LayeredVideo, folder: Path) -> None:

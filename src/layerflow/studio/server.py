@@ -7,9 +7,10 @@ import ipaddress
 import secrets
 import socket
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from ..core.errors import FieldError
+from ..generation.request import ModelOptions
 from .app import LOCAL, Settings, WorkFolderError, create_app
 from .entry_points import ModelStart, describe_model
 from .limits import MIB, Limits
@@ -30,9 +31,9 @@ def is_local(host: str) -> bool:
 
 
 def pick_token(host: str, token: str | None) -> str:
-    """The token to want: the one asked for, a new one beyond this machine, else none; raises StudioError."""
+    """The token to want: the one asked for, a new one beyond this machine, else none; raises FieldError."""
     if token is not None and len(token) < 16:
-        raise StudioError(f"--token has {len(token)} characters: it must have 16 or more; leave it out to get one")
+        raise FieldError("token", f"has {len(token)} characters: it must have 16 or more; leave it out to get one")
     return token or ("" if is_local(host) else secrets.token_urlsafe(24))
 
 
@@ -41,12 +42,9 @@ def run_studio(
     port: int,
     work: Path,
     token: str | None,
-    model: str,
-    device: str,
-    dtype: str,
-    memory: str,
-    speed: Sequence[str],
+    model: ModelOptions,
     limits: Limits,
+    loras: Path | None = None,
 ) -> None:
     """Serve until interrupted; raises StudioError, WorkFolderError or a model's error before anything is served."""
     import uvicorn
@@ -55,10 +53,10 @@ def run_studio(
     listening = bind(host, port)
     with listening:
         try:
-            facts = confined(describe_model, model, seconds=600, memory=8 * 1024 * MIB)
+            facts = confined(describe_model, model.model, seconds=600, memory=8 * 1024 * MIB)
         except ChildError as error:
             raise StudioError(str(error)) from error
-        start = ModelStart(model, limits, device, dtype, memory, tuple(speed))
+        start = ModelStart(model, limits, loras)
         app = create_app(Settings(work, start, facts, limits, shown, LOCAL | {host}))
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
         print(f"layerflow studio: {address}{f'?token={shown}' if shown else ''}", file=sys.stderr, flush=True)
@@ -77,7 +75,7 @@ def bind(host: str, port: int) -> socket.socket:
         listening.bind(address)
         listening.listen(128)
     except OSError as error:
-        raise StudioError(f"{host}:{port} cannot be had ({error.strerror or error}); choose another --port") from error
+        raise StudioError(f"{host}:{port} cannot be had ({error.strerror or error}); choose another `port`") from error
     return listening
 
 

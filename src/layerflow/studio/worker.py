@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
+from ..core.errors import sentence
 from .sandbox import ChildError, context, stop
 
 TICK = 0.1
@@ -158,7 +159,7 @@ def serve(connection: Connection, start: Start) -> None:
     try:
         work = start()
     except Exception as error:
-        broken = said(error)
+        broken = message_of(error)
     while True:
         try:
             message = connection.recv()
@@ -189,12 +190,10 @@ def _attempt(
     except Exception as error:
         if not isinstance(error, ValueError):
             traceback.print_exc()
-        return "failed", said(error, folder)
+        return "failed", message_of(error, folder)
 
 
-def said(error: Exception, folder: Path | None = None) -> str:
-    """An error in one sentence for the person who asked, who knows neither paths nor options of the command line."""
-    from ..cli.errors import sentence
-
-    whole = sentence(error)
-    return (whole.replace(f"{folder}/", "") if folder is not None else whole).removeprefix("--")
+def message_of(error: Exception, folder: Path | None = None) -> str:
+    """Return an error in one sentence for a client, who knows neither paths nor options of the command line."""
+    message = sentence(error).replace("`", "")
+    return message.replace(f"{folder}/", "") if folder is not None else message

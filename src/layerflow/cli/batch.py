@@ -1,0 +1,44 @@
+"""`layerflow batch`: a file of jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..generation.request import ModelOptions
+from .options import with_model
+
+
+@with_model
+def batch(
+    jobs: Annotated[Path, typer.Argument(metavar="JOBS.jsonl", help="The jobs, one JSON object a line.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder that gets a folder for each job.")
+    ],
+    model: ModelOptions,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Run on a Ray cluster; local starts one on this machine.")
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Models on the cluster.", show_default="one for each GPU, else 1"),
+    ] = None,
+) -> None:
+    """Run a file of jobs; run again, it does what is new, changed or failed.
+
+    Keys of a job: id, given (clips and their files, from the folder of the jobs file), and the options of the single
+    commands with _ for -, such as noise_scale, but formats for a list of --format. Those left out are as in the single
+    commands.
+
+    [bold]Example[/]: layerflow batch jobs.jsonl -o out/batch
+    """
+    from ..generation.batch import run_batch
+    from .progress import Terminal
+
+    done, failed = run_batch(jobs, output, model, ray, workers, Terminal())
+    for folder in done:
+        print(folder)
+    if failed:
+        raise typer.Exit(1)

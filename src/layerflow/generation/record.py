@@ -1,0 +1,102 @@
+"""What layers.json keeps of how layers were made, and the command that makes them again."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from .load import LoadedModel
+from .request import ModelOptions, Request, Size, field_of, flag, format_size, options, type_of
+from .resolve import Resolved
+
+LIBRARIES = ("torch", "diffusers", "transformers", "av", "pillow", "numpy")
+
+
+def describe(
+    model: LoadedModel, resolved: Resolved, seconds: float, output: Path, overwrite: bool = False
+) -> dict[str, Any]:
+    """Return the metadata of layers.json.
+
+    Args:
+        model: the model that made the layers.
+        resolved: the request.
+        seconds: how long denoising took.
+        output: folder of the layers, for the command.
+        overwrite: the folder may hold other layers already, for the command.
+    """
+    request = resolved.request
+    prompts = {name: getattr(request, name) for name in ("foreground", "background", "blended")}
+    values = {
+        name: getattr(request, name)
+        for name, option in options(Request).items()
+        if not option.prompt and name not in ("formats", "frames", "size", "fps")
+    }
+    return {
+        "task": resolved.task,
+        "prompts": prompts,
+        "blended_prompt": "written from the other two" if resolved.blended_written else "given",
+        **({"negative_prompt": request.negative_prompt} if request.negative_prompt else {}),
+        "given": [source.record() for source in resolved.sources],
+        "model": model.options.model,
+        "model_sha256": model.sha256,
+        **{
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if value not in (None, ())
+        },
+        "device": model.device,
+        "dtype": model.dtype,
+        "memory": model.memory,
+        "speed": list(model.options.speed),
+        "threads": torch.get_num_threads(),
+        "command": command_again(model, resolved, output, overwrite),
+        "timings": {"load_seconds": round(model.load_seconds, 3), "denoise_seconds": round(seconds, 3)},
+        "versions": {"python": platform.python_version(), "layerflow": __version__}
+        | {name: version(name) for name in LIBRARIES},
+    }
+
+
+def command_again(model: LoadedModel, resolved: Resolved, output: Path, overwrite: bool) -> str:
+    """Return the command that makes the same layers again, with every default written out."""
+    words = ["layerflow", "complete" if resolved.sources else "generate"]
+    for name, path in resolved.request.given.items():
+        words += ["--given", f"{name}={path}"]
+    words += arguments(resolved.request)
+    words += arguments(
+        ModelOptions(
+            model=model.options.model,
+            device=model.options.device,
+            dtype=model.dtype,
+            memory=model.memory,
+            speed=model.options.speed,
+        )
+    )
+    return shlex.join([*words, "-o", str(output), *(["--overwrite"] if overwrite else [])])
+
+
+def arguments(request: Request | ModelOptions) -> list[str]:
+    """Return the options of the command line that stand for a request's fields; those that are None are left out.
+
+    Also left out is what is empty by default.
+    """
+    words = []
+    for name in options(type(request)):
+        value = getattr(request, name)
+        if value is None or (
+            value in ("", ())
+            and field_of(type(request), name).default == value
+            and name not in ("foreground", "background")
+        ):
+            continue
+        for item in value if isinstance(value, tuple) and type_of(type(request), name)[0] != Size else (value,):
+            text = (
+                format_size(item) if isinstance(item, tuple) else f"{item:g}" if isinstance(item, float) else str(item)
+            )
+            words += [flag(type(request), name), text]
+    return words

@@ -1,0 +1,118 @@
+"""Defaults: a request together with all that its given clips, the model and the task decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..core.errors import FieldError, UserError
+from ..core.layered_video import CLIPS, LayeredVideo
+from ..pipeline import DEFAULT_FPS, blended_prompt, check_drawn_size, check_task, task_of
+from .inputs import Source, check_exists, common_rate, cut, fit, merge, read_sources
+from .load import ModelFacts
+from .request import Request
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A request in which every default is decided, and its given clips."""
+
+    request: Request
+    """None only in `guidance_scale_2`, which follows `guidance`, and in `fps` where given clips have their own."""
+    blended_written: bool
+    """The prompt of the blended layer was written from the other two."""
+    sources: tuple[Source, ...]
+    given: LayeredVideo | None
+    """All given clips, at the size and frame count of the result."""
+    size: tuple[int, int]
+    """Height and width of the result."""
+    frames: int
+    steps: int
+    upscale: int
+    fps: float
+    task: str
+
+    @property
+    def notes(self) -> list[str]:
+        """What was done to given clips and left-out fields, in sentences."""
+        request = self.request
+        notes = [f"{source.path}: {change}" for source in self.sources for change in source.treatment]
+        if self.blended_written and (request.foreground or request.background):
+            notes.append(f'`blended` was not given; written from the other two: "{request.blended}"')
+        if request.negative_prompt and max(request.guidance or 0, request.guidance_scale_2 or 0) <= 1:
+            notes.append("`negative_prompt` has no effect without guidance; set `guidance` above 1")
+        return notes
+
+
+def check_request(request: Request) -> None:
+    """Check what needs no model, before anything is loaded; raises UserError or MediaError."""
+    check_exists(request.given.values())
+    if set(request.given) == set(CLIPS):
+        raise UserError("every clip is given, so nothing is left to make; leave one of `given` out")
+
+
+def resolve(request: Request, facts: ModelFacts, sources: Sequence[Source] | None = None) -> Resolved:
+    """Return a request with all defaults decided.
+
+    Args:
+        request: the request.
+        facts: the model's.
+        sources: the given clips; read from the files of `request.given` if None.
+
+    Raises:
+        UserError, MediaError: given clips that cannot be used.
+        ValueError: sizes, tasks or values that the model does not take; says which it takes.
+    """
+    conventions, (trained_frames, *trained_size) = facts.conventions, facts.codec.trained_size
+    if sources is None:
+        sources = read_sources(request.given, request.frames or trained_frames, request.fps)
+    upscale = pick_upscale(request, sources, facts)
+    height, width = request.size or (upscale * trained_size[0], upscale * trained_size[1])
+    frames = request.frames or trained_frames
+    given, rate = None, common_rate(sources, request.fps)
+    if sources:
+        sources = fit(cut(sources, request.frames, trained_frames), height, width)
+        given = merge(sources, rate or DEFAULT_FPS)
+        frames = given.frames
+    check_drawn_size(facts.codec, frames, height, width, upscale)
+    check_task(facts.config, frozenset(given.clips() if given is not None else ()))
+    check_model_fields(request, facts)
+    task, blended = task_of(given), request.blended
+    steps = request.steps or conventions.steps
+    decided = replace(
+        request,
+        blended=blended_prompt(request.foreground, request.background) if blended is None else blended,
+        frames=frames, size=(height, width), upscale=upscale,
+        fps=request.fps or (DEFAULT_FPS if given is None else None),
+        steps=steps,
+        guidance=conventions.guidance if request.guidance is None else request.guidance,
+        noise_scale=conventions.noise_scale_of(task) if request.noise_scale is None else request.noise_scale,
+    )  # fmt: skip
+    return Resolved(
+        decided, blended is None, tuple(sources), given, (height, width), frames, steps, upscale, rate or DEFAULT_FPS,
+        task,
+    )  # fmt: skip
+
+
+def check_model_fields(request: Request, facts: ModelFacts) -> None:
+    """Raise FieldError for a value that other models may take, and this one does not."""
+    fewest = facts.conventions.fewest_steps
+    if request.steps is not None and request.steps < fewest:
+        raise FieldError("steps", f"{request.steps} is too few; this model wants {fewest} or more")
+    if request.guidance_scale_2 is not None and not facts.has_second_transformer:
+        raise FieldError(
+            "guidance_scale_2", f"{request.guidance_scale_2:g}: this model has no second transformer; leave it out"
+        )
+
+
+def pick_upscale(request: Request, sources: Sequence[Source], facts: ModelFacts) -> int:
+    """Return how many times as large as they are drawn the layers become; raises FieldError."""
+    if request.upscale is not None:
+        if request.upscale not in facts.upscale:
+            can = " or ".join(map(str, facts.upscale))
+            raise FieldError("upscale", f"{request.upscale} is not what this model can do; choose {can}")
+        return request.upscale
+    if request.size is not None:
+        return facts.upscale_to(*request.size, exactly=True)
+    sizes = [(source.video.height, source.video.width) for source in sources]
+    return min((facts.upscale_to(*size, exactly=False) for size in sizes), default=facts.upscale[-1])
