@@ -311,7 +311,7 @@ def test_out_of_memory_names_the_switches(
     command = ["generate", "--foreground", "a", "--background", "b", "--model", str(tiny_model), "--device", "cpu"]
     assert run([*command, "-o", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err.splitlines()[-1]
-    assert "out of memory; try --memory low or --memory lowest, fewer --frames or a smaller --size" in said
+    assert "out of memory; set --memory to low or lowest, or ask for fewer --frames or a smaller --size" in said
     assert not (tmp_path / "out").exists()
 
 

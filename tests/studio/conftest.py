@@ -55,7 +55,9 @@ def serving(settings: Settings, with_gradio: bool = False, host: str = "localhos
 def studio(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterator[TestClient]:
     """A studio with the tiny model: 2 frames of 16x16."""
     limits = Limits(upload_bytes=2**20, upload_seconds=30, upload_pixels=512 * 512, read_frames=8)
-    settings = Settings(tmp_path_factory.mktemp("studio"), ModelStart(ModelOptions(model=str(tiny_model)), limits), limits=limits)
+    settings = Settings(
+        tmp_path_factory.mktemp("studio"), ModelStart(ModelOptions(model=str(tiny_model)), limits), limits=limits
+    )
     with serving(settings, with_gradio=True) as client:
         yield client
 

@@ -16,6 +16,7 @@ from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from layerflow.core.errors import FieldError
 from layerflow.generation.request import ModelOptions
 from layerflow.media import load_layers, read_video
 from layerflow.studio.access_control import COOKIE
@@ -99,7 +100,7 @@ def test_an_uploaded_clip_is_taken_apart(studio: TestClient, clips: dict[str, by
     described = studio.get(f"/api/jobs/{job['id']}/files/layers.json").text
     assert str(studio.app.state.studio.store.folder) not in described  # type: ignore[attr-defined]
     job = make(studio, given={"blended": {"upload": facts["id"]}}, frames=6)
-    assert job["error"] == "given/blended.mkv has 4 frames, fewer than --frames 6"
+    assert job["error"] == "given/blended.mkv has 4 frames, fewer than frames 6"
 
 
 def test_layers_of_a_job_are_given_to_another(studio: TestClient, done: dict[str, Any]) -> None:
@@ -246,7 +247,9 @@ def test_a_body_that_is_too_large_is_refused(studio: TestClient) -> None:
 
 def test_a_token_is_wanted_by_every_route(tmp_path: Path, tiny_model: Path) -> None:
     token = "a-token-of-some-length"
-    with serving(Settings(tmp_path, ModelStart(ModelOptions(model=str(tiny_model))), token=token), host="studio.example") as client:
+    with serving(
+        Settings(tmp_path, ModelStart(ModelOptions(model=str(tiny_model))), token=token), host="studio.example"
+    ) as client:
         for method, path in (("GET", "/api/studio"), ("POST", "/api/jobs"), ("GET", "/static/main.js"), ("GET", "/")):
             assert client.request(method, path).status_code == 401
         assert client.get("/?token=wrong").status_code == 401
@@ -268,12 +271,12 @@ def test_a_token_is_made_where_others_can_reach_the_server() -> None:
     assert pick_token("127.0.0.1", "sixteen-letters-") == "sixteen-letters-"
     assert not is_local("0.0.0.0")
     assert not is_local("example.org")
-    with pytest.raises(StudioError, match="16 or more"):
+    with pytest.raises(FieldError, match="16 or more"):
         pick_token("127.0.0.1", "short")
 
 
 def test_a_port_that_is_taken_is_named() -> None:
-    with bind("127.0.0.1", 0) as listening, pytest.raises(StudioError, match="choose another --port"):
+    with bind("127.0.0.1", 0) as listening, pytest.raises(StudioError, match="choose another `port`"):
         bind("127.0.0.1", listening.getsockname()[1])
 
 

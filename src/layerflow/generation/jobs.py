@@ -54,7 +54,7 @@ def read_jobs(file: Path, output: Path) -> list[Job]:
             # Some file systems take upper and lower case for the same.
             if (same := jobs.setdefault(job.id.casefold(), job)) is not job:
                 raise UserError(f"the id {job.id!r} is taken by line {same.line}; give each job its own")
-        except UserError as error:
+        except ValueError as error:
             raise UserError(f"{file}, line {number}: {error}") from error
     if not jobs:
         raise UserError(f"{file} holds no jobs; write one JSON object a line")
@@ -72,7 +72,7 @@ def parse_job(line: bytes, number: int, here: Path, output: Path) -> Job:
     id, given = values.pop("id", f"{number:04d}"), values.pop("given", None)
     if not isinstance(id, str) or NAME.fullmatch(id) is None or id.casefold() == FAILURES:
         names = f'a name of letters, digits, "_", "-" and ".", such as "balloon-1", and not "{FAILURES}"'
-        raise FieldError("id", f"is {shortly(id)}, but must be {names}")
+        raise FieldError("id", f"is {shortly(id)} but must be {names}")
     clips = {} if given is None else _given_files(given, here)
     fields = from_plain(Request, values)
     if isinstance(fields.get("lora"), tuple):
@@ -90,7 +90,7 @@ def _given_files(given: Any, here: Path) -> dict[str, Path]:
         example = '{"blended": "clip.mp4"}'
         raise FieldError(
             "given",
-            f"is {shortly(given)}, but must be one to three of {', '.join(CLIPS)} and their files, such as {example}",
+            f"is {shortly(given)} but must be one to three of {', '.join(CLIPS)} and their files, such as {example}",
         )
     clips = {name: here / path for name, path in given.items()}
     for name, path in clips.items():

@@ -284,8 +284,8 @@ def check_fields(request: Any) -> None:
         if value is None and optional:
             continue
         if not _fits(value, kind, option):
-            shown = value if isinstance(value, int | float) else shortly(value)
-            raise FieldError(name, f"is {shown}, but must be {meaning(kind, option)}")
+            shown = f"{value:g}" if isinstance(value, float) else shortly(value)
+            raise FieldError(name, f"is {shown} but must be {meaning(kind, option)}")
         if option.check is not None:
             option.check(value)
 
@@ -293,7 +293,7 @@ def check_fields(request: Any) -> None:
 def _fits(value: Any, kind: Any, option: Option) -> bool:
     if kind in (int, float):
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or (kind is int and not isinstance(value, int)) or not math.isfinite(value):
+        if not is_number or (kind is int and not isinstance(value, int)) or not -(2**63) < value < 2**63:
             return False
         low = option.minimum is None or value >= option.minimum
         return low and (option.above is None or value > option.above) and value <= (option.maximum or 2**63 - 1)
@@ -335,7 +335,7 @@ def _from_plain(kind: type, name: str, value: Any) -> Any:
     wanted, _ = type_of(kind, name)
     if wanted == Size and value is not None:
         if not isinstance(value, str):
-            raise FieldError(name, f'is {shortly(value)}, but must be WIDTHxHEIGHT as text, such as "96x64"')
+            raise FieldError(name, f'is {shortly(value)} but must be WIDTHxHEIGHT as text, such as "96x64"')
         return parse_size(value)
     return tuple(value) if isinstance(value, list) and get_origin(wanted) is tuple else value
 
