@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..core.errors import UserError
+from ..core.schema import DEFAULT_FPS
 from ..generation.inputs import check_exists, common_rate, cut, fit, merge, read_sources
 from ..media import find_format, write_video
 from .progress import say
@@ -50,7 +51,7 @@ def compose_files(
     for source in sources:
         for treatment in source.treatment:
             say(f"{source.path}: {treatment}")
-    video = merge(sources, rate or 8.0).compose()
+    video = merge(sources, rate or DEFAULT_FPS).compose()
     assert video.blended is not None
     write_video(output, video.blended, None, video.fps, chosen.name)
     say(f"{video.frames} frames of {video.width}x{video.height} at {video.fps:g} frames a second")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..core.errors import UserError
-from ..models.layout import TASKS
+from ..core.schema import TASKS
 from .options import parse_size
 from .progress import console, say
 

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from ..core.atomic import hash_path, write_atomically
 from ..core.config import ConfigError
-from ..core.layered_video import CLIPS, LayeredVideo
+from ..core.layered_video import LayeredVideo
+from ..core.schema import CLIPS, LAYERS
 from ..media import MediaError
 from ..models.backbone import prompt_prefixes
-from ..models.layout import LAYERS
 from ..models.model_space import to_model_space
 from ..models.registry import encoders, skeleton
 from ..models.text import MAX_TOKENS

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..cli.options import ModelOptions, RunOptions
 from ..core.errors import UserError
-from ..core.layered_video import CLIPS
+from ..core.schema import CLIPS
 from ..media import FORMATS
 from .run import Request
 

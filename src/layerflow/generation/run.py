@@ -21,9 +21,10 @@ import torch.distributed as dist
 from ..cli.options import ModelOptions, RunOptions, parse_size
 from ..cli.progress import console, progress_bar, say
 from ..core.errors import UserError
-from ..core.layered_video import CLIPS, LayeredVideo
+from ..core.layered_video import LayeredVideo
+from ..core.schema import CLIPS, DEFAULT_FPS
 from ..media import find_format, save_layers
-from ..pipeline import DEFAULT_FPS, LayerFlowPipeline, blended_prompt, check_drawn_size, check_task, task_of
+from ..pipeline import LayerFlowPipeline, blended_prompt, check_drawn_size, check_task, task_of
 from ..runtime.distributed import join_processes
 from ..runtime.placement import check_speed, parallelise
 from . import load as models

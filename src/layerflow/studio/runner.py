@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from ..cli.options import RunOptions
-from ..core.layered_video import CLIPS, LayeredVideo
+from ..core.layered_video import LayeredVideo
+from ..core.schema import CLIPS
 from ..generation.run import LoadedModel, Plan, Request, denoise, describe, make_plan
 from ..media import FORMATS, MediaError, layers_of, save_layers, write_preview
 from ..media.export.sprite_sheets import write_sheet
@@ -53,8 +54,7 @@ class Maker:
         watcher = Watcher(self.model, plan, folder, report, cancelled)
         video, seconds = denoise(self.model, asked, plan, lambda _: None, watcher)
         report(stage="writing", seconds_left=None)
-        if video.blended is None and {"foreground", "alpha", "background"} <= set(video.clips()):
-            video = video.compose()
+        video = video.with_blended()
         described = json.dumps(describe(self.model, asked, plan, seconds)).replace(f"{folder}/", "")
         index = save_layers(video, folder / "layers", ["ffv1"], json.loads(described))
         write_raw(video, folder)

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..core.config import ConfigError
-from ..models.layout import CLIPS, LAYERS, TASKS, Layout
+from ..core.schema import CLIPS, LAYERS, TASKS
+from ..models.layout import Layout
 from ..models.model_space import to_model_space
 from ..pipeline import blended_prompt
 from .recipe import ADAPTERS, Recipe

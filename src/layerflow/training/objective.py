@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.schema import CLIPS
 from ..models.backbone import prompt_prefixes
-from ..models.layout import CLIPS, Layout
+from ..models.layout import Layout
 from ..models.text import MAX_TOKENS, encode_prompts
 from ..pipeline import LayerFlowPipeline
 from .batches import MOST_SAMPLES, Batch

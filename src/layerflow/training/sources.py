@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..core.config import ConfigError
-from ..core.layered_video import CLIPS
+from ..core.schema import CLIPS
 from ..datasets.reader import HELD, LATENTS, TEXT, Row, ShardSet
 from ..mini.world import SceneSource
 from ..mini.world.crude import crude_layers, pasted_layers
