@@ -28,7 +28,6 @@ EXCEPTIONS = {
     ("cli.train", "mini"),
     ("core.layered_video", "media"),
     ("datasets.precompute", "training"),
-    ("evaluation.video_metrics", "datasets"),
     ("generation.batch", "cli"),
     ("generation.jobs", "cli"),
     ("generation.ray_batch", "cli"),
