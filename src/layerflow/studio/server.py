@@ -10,13 +10,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..core.errors import UserError
 from .app import LOCAL, Settings, WorkFolderError, create_app
 from .entry_points import ModelStart, describe_model
 from .limits import MIB, Limits
 from .sandbox import ChildError, confined
 
 
-class StudioError(ValueError):
+class StudioError(UserError):
     """A studio that cannot be started as asked."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, cat
 
+from ...core.errors import UserError
 from ...core.schema import CLIPS, LAYERS
 from .transformer import CogVideoXLayerTransformer3DModel
 
@@ -27,7 +28,7 @@ ADAPTERS = {"motion": ("A", "B"), "content": ("C", "D")}
 """Adapters, and the letters of their down and up matrices."""
 
 
-class ConversionError(ValueError):
+class ConversionError(UserError):
     """A checkpoint that is not what it should be; the message names the tensor or the choice, and the way out."""
 
 
