@@ -27,7 +27,6 @@ EXCEPTIONS = {
     ("cli.evaluate", "mini"),
     ("cli.train", "mini"),
     ("core.layered_video", "media"),
-    ("datasets.precompute", "training"),
     ("generation.batch", "cli"),
     ("generation.jobs", "cli"),
     ("generation.ray_batch", "cli"),
