@@ -22,9 +22,9 @@ from PIL import Image
 from torch import Tensor
 
 from layerflow.core.compositing import blend
+from layerflow.core.schema import CLIPS
 from layerflow.evaluation.metrics import psnr
 from layerflow.mini.world import SceneSource, Variations
-from layerflow.models.layout import CLIPS
 from layerflow.models.model_space import to_model_space
 from layerflow.runtime.placement import cpu_has_bfloat16
 from layerflow.training.schedule import warm_cosine

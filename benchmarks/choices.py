@@ -26,7 +26,8 @@ import torch
 from denoising import reached
 from torch import Tensor
 
-from layerflow.core.layered_video import CLIPS, LayeredVideo
+from layerflow.core.layered_video import LayeredVideo
+from layerflow.core.schema import CLIPS
 from layerflow.evaluation import metrics
 from layerflow.mini.acceptance.trials import noise_of
 from layerflow.mini.network import transformer as compact

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from layerflow.core.schema import LAYERS
 from layerflow.generation.load import load_pipeline, model_folder, quiet_libraries
-from layerflow.models.layout import LAYERS, Layout
+from layerflow.models.layout import Layout
 from layerflow.pipeline import LayerFlowPipeline
 
 GUIDED = 2

@@ -14,10 +14,11 @@ from statistics import fmean
 
 import torch
 
+from layerflow.core.schema import CLIPS, LAYERS
 from layerflow.evaluation.metrics import psnr
 from layerflow.mini.acceptance.trials import noise_of
 from layerflow.mini.world import Scene, SceneSource
-from layerflow.models.layout import CLIPS, LAYERS, Layout
+from layerflow.models.layout import Layout
 from layerflow.models.model_space import to_model_space
 from layerflow.models.registry import find_model
 from layerflow.models.text import encode_prompts

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from common import median_seconds
 
+from layerflow.core.schema import CLIPS
 from layerflow.evaluation.metrics import alpha_mae, dtssd, mse, psnr_of
 from layerflow.mini.network.upscaler import LayeredUpscaler, composite
 from layerflow.mini.world import Scene, SceneSource
-from layerflow.models.layout import CLIPS
 from layerflow.models.model_space import to_model_space
 from layerflow.models.registry import find_model
 

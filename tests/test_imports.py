@@ -27,8 +27,6 @@ EXCEPTIONS = {
     ("cli.evaluate", "mini"),
     ("cli.train", "mini"),
     ("core.layered_video", "media"),
-    ("datasets.precompute", "training"),
-    ("evaluation.video_metrics", "datasets"),
     ("models.registry", "mini"),
     ("pipeline", "mini"),
     ("runtime.plan", "mini"),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from layerflow import LayeredVideo, LayerFlowPipeline
+from layerflow.core.schema import CHANNELS, CLIPS, DEFAULT_FPS
 from layerflow.generation.inputs import Source
 from layerflow.generation.load import ModelFacts
 from layerflow.generation.request import Request, Size, field_of, from_plain, options, type_of
@@ -22,8 +23,7 @@ from layerflow.media import FORMATS
 
 CATEGORY = "LayerFlow"
 MODEL = "LAYERFLOW_MODEL"
-LAYERS = ("IMAGE", "MASK", "IMAGE", "IMAGE")
-NAMES = ("foreground", "alpha", "background", "blended")
+SOCKETS = tuple("MASK" if CHANNELS[name] == 1 else "IMAGE" for name in CLIPS)
 
 
 def to_clip(images: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Sampler:
     PROMPTS: ClassVar[tuple[str, ...]] = ("foreground", "background")
     """Prompts that come first."""
 
-    RETURN_TYPES, RETURN_NAMES = LAYERS, NAMES
+    RETURN_TYPES, RETURN_NAMES = SOCKETS, CLIPS
     FUNCTION, CATEGORY = "sample", CATEGORY
 
     @classmethod
@@ -98,12 +98,10 @@ class Sampler:
                 callback_on_step_end=progress_bar(resolved.steps),
             )  # fmt: skip
         assert not isinstance(result, tuple)
-        video = result.video
-        if video.blended is None and {"foreground", "alpha", "background"} <= set(video.clips()):
-            video = video.compose()
+        video = result.video.with_blended()
         clips = video.clips()
         empty = torch.zeros(video.frames, 3, video.height, video.width)
-        return tuple(to_images(clips.get(name, empty[:, :1] if name == "alpha" else empty)) for name in NAMES)
+        return tuple(to_images(clips.get(name, empty[:, : CHANNELS[name]])) for name in CLIPS)
 
 
 class Generate(Sampler):
@@ -169,7 +167,7 @@ class SaveLayered:
             "required": {
                 "filename_prefix": ("STRING", {"default": "layerflow"}),
                 "format": (list(FORMATS), {"default": "prores"}),
-                "fps": ("FLOAT", {"default": 8.0, "min": 0.1, "max": 240.0}),
+                "fps": ("FLOAT", {"default": DEFAULT_FPS, "min": 0.1, "max": 240.0}),
             },
             "optional": {"foreground": ("IMAGE",), "alpha": ("MASK",), "background": ("IMAGE",), "blended": ("IMAGE",)},
         }

@@ -23,13 +23,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .core.garbage_collection import paused_collection
 from .core.layered_video import LayeredVideo
+from .core.schema import DEFAULT_FPS, LAYERS, TASKS
 from .mini.network.transformer import CompactTransformer3DModel
 from .mini.network.upscaler import LayeredUpscaler
 from .models.adapters import AdapterError
 from .models.backbone import prompt_prefixes
 from .models.codec import SequenceCodec
 from .models.cogvideox.sampler import DynamicGuidance
-from .models.layout import LAYERS, TASKS, Layout
+from .models.layout import Layout
 from .models.model_space import from_model_space, to_model_space
 from .models.registry import (
     ADAPTER_FOLDERS,
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
 
     Backbone = CompactTransformer3DModel | CogVideoXLayerTransformer3DModel | WanLayerTransformer3DModel
 
-DEFAULT_FPS = 8.0
 Prompt = str | Sequence[str] | None
 
 

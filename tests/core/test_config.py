@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from layerflow.core.config import ConfigError, load_config, read_values
+from layerflow.core.errors import FieldError
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Whole:
     def __post_init__(self) -> None:
         if self.count < 0:
             raise ValueError(f"count is {self.count}, but must not be negative")
+        if self.rate < 0:
+            raise FieldError("rate", f"is {self.rate}, but must not be negative")
 
 
 @dataclass(frozen=True)
@@ -133,3 +136,30 @@ def test_a_recipe_extends_none_outside_its_folder(tmp_path: Path, other: str) ->
     message = r"some\.yaml: extends is .*, but must be the name of a recipe in the same folder"
     with pytest.raises(ConfigError, match=message):
         read(tmp_path, f"count: 1\nextends: {other}")
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("count: many", "count"),
+        ("count: 1\ncolour: red", "colour"),
+        ("rate: 1", "count"),
+        ("count: 1\nmain: {weight: heavy}", "main.weight"),
+        ("count: 1\nmain: {label: other}", "main.weight"),
+        ("count: 1\nparts: [{weight: 1}, {weight: heavy}]", "parts[1].weight"),
+        ("count: 1\nsize: 3", "size"),
+        ("count: 1\nrate: -1", "rate"),
+        ("extends: ../other.yaml", "extends"),
+        ("count: -1", None),
+    ],
+)
+def test_error_carries_the_key(tmp_path: Path, text: str, field: str | None) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    assert caught.value.field == field
+
+
+def test_error_of_a_file_has_no_key(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(Whole, tmp_path / "none.yaml")
+    assert caught.value.field is None

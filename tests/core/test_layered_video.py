@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerflow.core.layered_video import CLIPS, LayeredVideo
+from layerflow.core.layered_video import LayeredVideo
+from layerflow.core.schema import CLIPS
 
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
 seeds = st.integers(0, 2**31 - 1)

@@ -14,7 +14,7 @@ from torch import nn
 
 from layerflow.cli import run
 from layerflow.core.config import ConfigError
-from layerflow.datasets import precompute
+from layerflow.datasets import encoding, precompute
 from layerflow.datasets.inspection import statistics
 from layerflow.datasets.precompute import check_identity, identity_of
 from layerflow.datasets.reader import HELD, LATENTS, NOTHING, TEXT, ShardSet
@@ -64,11 +64,11 @@ def test_training_has_the_same_losses_and_encodes_nothing(
     family, home = made
     frames = FRAMES[family]
     recipe = recipe_of(home, frames, source_of(home / "ready", precomputed=False))
-    encoding = losses_of(recipe, tmp_path / "encoding")
-    monkeypatch.setattr(objective, "encode_prompts", refuse)
+    encoded = losses_of(recipe, tmp_path / "encoding")
+    monkeypatch.setattr(encoding, "encode_prompts", refuse)
     monkeypatch.setattr(objective, "encode_sequence", refuse)
     ready = losses_of(recipe_of(home, frames, source_of(home / "ready")), tmp_path / "ready")
-    assert ready == pytest.approx(encoding, rel=TOLERANCE)
+    assert ready == pytest.approx(encoded, rel=TOLERANCE)
     assert len(set(ready)) == 3
 
 

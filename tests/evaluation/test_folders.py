@@ -10,9 +10,9 @@ from torch import Tensor
 
 from layerflow.cli import run
 from layerflow.core.layered_video import LayeredVideo
+from layerflow.core.schema import TASKS
 from layerflow.evaluation import folders, metrics
 from layerflow.media import MediaError, load_layers, save_layers, write_video
-from layerflow.models.layout import TASKS
 
 
 def scene(seed: int, frames: int = 3) -> LayeredVideo:

@@ -18,9 +18,10 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from layerflow.core.schema import CLIPS, LAYERS
 from layerflow.models.cogvideox.sampler import DynamicGuidance, LayerFlowDPMScheduler
 from layerflow.models.cogvideox.transformer import CogVideoXLayerTransformer3DModel, sequence_positions
-from layerflow.models.layout import CLIPS, LAYERS, Layout
+from layerflow.models.layout import Layout
 
 FRAMES, HEIGHT, WIDTH, WORDS = 2, 4, 6, 4
 TOKENS = FRAMES * (HEIGHT // 2) * (WIDTH // 2)

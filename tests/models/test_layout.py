@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerflow.core.layered_video import CLIPS
-from layerflow.models.layout import TASKS, Layout
+from layerflow.core.schema import CLIPS, TASKS
+from layerflow.models.layout import Layout
 
 
 @given(

@@ -16,6 +16,7 @@ from forked import fork
 from torch import Tensor
 
 from layerflow.cli import run
+from layerflow.core.schema import LAYERS, TASKS
 from layerflow.models.cogvideox import conversion
 from layerflow.models.cogvideox.conversion import CHECKPOINT, convert, read_checkpoint
 from layerflow.models.cogvideox.official import (
@@ -31,7 +32,7 @@ from layerflow.models.cogvideox.official import (
 )
 from layerflow.models.cogvideox.sampler import LayerFlowDPMScheduler
 from layerflow.models.cogvideox.transformer import CogVideoXLayerTransformer3DModel
-from layerflow.models.layout import LAYERS, TASKS, Layout
+from layerflow.models.layout import Layout
 
 SIZE, BLOCKS, WIDTH, HEAD, TIME, TEXT = (4, 6), 2, 32, 8, 12, 10
 RANKS = {"motion": 2, "content": 3}

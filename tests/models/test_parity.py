@@ -17,11 +17,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from layerflow.core.schema import TASKS
 from layerflow.models.cogvideox.conversion import CHECKPOINT, convert
 from layerflow.models.cogvideox.official import CONFIGURATIONS, NETWORK, OfficialConfiguration, convert_autoencoder
 from layerflow.models.cogvideox.sampler import DynamicGuidance, LayerFlowDPMScheduler
 from layerflow.models.cogvideox.transformer import CogVideoXLayerTransformer3DModel
-from layerflow.models.layout import TASKS, Layout
+from layerflow.models.layout import Layout
 from layerflow.pipeline import LayerFlowPipeline
 
 FOLDER = Path(os.environ.get("LAYERFLOW_PARITY") or Path(__file__).parents[3] / "shared" / "parity")

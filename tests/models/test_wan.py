@@ -18,7 +18,8 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from layerflow.models.layout import CLIPS, LAYERS, Layout
+from layerflow.core.schema import CLIPS, LAYERS
+from layerflow.models.layout import Layout
 from layerflow.models.wan import WanLayerTransformer3DModel
 
 STYLES = {"wan2.1": 16, "wan2.2-5b": 48}

@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 
 from layerflow import LayerFlowPipeline
 from layerflow.cli import run
-from layerflow.core.layered_video import CLIPS, LayeredVideo
+from layerflow.core.layered_video import LayeredVideo
+from layerflow.core.schema import CLIPS, TASKS
 from layerflow.media import load_layers
 from layerflow.models.adapters import AdapterError
 from layerflow.models.cogvideox.conversion import save_adapter
 from layerflow.models.cogvideox.official import CONFIGURATIONS, OfficialConfiguration
-from layerflow.models.layout import TASKS
 from layerflow.models.registry import UnknownModelError, skeleton
 
 PROMPTS = {"foreground": "a red fox", "background": "green hills", "num_inference_steps": 2}

@@ -10,8 +10,8 @@ import torch
 from diffusers.guiders import ClassifierFreeGuidance
 from safetensors.torch import load_file
 
-from layerflow.core.layered_video import CLIPS, LayeredVideo
-from layerflow.models.layout import TASKS
+from layerflow.core.layered_video import LayeredVideo
+from layerflow.core.schema import CLIPS, TASKS
 from layerflow.models.model_space import from_model_space, to_model_space
 from layerflow.models.registry import UnknownModelError, find_model
 from layerflow.pipeline import LayerFlowPipeline, blended_prompt, task_of

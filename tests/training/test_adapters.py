@@ -9,7 +9,8 @@ from torch import Tensor
 
 from layerflow import LayerFlowPipeline
 from layerflow.core.config import ConfigError
-from layerflow.models.layout import LAYERS, Layout
+from layerflow.core.schema import LAYERS
+from layerflow.models.layout import Layout
 from layerflow.training.adapters import AdapterSwitch, belongs_to, put_on, targets_of
 from layerflow.training.recipe import AdapterRecipe
 

@@ -10,10 +10,9 @@ import torch
 from drawn_shards import drawn_video, write_set
 
 from layerflow.core.config import ConfigError
-from layerflow.core.layered_video import CLIPS
+from layerflow.core.schema import CLIPS, LAYERS
 from layerflow.datasets.reader import ShardSet
 from layerflow.media import MediaError
-from layerflow.models.layout import LAYERS
 from layerflow.training.batches import Batch, ClipBatches
 from layerflow.training.card import stage_card
 from layerflow.training.recipe import DataRecipe, PhaseRecipe, Recipe, load_recipe

@@ -14,8 +14,8 @@ from accelerate.commands.config.config_args import load_config_from_file
 from forked import fork
 
 from layerflow.core.config import ConfigError
+from layerflow.core.schema import CLIPS, TASKS
 from layerflow.mini.world import MissingFontError, find_font
-from layerflow.models.layout import CLIPS, TASKS
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training import batches as batches_module
 from layerflow.training import network as network_module

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..core.errors import UserError
+from ..core.schema import DEFAULT_FPS
 from .options import Alpha
 from .progress import say
 
@@ -65,7 +66,7 @@ def compose(
     for source in sources:
         for treatment in source.treatment:
             say(f"{source.path}: {treatment}")
-    video = merge(sources, rate or 8.0).compose()
+    video = merge(sources, rate or DEFAULT_FPS).compose()
     assert video.blended is not None
     write_video(output, video.blended, None, video.fps, chosen.name)
     say(f"{video.frames} frames of {video.width}x{video.height} at {video.fps:g} frames a second")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..core.errors import FieldError, UserError
+from ..core.schema import TASKS
 from ..generation.request import parse_size
 from .progress import console, say
 
@@ -39,7 +40,6 @@ def convert(
     """
     from ..generation.load import quiet_libraries
     from ..models.cogvideox.conversion import convert as convert_checkpoint
-    from ..models.layout import TASKS
 
     if task is not None and task not in TASKS:
         raise FieldError("task", f"{task} is not known; choose {', '.join(TASKS)}")

@@ -9,11 +9,20 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
+from .errors import FieldError, UserError
+
 T = TypeVar("T")
 
 
-class ConfigError(ValueError):
-    """A recipe or configuration that cannot be used; the message names the file, the key, its value and the way out."""
+class ConfigError(UserError):
+    """A recipe or configuration that cannot be used; the message names the file, the key, its value and the way out.
+
+    `field` is the key, with those that it is nested in before it, such as `noise.pure`; None where no key is at fault.
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 def load_config(kind: type[T], path: str | Path, overrides: Mapping[str, Any] | None = None) -> T:
@@ -47,45 +56,56 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     if other is None:
         return values
     if not isinstance(other, str) or other in ("", "..") or Path(other).name != other:
-        raise ConfigError(f"{path}: extends is {other!r}, but must be the name of a recipe in the same folder")
+        raise ConfigError(
+            f"{path}: extends is {other!r}, but must be the name of a recipe in the same folder", "extends"
+        )
     return {**read_yaml(path.with_name(other), (*above, path)), **values}
 
 
-def read_dataclass(kind: type, values: Mapping[str, Any], where: str) -> Any:
-    """Read a (nested) dataclass from plain values, with errors that name the key."""
+def read_dataclass(kind: type, values: Mapping[str, Any], where: str, key: str | None = None) -> Any:
+    """Read a (nested) dataclass from plain values, with errors that name the key; `key` is that of the whole."""
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where}: expected keys and values, got {values!r}")
-    read = read_values(kind, values, where)
+        raise ConfigError(f"{where}: expected keys and values, got {values!r}", key)
+    read = read_values(kind, values, where, key)
     for f in fields(kind):
         if f.name not in values and f.default is MISSING and f.default_factory is MISSING:
-            raise ConfigError(f"{where}: key {f.name!r} is missing")
+            raise ConfigError(f"{where}: key {f.name!r} is missing", _nested(key, f.name))
     try:
         return kind(**read)
     except ConfigError:
         raise
+    except FieldError as error:
+        raise ConfigError(f"{where}: {error}", _nested(key, error.field)) from None
     except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from None
+        raise ConfigError(f"{where}: {error}", key) from None
 
 
-def read_values(kind: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Read some values of a dataclass, checked against its fields."""
+def read_values(kind: type, values: Mapping[str, Any], where: str, key: str | None = None) -> dict[str, Any]:
+    """Read some values of a dataclass, checked against its fields; `key` is that of the whole."""
     hints, known = get_type_hints(kind), {f.name for f in fields(kind)}
-    for key in values:
-        if key not in known:
-            raise ConfigError(f"{where}: unknown key {key!r}; known are {', '.join(sorted(known))}")
-    return {key: _read_value(hints[key], value, f"{where}: {key}") for key, value in values.items()}
+    for name in values:
+        if name not in known:
+            text = f"{where}: unknown key {name!r}; known are {', '.join(sorted(known))}"
+            raise ConfigError(text, _nested(key, name))
+    return {
+        name: _read_value(hints[name], value, f"{where}: {name}", _nested(key, name)) for name, value in values.items()
+    }
 
 
-def _read_value(hint: Any, value: Any, where: str) -> Any:
+def _nested(key: str | None, name: object) -> str:
+    return f"{name}" if key is None else f"{key}.{name}"
+
+
+def _read_value(hint: Any, value: Any, where: str, key: str) -> Any:
     if is_dataclass(hint):
-        return read_dataclass(hint, value, where)  # type: ignore[arg-type]
+        return read_dataclass(hint, value, where, key)  # type: ignore[arg-type]
     if get_origin(hint) is tuple:
         kinds = get_args(hint)
         if not isinstance(value, list) or (kinds[-1] is not ... and len(value) != len(kinds)):
             size = "" if kinds[-1] is ... else f" of {len(kinds)}"
-            raise ConfigError(f"{where}: expected a list{size}, got {value!r}")
+            raise ConfigError(f"{where}: expected a list{size}, got {value!r}", key)
         return tuple(
-            _read_value(kinds[0] if kinds[-1] is ... else kinds[i], item, f"{where}[{i}]")
+            _read_value(kinds[0] if kinds[-1] is ... else kinds[i], item, f"{where}[{i}]", f"{key}[{i}]")
             for i, item in enumerate(value)
         )
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -93,5 +113,5 @@ def _read_value(hint: Any, value: Any, where: str) -> Any:
     plain = hint in (int, str, bool)
     if (plain and type(value) is not hint) or (hint is float and not isinstance(value, float)):
         # YAML reads 1e-3 as text and 1.0e-3 as a number; say so instead of guessing.
-        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}")
+        raise ConfigError(f"{where}: expected {hint.__name__}, got {value!r}", key)
     return value

@@ -18,11 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .compositing import blend, extend_colour, unpremultiply
-
-CLIPS = ("foreground", "alpha", "background", "blended")
-"""Every clip that a layered video can hold, in the order used throughout."""
-
-CHANNELS = {"foreground": 3, "alpha": 1, "background": 3, "blended": 3}
+from .schema import ALPHA, BACKGROUND, BLENDED, CHANNELS, CLIPS, DEFAULT_FPS, FOREGROUND
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -40,8 +36,8 @@ class LayeredVideo:
     """(F, 3, H, W) the scene without the foreground."""
     blended: Tensor | None = None
     """(F, 3, H, W) what a camera sees: alpha * foreground + (1 - alpha) * background."""
-    fps: float = 8.0
-    """Frames a second; 8 is what the models of this family are trained at."""
+    fps: float = DEFAULT_FPS
+    """Frames per second."""
 
     def __post_init__(self) -> None:
         clips = self.clips()
@@ -120,8 +116,13 @@ class LayeredVideo:
         Exact at the ends: where alpha is 1 it is the foreground bit for bit, where it is 0 the background.
         Raises `ValueError` when foreground, alpha or background is missing.
         """
-        (background,) = self._need("compose", "background")
+        (background,) = self._need("compose", BACKGROUND)
         return self.replace(blended=self.over(background))
+
+    def with_blended(self) -> LayeredVideo:
+        """Return a copy with the blended clip composed; itself if it has one, or lacks another clip to compose it."""
+        there = self.clips().keys()
+        return self.compose() if there == set(CLIPS) - {BLENDED} else self
 
     def over(self, background: Tensor | Sequence[float]) -> Tensor:
         """The foreground over another background, (F, 3, H, W) in [0, 1].
@@ -129,7 +130,7 @@ class LayeredVideo:
         `background` is (F, 3, H, W), one still (1, 3, H, W), or a colour (3,), values in [0, 1].
         Raises `ValueError` when foreground or alpha is missing or the background does not fit.
         """
-        foreground, alpha = self._need("over", "foreground", "alpha")
+        foreground, alpha = self._need("over", FOREGROUND, ALPHA)
         below = torch.as_tensor(background, dtype=torch.float32, device=foreground.device)
         if below.shape == (3,):
             below = below.view(1, 3, 1, 1)
@@ -142,12 +143,12 @@ class LayeredVideo:
                 f"background has shape {tuple(below.shape)}: over() takes {tuple(foreground.shape)}, "
                 f"one still (1, 3, {self.height}, {self.width}) or a colour (3,); resize or cut it first."
             )
-        _check_values("background", below)
+        _check_values(BACKGROUND, below)
         return blend(foreground, alpha, below).clamp(0, 1)
 
     def premultiplied(self) -> Tensor:
         """alpha * foreground, (F, 3, H, W) in [0, 1]. Raises `ValueError` when either is missing."""
-        foreground, alpha = self._need("premultiplied", "foreground", "alpha")
+        foreground, alpha = self._need("premultiplied", FOREGROUND, ALPHA)
         return alpha * foreground
 
     @classmethod
@@ -158,7 +159,7 @@ class LayeredVideo:
         *,
         background: Tensor | None = None,
         blended: Tensor | None = None,
-        fps: float = 8.0,
+        fps: float = DEFAULT_FPS,
         extend_below: float = 0.0,
     ) -> LayeredVideo:
         """From colour that was multiplied with alpha, (F, 3, H, W), and alpha (F, 1, H, W).
@@ -166,8 +167,8 @@ class LayeredVideo:
         Straight colour is colour / alpha, held to [0, 1]; it is 0 where alpha is 0. With `extend_below`
         above 0, colour where alpha is below it is filled in from its surroundings (see `extend_colour`).
         """
-        _check_clip("foreground", colour)
-        _check_clip("alpha", alpha)
+        _check_clip(FOREGROUND, colour)
+        _check_clip(ALPHA, alpha)
         straight = unpremultiply(colour, alpha)
         if extend_below > 0:
             straight = extend_colour(straight, alpha, extend_below)
@@ -191,10 +192,10 @@ class LayeredVideo:
 
         resized = {name: scaled(clip).clamp(0, 1) for name, clip in self.clips().items()}
         if self.foreground is not None and self.alpha is not None:
-            weight = resized["alpha"]
+            weight = resized[ALPHA]
             premultiplied = scaled(self.foreground.double() * self.alpha.double())
             seen = unpremultiply(premultiplied, weight, floor=1e-9, limits=None)
-            resized["foreground"] = torch.where(weight > 1e-6, seen, resized["foreground"]).clamp(0, 1)
+            resized[FOREGROUND] = torch.where(weight > 1e-6, seen, resized[FOREGROUND]).clamp(0, 1)
         return self.replace(**{name: clip.float() for name, clip in resized.items()})
 
     def fit(self, height: int, width: int) -> LayeredVideo:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ..core.schema import LAYERS
 from ..models.registry import first_line
 from .builder import captioning, inpainting, make_clip, matting
 from .pool import Part, carried_out, made_in_order, remove_partial, write_index
@@ -23,7 +24,6 @@ from .recipe import FootageRecipe
 from .scan import Item, find_items
 from .shards import SCHEMA, encode
 
-CAPTIONS = ("foreground", "background", "blended")
 Outcome = tuple[dict[str, Any], dict[str, Any] | None]
 """Of an item: its record and its sample, or the id and error of one that failed, and None."""
 
@@ -140,7 +140,7 @@ def make_sample(item: Item, recipe: FootageRecipe) -> tuple[dict[str, Any], dict
     """What is known of a clip, and the clip as a shard holds it."""
     video = make_clip(item, recipe)
     assert video.alpha is not None
-    captions = {key: text for key, text in captioning(recipe)(recipe, item, video).items() if key in CAPTIONS and text}
+    captions = {key: text for key, text in captioning(recipe)(recipe, item, video).items() if key in LAYERS and text}
     change = video.alpha.diff(dim=0).abs().mean() if video.frames > 1 else torch.zeros(())
     record = {
         "schema": SCHEMA,

@@ -9,10 +9,9 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.compositing import pull_push
+from ..core.optical_flow import flows_both_ways, warp
 
 KNOWN = 0.99
 """Share of known pixels that a warped pixel must be mixed of to count as known."""
@@ -37,7 +36,7 @@ def inpaint(frames: Tensor, hole: Tensor, still: Callable[[Tensor, Tensor], Tens
         raise ValueError(f"frames {tuple(frames.shape)} and hole {tuple(hole.shape)} differ in frames or size")
     if not hole.any():
         return frames
-    ahead, back = flows(frames, hole)  # from each frame to the next, and to the one before
+    ahead, back = flows_both_ways(frames, hole)  # from each frame to the next, and to the one before
     filled, known = gather(frames, ~hole, ahead, back)
     if known.all():
         return filled
@@ -48,26 +47,6 @@ def inpaint(frames: Tensor, hole: Tensor, still: Callable[[Tensor, Tensor], Tens
     for index in range(len(filled)):  # what has come into view or gone out of it since
         filled[index] = fill_still(filled[index], ~known[index])
     return filled
-
-
-def flows(frames: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
-    """Flow of the background in pixels, (F-1, 2, H, W) each: from frames 0..F-2 to the next, from 1..F-1 to the one
-    before. By dense inverse search (arXiv 1603.03590); in the hole continued from around it."""
-    import cv2
-
-    grey = (frames.mean(1) * 255).round().byte().numpy()
-    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    pairs = range(len(frames) - 1)
-    empty = torch.zeros(0, 2, *frames.shape[-2:])
-    found = []
-    for origin, target in ((0, 1), (1, 0)):
-        start = np.zeros((*grey.shape[1:], 2), np.float32)
-        flow = [torch.from_numpy(search.calc(grey[i + origin], grey[i + target], start.copy())) for i in pairs]
-        found.append(torch.stack(flow).permute(0, 3, 1, 2) if flow else empty)
-    return tuple(  # type: ignore[return-value]
-        pull_push(flow * (~own), (~own).float()) if len(flow) else flow
-        for flow, own in zip(found, (hole[:-1], hole[1:]), strict=True)
-    )
 
 
 def gather(frames: Tensor, known: Tensor, ahead: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,15 +75,6 @@ def travel(frames: Tensor, known: Tensor, flow: Tensor, order: range, step: int)
         age[index] = torch.where(new, warped[4:5] + 1, age[index])
         seen[index] |= new
     return colour, seen, age
-
-
-def warp(image: Tensor, flow: Tensor) -> Tensor:
-    """Images (N, C, H, W) looked up at each pixel's place plus its flow (N, 2, H, W); 0 beyond the border."""
-    height, width = image.shape[-2:]
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    x = (columns + flow[:, 0] + 0.5) * (2 / width) - 1
-    y = (rows + flow[:, 1] + 0.5) * (2 / height) - 1
-    return F.grid_sample(image, torch.stack([x, y], dim=-1), align_corners=False)
 
 
 def fill_still(frame: Tensor, hole: Tensor, radius: float = 3.0) -> Tensor:

@@ -22,17 +22,15 @@ from torch import Tensor, nn
 
 from ..core.atomic import hash_path, write_atomically
 from ..core.config import ConfigError
-from ..core.layered_video import CLIPS, LayeredVideo
+from ..core.layered_video import LayeredVideo
+from ..core.schema import CLIPS, LAYERS
 from ..media import MediaError
 from ..models.backbone import prompt_prefixes
-from ..models.layout import LAYERS
 from ..models.model_space import to_model_space
 from ..models.registry import encoders, skeleton
 from ..models.text import MAX_TOKENS
 from ..pipeline import LayerFlowPipeline
-from ..training.batches import marked, prompts_of
-from ..training.objective import encode_sequence, encode_texts, place_weights
-from ..training.sources import HIDDEN, NEAR, held
+from .encoding import HIDDEN, NEAR, encode_sequence, encode_texts, held, marked, place_weights, prompts_of
 from .pool import Part, carried_out, worker_number, write_index
 from .reader import HELD, LATENTS, NOTHING, PRECOMPUTED_SCHEMA, TENSORS, TEXT, Row, ShardSet
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.schema import BACKGROUND, CLIPS, FOREGROUND
 from ..media import MediaError, ReadLimits, natural_order
 from ..media.reading import open_video
 from ..models.registry import first_line
@@ -15,7 +16,6 @@ from .recipe import FootageRecipe, SourceRecipe
 
 STILLS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v"}
-LAYERS = ("foreground", "alpha", "background", "blended")
 LOOKED_AT = 8
 """Masks of a clip that are looked through for objects, spread over it."""
 
@@ -227,9 +227,9 @@ def _layered(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
         files: dict[str, str] = {}
         for path in sorted(folder.iterdir()):
             layer = path.stem if path.is_file() else path.name
-            if layer in LAYERS and (path.suffix.lower() in STILLS | VIDEOS or path.is_dir()):
+            if layer in CLIPS and (path.suffix.lower() in STILLS | VIDEOS or path.is_dir()):
                 files.setdefault(layer, str(path))
-        if {"foreground", "background"} <= set(files):
+        if {FOREGROUND, BACKGROUND} <= set(files):
             about = folder.relative_to(recipe.place(source.folder)).as_posix()
             # Stills are not opened: there may be very many, and they stand beside clips of any length.
             moving = [path for path in files.values() if Path(path).suffix.lower() not in STILLS]
@@ -252,7 +252,7 @@ def _pairs(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
     if not fronts:
         for path in images_in(place) if still else media_in(place, stills=False):
             starts = [0] if still else _following(recipe, str(path))
-            fronts += [Item("", source, {"foreground": str(path)}, start=start, about=path.stem) for start in starts]
+            fronts += [Item("", source, {FOREGROUND: str(path)}, start=start, about=path.stem) for start in starts]
     failed = [front for front in fronts if front.problem]
     fronts = [front for front in fronts if not front.problem]
     if not fronts or not behind:
@@ -263,7 +263,7 @@ def _pairs(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
         front = fronts[index % len(fronts)]
         background = behind[int(rng.integers(len(behind)))]
         id = _name(source.kind, index, front.about, background.stem)
-        files = {**front.files, "background": str(background)}
+        files = {**front.files, BACKGROUND: str(background)}
         items.append(replace(front, id=id, files=files, seed=int(rng.integers(2**31))))
     return items + failed
 
@@ -273,6 +273,6 @@ def _backgrounds(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
     items = []
     for path in media_in(folder, stills=False):
         for start in _following(recipe, str(path)):
-            id = _name("background", path.stem, *([start] if start else []))
-            items.append(Item(id, source, {"background": str(path)}, start=start, about=path.stem))
+            id = _name(BACKGROUND, path.stem, *([start] if start else []))
+            items.append(Item(id, source, {BACKGROUND: str(path)}, start=start, about=path.stem))
     return items

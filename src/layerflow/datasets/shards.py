@@ -16,11 +16,11 @@ from typing import Any
 import torch
 
 from ..core.layered_video import LayeredVideo
+from ..core.schema import SCENE
 from ..media import MediaError, read_video, write_video
 
 SCHEMA = 1
 """Version of what a sample holds."""
-LAYERS = ("foreground", "background", "blended")
 
 
 @dataclass
@@ -40,11 +40,12 @@ class Sample:
 def encode(id: str, video: LayeredVideo, record: dict[str, Any]) -> dict[str, Any]:
     """A sample as WebDataset writes it."""
     sample: dict[str, Any] = {"__key__": id, "json": json.dumps(record, sort_keys=True).encode()}
+    clips = video.clips()
     with tempfile.TemporaryDirectory() as folder:
-        for layer in LAYERS:
-            alpha = video.alpha if layer == "foreground" else None
-            path = write_video(Path(folder) / f"{layer}.webp", video.clips()[layer], alpha, video.fps, "webp")
-            sample[f"{layer}.webp"] = path.read_bytes()
+        for layer in SCENE:
+            name = f"{layer.name}.webp"
+            path = write_video(Path(folder) / name, clips[layer.name], clips.get(layer.alpha or ""), video.fps, "webp")
+            sample[name] = path.read_bytes()
     return sample
 
 
@@ -56,15 +57,15 @@ def decode(sample: dict[str, Any]) -> Sample:
             raise MediaError(f"sample {record['id']} is of schema {record['schema']}, but {SCHEMA} is read here")
         clips = {}
         with tempfile.TemporaryDirectory() as folder:
-            for layer in LAYERS:
-                path = Path(folder) / f"{layer}.webp"
-                path.write_bytes(sample[f"{layer}.webp"])
+            for layer in SCENE:
+                path = Path(folder) / f"{layer.name}.webp"
+                path.write_bytes(sample[path.name])
                 read = read_video(path, fps=record["fps"])
                 # WebP shows equal frames once, and leaves out alpha that is 1 everywhere.
-                clips[layer] = _again(read.colour, record["frames"])
-                if layer == "foreground":
+                clips[layer.name] = _again(read.colour, record["frames"])
+                if layer.alpha is not None:
                     alpha = read.alpha if read.alpha is not None else torch.ones_like(read.colour[:, :1])
-                    clips["alpha"] = _again(alpha, record["frames"])
+                    clips[layer.alpha] = _again(alpha, record["frames"])
         return Sample(LayeredVideo(**clips, fps=record["fps"]), record)
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, MediaError):

@@ -21,8 +21,8 @@ from torch import Tensor
 from ..core.atomic import write_atomically
 from ..core.compositing import blend
 from ..core.layered_video import LayeredVideo
+from ..core.schema import CLIPS, FOREGROUND, LAYERS
 from ..media import MediaError, load_layers
-from ..models.layout import LAYERS
 from . import metrics
 from .retrieval import Embedder, retrieved
 from .video_metrics import (
@@ -114,7 +114,7 @@ def samples_in(folder: Path) -> dict[str, Path]:
 
 def _is_sample(folder: Path) -> bool:
     names = {path.stem.split(".")[0] for path in folder.iterdir() if not path.name.startswith(".")}
-    return (folder / "layers.json").is_file() or bool(names & {"foreground", "alpha", "background", "blended"})
+    return (folder / "layers.json").is_file() or bool(names & {*CLIPS})
 
 
 def measure_folders(
@@ -220,7 +220,7 @@ def _beside_truth(video: LayeredVideo, true: LayeredVideo) -> dict[str, float]:
             figures["background leak"] = metrics.background_leak(video.background, true.background, true.alpha)
     whole = [v.foreground is not None and v.alpha is not None for v in (video, true)]
     if all(whole):
-        figures["foreground PSNR over grey"] = metrics.psnr(*(_shown(v, "foreground") for v in (video, true)))
+        figures["foreground PSNR over grey"] = metrics.psnr(*(_shown(v, FOREGROUND) for v in (video, true)))
     if video.blended is not None and true.blended is not None:
         figures["blended PSNR"] = metrics.psnr(video.blended, true.blended)
     return figures
@@ -229,7 +229,7 @@ def _beside_truth(video: LayeredVideo, true: LayeredVideo) -> dict[str, float]:
 def _shown(video: LayeredVideo, layer: str) -> Tensor:
     """A layer as a picture; the foreground over mid-grey."""
     clip = video.clips()[layer]
-    if layer == "foreground" and video.alpha is not None:
+    if layer == FOREGROUND and video.alpha is not None:
         return blend(clip, video.alpha, torch.tensor(0.5))
     return clip
 

@@ -9,22 +9,23 @@ from typing import Any
 import torch
 
 from ..core.layered_video import LayeredVideo
+from ..core.schema import BLENDED, LAYERS, SCENE, TASKS
 from ..media import load_layers, save_layers
-from ..models.layout import LAYERS, TASKS
 from ..pipeline import LayerFlowPipeline
 from .folders import metadata_in, prompts_in, samples_in
 
-NEEDS = {"generate": ("foreground", "background"), "add-background": ("background",), "add-foreground": ("foreground",)}
-"""Layers of which a task wants a prompt: those that it draws from nothing else."""
+NEEDS = {
+    task: [layer.name for layer in SCENE if layer.name != BLENDED and given.isdisjoint({*layer.clips, BLENDED})]
+    for task, given in TASKS.items()
+}
+"""Layers that need a prompt in each task: those that the given clips show nothing of."""
 
 
 def allowed(video: LayeredVideo, prompts: dict[str, str]) -> list[str]:
     """Tasks that a true sample has the clips and prompts for."""
     there = frozenset(video.clips())
     return [
-        task
-        for task, given in TASKS.items()
-        if given <= there and all(prompts.get(layer) for layer in NEEDS.get(task, ()))
+        task for task, given in TASKS.items() if given <= there and all(prompts.get(layer) for layer in NEEDS[task])
     ]
 
 

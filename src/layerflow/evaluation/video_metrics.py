@@ -9,12 +9,12 @@ Letters: N videos, F frames, C channels, H, W pixels, D features. Videos are (F,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.optical_flow import flows_both_ways
 from ..models.registry import first_line
 
 VideoFeatures = Callable[[Tensor], Tensor]
@@ -131,16 +131,8 @@ def motion_smoothness(video: Tensor, between: Callable[[Tensor, Tensor], Tensor]
 
 
 def motion_flow(video: Tensor) -> Tensor:
-    """Optical flow to the next frame in pixels, (F-1, 2, H, W), by dense inverse search.
-
-    Raises:
-        ValueError: OpenCV is not installed.
-    """
-    if find_spec("cv2") is None:
-        raise ValueError("figures of motion want OpenCV; install it with: pip install 'layerflow[data]'")
-    from ..datasets.inpainting import flows
-
-    return flows(video, torch.zeros_like(video[:, :1], dtype=torch.bool))[0]
+    """Optical flow of a video (F, 3, H, W) to the next frame in pixels, (F-1, 2, H, W); see `flows_both_ways`."""
+    return flows_both_ways(video)[0]
 
 
 def motion_amount(flow: Tensor) -> Tensor:

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ..core.atomic import hash_path
 from ..core.errors import UserError
-from ..core.layered_video import CLIPS, LayeredVideo
+from ..core.layered_video import LayeredVideo
+from ..core.schema import CLIPS
 from ..media import MediaError, load_layers, read_video
 
 

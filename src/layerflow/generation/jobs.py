@@ -13,7 +13,7 @@ from reprlib import repr as shortly
 from typing import Any
 
 from ..core.errors import FieldError, UserError
-from ..core.layered_video import CLIPS
+from ..core.schema import CLIPS
 from .request import Request, from_plain, is_text, options, parse_lora
 
 FAILURES = "failures.jsonl"

@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 
 from ..core.errors import FieldError, UserError
-from ..core.layered_video import CLIPS, LayeredVideo
+from ..core.layered_video import LayeredVideo
+from ..core.schema import CLIPS
 from ..media import save_layers
 from ..pipeline import LayerFlowPipeline
 from ..runtime.distributed import join_processes

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from ..core.atomic import hash_path
-from ..core.compositing import extend_colour, uncompose
+from ..core.compositing import blend, extend_colour, uncompose
 from ..core.layered_video import LayeredVideo
+from ..core.schema import BACKGROUND, BLENDED, CHANNELS, CLIPS, DEFAULT_FPS, FOREGROUND, SCENE
 from .formats import BEST_FIRST, FORMATS, Format, find_format
 from .preview import write_preview
 from .reading import read_video
@@ -30,7 +31,6 @@ VERSION = 1
 COLOUR = "sRGB as displayed, alpha straight, blended = alpha * foreground + (1 - alpha) * background"
 GREY = 0.5
 OVER_GREY = "foreground over mid-grey; its alpha is in the file of layer alpha"
-_LAYERS = ("foreground", "alpha", "background", "blended")
 
 
 def save_layers(
@@ -57,9 +57,11 @@ def save_layers(
         kept = json.loads(json.dumps(dict(metadata or {}), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(f"metadata cannot be kept as JSON ({error}); use plain values.") from error
-    note = "given" if video.blended is not None else "missing"
-    if set(video.clips()) == {"foreground", "alpha", "background"}:
-        video, note = video.compose(), "composed from foreground over background"
+    composed = video.with_blended()
+    if composed is not video:
+        video, note = composed, "composed from foreground over background"
+    else:
+        note = "given" if BLENDED in video.clips() else "missing"
     index: dict[str, Any] = {
         "version": VERSION,
         "frames": video.frames,
@@ -67,7 +69,7 @@ def save_layers(
         "width": video.width,
         "fps": float(video.fps),
         "clips": list(video.clips()),
-        "blended": note,
+        BLENDED: note,
         "convention": COLOUR,
         "preview": "preview.webp",
         "files": [],
@@ -96,31 +98,34 @@ def load_layers(folder: str | Path, limits: ReadLimits | None = None) -> Layered
     index = _read_index(folder)
     best = _best_files(folder, index)
     if not best:
-        wanted = ", ".join(FORMATS["webm"].name_of(layer) for layer in ("foreground", "background"))
+        wanted = ", ".join(FORMATS["webm"].name_of(layer) for layer in (FOREGROUND, BACKGROUND))
         raise MediaError(f"{folder}: it holds no layers; put files such as {wanted} into it.")
+    alpha_of = {layer.name: layer.alpha for layer in SCENE if layer.alpha is not None}
     clips: dict[str, Tensor] = {}
     fps = float(index["fps"]) if index else None
     for layer, (path, one) in best.items():
-        if layer == "alpha" and "alpha" in clips:
-            continue  # it came with the foreground
+        if layer in clips:
+            continue  # alpha that came with its colour
         shown = read_video(path, fps=fps, limits=limits)
         fps = fps or (None if one.folder else shown.fps)
-        clips[layer] = shown.colour.median(dim=1, keepdim=True).values if layer == "alpha" else shown.colour
-        if layer == "foreground" and shown.alpha is not None:
-            clips["alpha"] = shown.alpha
+        clips[layer] = shown.colour.median(dim=1, keepdim=True).values if CHANNELS[layer] == 1 else shown.colour
+        if layer in alpha_of and shown.alpha is not None:
+            clips[alpha_of[layer]] = shown.alpha
     if index:
         clips = {name: _as_saved(clip, index) for name, clip in clips.items()}
-        if "alpha" in index["clips"] and "alpha" not in clips and "foreground" in clips:
-            clips["alpha"] = torch.ones_like(clips["foreground"][:, :1])  # WebP leaves out alpha that is 1
-    if "foreground" in clips and "alpha" in clips and not best["foreground"][1].alpha:
-        grey = torch.full_like(clips["foreground"], GREY)
-        try:
-            straight = uncompose(clips["foreground"], clips["alpha"], grey)
-        except RuntimeError as error:
-            raise MediaError(f"{folder}: foreground and alpha differ in frames or size; resize one.") from error
-        clips["foreground"] = extend_colour(straight, clips["alpha"])
+    for layer, alpha in alpha_of.items():
+        if layer not in clips:
+            continue
+        if index and alpha in index["clips"] and alpha not in clips:
+            clips[alpha] = torch.ones_like(clips[layer][:, :1])  # WebP leaves out alpha that is 1
+        if alpha in clips and not best[layer][1].alpha:
+            try:
+                straight = uncompose(clips[layer], clips[alpha], torch.full_like(clips[layer], GREY))
+            except RuntimeError as error:
+                raise MediaError(f"{folder}: {layer} and {alpha} differ in frames or size; resize one.") from error
+            clips[layer] = extend_colour(straight, clips[alpha])
     try:
-        return LayeredVideo(**clips, fps=fps or 8.0)
+        return LayeredVideo(**clips, fps=fps or DEFAULT_FPS)
     except ValueError as error:
         raise MediaError(f"{folder}: its layers do not fit together: {error}") from error
 
@@ -134,19 +139,18 @@ def lossy_layers(folder: str | Path) -> list[str]:
 
 def layers_of(video: LayeredVideo, one: Format) -> Iterator[tuple[str, Tensor, Tensor | None, str]]:
     """Layer, colour, alpha and what alpha is, for each file of a format."""
-    foreground, alpha = video.foreground, video.alpha
-    if foreground is not None and alpha is not None and one.alpha:
-        yield "foreground", foreground, alpha, "straight"
-    elif foreground is not None and alpha is not None:
-        yield "foreground", video.over((GREY, GREY, GREY)), None, OVER_GREY
-    elif foreground is not None:
-        yield "foreground", foreground, None, "none"
-    if alpha is not None and (foreground is None or not one.alpha):
-        yield "alpha", alpha.expand(-1, 3, -1, -1), None, "this file: 0 transparent, 1 opaque"
-    if video.background is not None:
-        yield "background", video.background, None, "none"
-    if video.blended is not None:
-        yield "blended", video.blended, None, "none"
+    clips = video.clips()
+    for layer in SCENE:
+        colour, alpha = clips.get(layer.name), clips.get(layer.alpha or "")
+        together = colour is not None and alpha is not None and one.alpha
+        if colour is not None and alpha is None:
+            yield layer.name, colour, None, "none"
+        elif colour is not None and together:
+            yield layer.name, colour, alpha, "straight"
+        elif colour is not None and alpha is not None:
+            yield layer.name, blend(colour, alpha, torch.full_like(colour, GREY)).clamp(0, 1), None, OVER_GREY
+        if layer.alpha is not None and alpha is not None and not together:
+            yield layer.alpha, alpha.expand(-1, 3, -1, -1), None, "this file: 0 transparent, 1 opaque"
 
 
 def _entry(
@@ -230,7 +234,7 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
         for file in index["files"]:
             if Path(file["name"]).name != file["name"] or file["format"] not in FORMATS:
                 raise KeyError(file["name"])
-            if file["layer"] not in _LAYERS:
+            if file["layer"] not in CLIPS:
                 raise KeyError(file["layer"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, MediaError):
@@ -249,9 +253,9 @@ def _best_files(folder: Path, index: dict[str, Any] | None) -> dict[str, tuple[P
                     f"{path}: layers.json names it but it is missing; put it back, or save the layers again."
                 )
     else:
-        there = {(layer, name): folder / FORMATS[name].name_of(layer) for layer in _LAYERS for name in BEST_FIRST}
+        there = {(layer, name): folder / FORMATS[name].name_of(layer) for layer in CLIPS for name in BEST_FIRST}
     best: dict[str, tuple[Path, Format]] = {}
-    for layer in _LAYERS:
+    for layer in CLIPS:
         for name in BEST_FIRST:
             path = there.get((layer, name))
             if path is not None and path.exists():

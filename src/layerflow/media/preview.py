@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..core.compositing import blend
 from ..core.layered_video import LayeredVideo
+from ..core.schema import SCENE
 from .video import MediaError
 from .writing import save_webp, whole_or_not_at_all
 
@@ -64,12 +65,11 @@ def contact_sheet(video: LayeredVideo, columns: int = 8, scale: float | None = N
 def _cells(video: LayeredVideo) -> dict[str, Tensor]:
     """(F, 3, H, W) of each clip as a person should see it."""
     cells = {name: clip.detach().cpu() for name, clip in video.clips().items()}
-    if "foreground" in cells and "alpha" in cells:
-        board = _checkerboard(video.height, video.width)
-        cells["foreground"] = blend(cells["foreground"], cells["alpha"], board)
-    if "alpha" in cells:
-        cells["alpha"] = cells["alpha"].expand(-1, 3, -1, -1)
-    return cells
+    for layer in SCENE:
+        if layer.name in cells and layer.alpha in cells:
+            board = _checkerboard(video.height, video.width)
+            cells[layer.name] = blend(cells[layer.name], cells[layer.alpha], board)
+    return {name: cell.expand(-1, 3, -1, -1) for name, cell in cells.items()}
 
 
 def _checkerboard(height: int, width: int) -> Tensor:

@@ -13,13 +13,11 @@ import torch
 from torch import Tensor
 
 from ..core.compositing import unpremultiply
+from ..core.schema import DEFAULT_FPS
 from .colour import frame_to_tensors
 from .stills import is_image, read_folder, read_image
 from .timing import constant_rate
 from .video import MediaError, ReadLimits, Video
-
-DEFAULT_FPS = 8.0
-"""Rate of what has none of its own: a still image, a folder of frames."""
 
 _CONTAINERS = (
     "matroska,webm,mov,mp4,avi,mpegts,mpeg,mpegvideo,ogg,flv,asf,mxf,nut,ivf,yuv4mpegpipe,"

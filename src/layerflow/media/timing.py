@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
+from ..core.schema import DEFAULT_FPS
+
 FASTEST = 60.0
 """Rate to which a video with irregular timestamps is held, so that one short gap cannot multiply it."""
 
@@ -35,7 +37,7 @@ def _fitted(times: list[float], end: float) -> float:
     """Rate whose ticks all times fall on, as well as they do: the shortest gap, refined along the way."""
     gaps = [gap for before, after in zip(times, [*times[1:], end], strict=True) if (gap := after - before) > 0]
     if not gaps:
-        return 8.0
+        return DEFAULT_FPS
     gap = min(gaps)
     for time in (*times[1:], end):
         count = round(time / gap)

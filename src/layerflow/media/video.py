@@ -7,8 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..core.errors import UserError
 
-class MediaError(ValueError):
+
+class MediaError(UserError):
     """A file cannot be read or written. One sentence: the file, what is wrong, the way out."""
 
 

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ..core.compositing import extend_colour
 from ..core.layered_video import LayeredVideo
+from ..core.schema import DEFAULT_FPS
 from .colour import BT709, FULL, LIMITED, tensors_to_frame
 from .formats import Format, find_format
 from .video import MediaError
@@ -36,7 +37,7 @@ def write_video(
     path: str | Path,
     colour: Tensor,
     alpha: Tensor | None = None,
-    fps: float = 8.0,
+    fps: float = DEFAULT_FPS,
     format: str | None = None,
     timecode: str | None = None,
 ) -> Path:

@@ -10,6 +10,8 @@ from diffusers.loaders import PeftAdapterMixin
 from diffusers.loaders.lora_pipeline import CogVideoXLoraLoaderMixin
 from torch import Tensor, nn
 
+from ..core.errors import UserError
+
 FETCHED_BY = (
     "cache_dir", "force_download", "local_files_only", "proxies", "revision", "subfolder", "token", "use_safetensors",
     "weight_name",
@@ -17,7 +19,7 @@ FETCHED_BY = (
 """Options of diffusers that say where an adapter is read from."""
 
 
-class AdapterError(ValueError):
+class AdapterError(UserError):
     """An adapter that is not for this transformer; says why."""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
 
-from .layout import LAYERS
+from ..core.schema import LAYERS
 
 
 @dataclass(frozen=True)

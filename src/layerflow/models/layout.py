@@ -12,20 +12,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from ..core.layered_video import CLIPS
-
-LAYERS = ("foreground", "background", "blended")
-
-LAYER_OF_CLIP = {"foreground": "foreground", "alpha": "foreground", "background": "background", "blended": "blended"}
-"""The layer whose prompt describes a clip: alpha is part of the foreground layer."""
-
-TASKS: dict[str, frozenset[str]] = {
-    "generate": frozenset(),
-    "decompose": frozenset({"blended"}),
-    "add-background": frozenset({"foreground", "alpha"}),
-    "add-foreground": frozenset({"background"}),
-}
-"""Given clips of each named task; any other proper subset of the clips works too."""
+from ..core.schema import ALPHA, CLIPS, LAYER_OF_CLIP, LAYERS
 
 
 def nearest_size(sides: Sequence[int], steps: Sequence[int]) -> str:
@@ -118,7 +105,7 @@ class Layout:
         through noise that hides everything else, and a network would learn to read it there and nowhere else.
         """
         noise = randn_tensor(like.shape, generator=generator, device=like.device, dtype=like.dtype)
-        if "alpha" in self.clips and like.shape[2] == 3:
-            where = self.clip_slice("alpha")
+        if ALPHA in self.clips and like.shape[2] == 3:
+            where = self.clip_slice(ALPHA)
             noise[:, where] = noise[:, where, :1]
         return noise

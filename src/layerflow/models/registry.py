@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from accelerate import init_empty_weights
 from diffusers import DiffusionPipeline
 
+from ..core.errors import UserError
 from .autoencoders import FAMILIES as AUTOENCODERS
 
 BUNDLED = ("mini",)
@@ -34,7 +35,7 @@ HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.md")
 HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 
 
-class UnknownModelError(ValueError):
+class UnknownModelError(UserError):
     """A name that is no model, or a model that is not whole or of a kind that is not known."""
 
 

@@ -27,9 +27,10 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
 from torch import Tensor, nn
 
+from ..core.schema import CLIPS, LAYERS
 from .adapters import CheckedAdapterMixin
 from .backbone import Conventions
-from .layout import CLIPS, LAYERS, Layout, nearest_size
+from .layout import Layout, nearest_size
 
 __all__ = ["ModelMixin", "WanLayerTransformer3DModel"]  # diffusers looks here for the base of what it loads from here
 

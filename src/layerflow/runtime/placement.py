@@ -15,6 +15,7 @@ import torch.distributed as dist
 from diffusers import ContextParallelConfig, FirstBlockCacheConfig
 from torch import nn
 
+from ..core.errors import UserError
 from ..models.backbone import is_delicate, prompt_prefixes
 from ..models.registry import first_line
 from ..pipeline import LayerFlowPipeline
@@ -38,7 +39,7 @@ HEADROOM = 0.9
 """Share of free memory that a plan may fill: allocators leave gaps."""
 
 
-class PlacementError(ValueError):
+class PlacementError(UserError):
     """A setting that is not known, or that this machine or model does not have."""
 
 

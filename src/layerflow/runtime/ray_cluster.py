@@ -8,8 +8,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
+from ..core.errors import UserError
 
-class ClusterError(ValueError):
+
+class ClusterError(UserError):
     """There is no such cluster; one sentence that says so."""
 
 

@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
+from ..core.schema import CLIPS
 from ..generation.request import Request, Size, field_of, options, type_of
 from .store import IDENTIFIER
 
-Clip = Literal["foreground", "alpha", "background", "blended"]
+if TYPE_CHECKING:
+    Clip = str
+else:  # a type checker takes no computed literal
+    Clip = Literal[*CLIPS]
 Preset = Literal["editors", "web", "game", "compositing"]
 Identifier = Annotated[str, Field(pattern=f"^{IDENTIFIER.pattern}$", max_length=32)]
 SIZE = r"^[1-9][0-9]{0,4}x[1-9][0-9]{0,4}$"

@@ -12,7 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from ..core.errors import FieldError
-from ..core.layered_video import CLIPS, LayeredVideo
+from ..core.layered_video import LayeredVideo
+from ..core.schema import CLIPS
 from ..generation.load import LoadedModel
 from ..generation.record import describe
 from ..generation.request import Request, from_plain, options
@@ -59,8 +60,7 @@ class Maker:
         watcher = Watcher(self.model, resolved, folder, report, cancelled)
         video, seconds = denoise(self.model, resolved, lambda _: None, watcher)
         report(stage="writing", seconds_left=None)
-        if video.blended is None and {"foreground", "alpha", "background"} <= set(video.clips()):
-            video = video.compose()
+        video = video.with_blended()
         metadata = json.dumps(describe(self.model, resolved, seconds, folder / "layers")).replace(f"{folder}/", "")
         index = save_layers(video, folder / "layers", ["ffv1"], json.loads(metadata))
         write_raw(video, folder)

@@ -9,7 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
-from ..core.errors import FieldError
+from ..core.errors import FieldError, UserError
 from ..generation.request import ModelOptions
 from .app import LOCAL, Settings, WorkFolderError, create_app
 from .entry_points import ModelStart, describe_model
@@ -17,7 +17,7 @@ from .limits import MIB, Limits
 from .sandbox import ChildError, confined
 
 
-class StudioError(ValueError):
+class StudioError(UserError):
     """A studio that cannot be started as asked."""
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.atomic import write_atomically
+from ..core.errors import UserError
 
 IDENTIFIER = re.compile(r"[0-9a-f]{32}")
 MANIFEST = "job.json"
@@ -30,7 +31,7 @@ WAITING, RUNNING = "queued", "running"
 ENDED = ("done", "failed", "cancelled", "interrupted")
 
 
-class WorkFolderError(ValueError):
+class WorkFolderError(UserError):
     """The work folder cannot be used."""
 
 

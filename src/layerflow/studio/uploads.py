@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.atomic import write_atomically
+from ..core.errors import UserError
 from .entry_points import decode_upload
 from .limits import Limits
 from .sandbox import ChildError, confined
@@ -24,7 +25,7 @@ MOST_PENDING = 8
 """Uploads that may be on their way at once."""
 
 
-class UploadError(ValueError):
+class UploadError(UserError):
     """A file that is not taken; one sentence says why."""
 
 

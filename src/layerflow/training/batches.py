@@ -6,7 +6,7 @@ A batch is decided as a whole, whatever the number of processes; each process th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,11 +16,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..core.config import ConfigError
-from ..models.layout import CLIPS, LAYERS, TASKS, Layout
+from ..core.schema import CLIPS, LAYERS, TASKS
+from ..datasets.encoding import HIDDEN, NEAR, marked, prompts_of
+from ..models.layout import Layout
 from ..models.model_space import to_model_space
-from ..pipeline import blended_prompt
 from .recipe import ADAPTERS, Recipe
-from .sources import HIDDEN, NEAR, Found, Size, Wanted, open_sources
+from .sources import Found, Size, Wanted, open_sources
 
 MOST_SAMPLES = 10_000
 """Random streams of samples of one step do not run into those of the next."""
@@ -231,24 +232,6 @@ class ClipBatches(Dataset):
             "task": task,
             "adapters": source.recipe.adapters_on(source.frozen(wanted)),
         }
-
-
-def prompts_of(captions: Mapping[str, str]) -> list[str]:
-    """A prompt for each layer, in the order of `LAYERS`, from the captions that there are."""
-    foreground, background = (captions.get(layer, "") for layer in ("foreground", "background"))
-    return [foreground, background, captions.get("blended", "") or blended_prompt(foreground, background)]
-
-
-def marked(alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """Which places count more in the loss, from mattes (B, F, 1, H, W) in [0, 1]: (B, K, F, 1, H, W) each.
-
-    Those on and near the foreground, of all clips; and those of the background that the foreground hides.
-    """
-    covered = (alpha > 0.05).float().flatten(0, 1)
-    along = torch.nn.functional.max_pool2d(covered, (1, 7), 1, (0, 3))  # first rows, then columns: half of the time
-    near = torch.nn.functional.max_pool2d(along, (7, 1), 1, (3, 0)).view_as(alpha)
-    hidden = torch.stack([alpha if name == "background" else torch.zeros_like(alpha) for name in CLIPS], dim=1)
-    return near[:, None].repeat(1, len(CLIPS), 1, 1, 1, 1), hidden
 
 
 def _padded(texts: list[list[Tensor]]) -> tuple[Tensor, Tensor]:

@@ -11,12 +11,12 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import PreTrainedTokenizerBase
 
 from ..core.config import ConfigError
+from ..core.schema import LAYERS
 from ..mini.fitting.fill import fit_fill
 from ..mini.fitting.sketch import fit_sketch
 from ..mini.network.text_encoder import LayerTextEncoder, load_text_encoder, pool
 from ..mini.network.transformer import CompactTransformer3DModel
 from ..mini.world import SceneSource
-from ..models.layout import LAYERS
 from ..models.registry import find_model
 from ..models.text import encode_prompts
 from ..pipeline import LayerFlowPipeline

@@ -6,16 +6,13 @@ pixels, h, w latents. A backbone without an autoencoder has pixels for latents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..models.backbone import prompt_prefixes
-from ..models.layout import CLIPS, Layout
-from ..models.text import MAX_TOKENS, encode_prompts
+from ..datasets.encoding import encode_sequence, encode_texts, place_weights
+from ..models.layout import Layout
 from ..pipeline import LayerFlowPipeline
 from .batches import MOST_SAMPLES, Batch
 from .recipe import Recipe
@@ -51,29 +48,6 @@ def encode_clips(pipeline: LayerFlowPipeline, batch: Batch) -> tuple[Tensor, Lay
     if pipeline.vae is None:
         return batch.sequence, batch.layout
     return encode_sequence(pipeline, batch.layout.unpack(batch.sequence))
-
-
-@torch.no_grad()
-def encode_sequence(pipeline: LayerFlowPipeline, clips: Mapping[str, Tensor]) -> tuple[Tensor, Layout]:
-    """All clips (B, F, 3, H, W) in model space by name to latents (B, N, C, h, w), and their layout.
-
-    They are the mode of the autoencoder's distribution, the same for the same clips.
-    """
-    codec = pipeline.codec
-    batch, frames, _, *pixels = next(iter(clips.values())).shape
-    layout, size = codec.layout(frames), codec.autoencoder.latent_size(*pixels)
-    return codec.encode(clips, layout, (batch, pipeline.transformer.config.in_channels, *size)), layout
-
-
-def place_weights(weight: Tensor, layout: Layout, size: tuple[int, int]) -> Tensor:
-    """Loss weights (B, K, F, 1, H, W) averaged over what a latent stands for: (B, N, 1, h, w)."""
-    parts = []
-    for index, name in enumerate(CLIPS):
-        own, wanted = weight[:, index].transpose(1, 2), (layout.clip_frames(name), *size)
-        if own.shape[2:] != wanted:
-            own = F.adaptive_avg_pool3d(own, wanted)
-        parts.append(own.transpose(1, 2))
-    return torch.cat(parts, dim=1)
 
 
 def noise_of(batch: Batch, layout: Layout, latents: Tensor, seed: int) -> Tensor:
@@ -153,22 +127,3 @@ def encode_batch(pipeline: LayerFlowPipeline, batch: Batch) -> tuple[Tensor, Ten
         nothing = torch.tensor([not any(sample) for sample in batch.prompts], device=states.device)
         states = states.masked_fill(nothing[:, None, None, None], 0)
     return states, mask
-
-
-def encode_texts(pipeline: LayerFlowPipeline, prompts: list[list[str]]) -> tuple[Tensor, Tensor]:
-    """B x L prompts to states (B, L, S, D) and mask (B, L, S); equal prompts are encoded once.
-
-    Nothing is kept from step to step: a state's last bits depend on the prompts it is encoded with, and a resumed
-    run must see the same bits.
-    """
-    config, conventions = pipeline.transformer.config, pipeline.transformer.conventions
-    prefixes = prompt_prefixes(config)
-    flat = [prefix + prompt for sample in prompts for prefix, prompt in zip(prefixes, sample, strict=False)]
-    different = list(dict.fromkeys(flat))
-    length = config.get("text_length", MAX_TOKENS)
-    states, mask = encode_prompts(
-        pipeline.tokenizer, pipeline.text_encoder, different, length, conventions.attend_padding
-    )
-    rows = torch.tensor([different.index(prompt) for prompt in flat], device=states.device)
-    shape = (len(prompts), len(prefixes))
-    return states[rows].unflatten(0, shape), mask[rows].unflatten(0, shape)

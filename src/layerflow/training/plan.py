@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.config import ConfigError
+from ..core.schema import CLIPS, LAYERS
 from ..mini.network.transformer import CompactTransformer3DModel
 from ..models.backbone import prompt_prefixes
 from ..models.codec import SequenceCodec
-from ..models.layout import CLIPS, LAYERS, Layout
+from ..models.layout import Layout
 from ..models.registry import model_folder, read_index, skeleton
 from ..models.text import MAX_TOKENS
 from ..runtime.cost import LiveBytes, cost_of

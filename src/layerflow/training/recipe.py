@@ -206,7 +206,7 @@ class Recipe:
     sample_steps: int = 16
 
     def __post_init__(self) -> None:
-        from ..models.layout import TASKS
+        from ..core.schema import TASKS
 
         for task in self.tasks:
             if task not in TASKS and task != "any":

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..core.config import ConfigError
-from ..core.layered_video import CLIPS
+from ..core.schema import CLIPS
+from ..datasets.encoding import held
 from ..datasets.reader import HELD, LATENTS, TEXT, Row, ShardSet
 from ..mini.world import SceneSource
 from ..mini.world.crude import crude_layers, pasted_layers
@@ -23,8 +24,6 @@ Size = tuple[int, int]
 """Height and width in pixels."""
 SHUFFLED_SHARDS = 8
 """Samples are shuffled among so many shards at a time, so that a reader stays with a few files."""
-NEAR, HIDDEN = "near", "hidden"
-"""Names of what `batches.marked` gives, beside latents."""
 
 
 @dataclass
@@ -208,11 +207,6 @@ def shown_frames(length: int, wanted: Wanted, rng: np.random.Generator) -> Tenso
         return torch.arange(wanted.frames)
     # A clip that is held has no end.
     return torch.from_numpy(np.sort(rng.choice(max(length, wanted.frames), wanted.frames, replace=False)))
-
-
-def held(clips: dict[str, Tensor], frames: int) -> dict[str, Tensor]:
-    """Clips of so many frames, a lone one held."""
-    return {name: clip.expand(frames, -1, -1, -1) if len(clip) == 1 else clip for name, clip in clips.items()}
 
 
 def open_sources(recipe: Recipe) -> list[Scenes | Shards]:

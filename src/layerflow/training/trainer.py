@@ -24,10 +24,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..core.atomic import whole_folder
 from ..core.config import ConfigError
+from ..core.schema import CLIPS
 from ..datasets.precompute import check_identity
 from ..evaluation.metrics import alpha_iou
 from ..mini.network.transformer import CompactTransformer3DModel
-from ..models.layout import CLIPS
 from ..models.registry import ADAPTER_FOLDERS
 from ..pipeline import LayerFlowPipeline
 from . import adapters as adapters_module

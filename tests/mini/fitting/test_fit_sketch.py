@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layerflow.core.schema import CLIPS, LAYERS
 from layerflow.mini.fitting.sketch import fit, from_bytes, gather, pose_of, upright
 from layerflow.mini.network.sketch import (
     OBJECT_SIZE,
@@ -28,7 +29,7 @@ from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.mini.world import MOTIONS, SceneSource
 from layerflow.mini.world.motions import UNITS
 from layerflow.mini.world.scenes import motion_params
-from layerflow.models.layout import CLIPS, LAYERS, Layout
+from layerflow.models.layout import Layout
 from layerflow.models.registry import find_model
 from layerflow.training.network import fit_text_whitening
 from layerflow.training.recipe import PhaseRecipe, Recipe

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from layerflow.core.config import ConfigError, load_config
+from layerflow.core.schema import CLIPS
 from layerflow.mini.fitting.upscaler import (
     CROPS,
     TILES,
@@ -24,7 +25,6 @@ from layerflow.mini.fitting.upscaler import (
     upscaling_loss,
 )
 from layerflow.mini.network.upscaler import LayeredUpscaler
-from layerflow.models.layout import CLIPS
 from layerflow.training.checkpoints import list_checkpoints
 
 RECIPE = UpscalerRecipe(

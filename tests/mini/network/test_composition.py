@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from layerflow.core.schema import CLIPS
 from layerflow.mini.network.composition import COPY_PLANES, solve_composition, visibility
-from layerflow.models.layout import CLIPS, Layout
+from layerflow.models.layout import Layout
 
 FRAMES, SIZE = 3, 8
 HERE, ANYWHERE, SCORE, REST = range(COPY_PLANES)

@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layerflow.core.schema import CLIPS
 from layerflow.mini.network.composition import solve_composition
 from layerflow.mini.network.fill import BackgroundFill
-from layerflow.models.layout import CLIPS, Layout
+from layerflow.models.layout import Layout
 
 
 def drawing_fill(seed: int = 0) -> BackgroundFill:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from layerflow.cli import run
-from layerflow.core.layered_video import CLIPS, LayeredVideo
+from layerflow.core.layered_video import LayeredVideo
+from layerflow.core.schema import CLIPS
 from layerflow.media import load_layers, write_video
 from layerflow.mini.network.upscaler import LayeredUpscaler, composite, patches
 from layerflow.pipeline import LayerFlowPipeline

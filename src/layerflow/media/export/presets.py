@@ -81,8 +81,7 @@ def deliver(video: LayeredVideo, folder: str | Path, preset: str, settings: Sett
         video = clean_edges(video, settings.edges)
     if settings.size is not None:
         video = video.resize(settings.size[1], settings.size[0])
-    if video.blended is None and set(video.clips()) == {"foreground", "alpha", "background"}:
-        video = video.compose()
+    video = video.with_blended()
     record: dict[str, Any] = {
         "preset": preset,
         "frames": video.frames,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-TRACKS = ("background", "foreground", "blended")
+from ...core.schema import BACKGROUND, BLENDED, LAYERS
+
+TRACKS = (*reversed([layer for layer in LAYERS if layer != BLENDED]), BLENDED)
 """From the lowest track up. `blended` lies on top for comparison, switched off."""
 
 
@@ -33,7 +35,7 @@ def write_timeline(path: Path, files: Mapping[str, str], frames: int, fps: float
         media = otio.schema.ExternalReference(target_url=files[layer], available_range=whole)
         track = otio.schema.Track(layer, kind=otio.schema.TrackKind.Video)
         track.append(otio.schema.Clip(layer, media_reference=media, source_range=whole))
-        track.enabled = layer != "blended" or "background" not in files
+        track.enabled = layer != BLENDED or BACKGROUND not in files
         timeline.tracks.append(track)
     otio.adapters.write_to_file(timeline, str(path))
     return path

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from ...core.atomic import write_atomically
-from ...core.layered_video import CLIPS, LayeredVideo
+from ...core.layered_video import LayeredVideo
+from ...core.schema import CLIPS, LAYERS, TASKS
 from ...evaluation import metrics
-from ...models.layout import LAYERS, TASKS
 from ...models.registry import INDEX, UnknownModelError
 from ...pipeline import LayerFlowPipeline
 from .judge import Judge

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ...core.atomic import write_atomically
-from ...core.layered_video import CLIPS, LayeredVideo
+from ...core.layered_video import LayeredVideo
+from ...core.schema import CLIPS, LAYERS
 from ...models.backbone import Conventions
-from ...models.layout import LAYERS
 from ...pipeline import LayerFlowPipeline
 from ..world import Scene
 from .figures import Row, ceilings, rows_of

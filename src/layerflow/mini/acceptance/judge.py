@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ...core.atomic import cache_folder, write_atomically
 from ...core.compositing import blend
+from ...core.errors import UserError
 from ..world import BACKGROUND_COLOURS, FAMILIES, FOREGROUND_COLOURS, OBJECTS, SceneSource
 
 Progress = Callable[[int, int, str], None]
@@ -49,7 +50,7 @@ FAINTEST = 0.35
 """Opacity of the faintest foreground that the judge learns to find in a background."""
 
 
-class MissingJudgeError(FileNotFoundError):
+class MissingJudgeError(UserError):
     """No trained judge is in the cache and training one was not asked for."""
 
 

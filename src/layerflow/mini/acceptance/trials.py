@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ...core.compositing import blend
-from ...core.layered_video import CLIPS, LayeredVideo
+from ...core.layered_video import LayeredVideo
+from ...core.schema import CLIPS, LAYERS, TASKS
 from ...evaluation import metrics
 from ...evaluation.baselines import BASELINES
-from ...models.layout import LAYERS, TASKS
 from ..world import MissingPhotographsError, Scene, SceneSource, Split, Variations, captions, find_photographs
 from .judge import NATURAL, Judge
 from .motion import name_motion

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from ...core.layered_video import LayeredVideo
+from ...core.schema import CLIPS, TASKS
 from ...media import contact_sheet
-from ...models.layout import CLIPS, TASKS
 from ...pipeline import LayerFlowPipeline
 from ...training.recipe import Recipe
 from ..world import SceneSource

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ...models.layout import CLIPS, LAYERS, Layout
+from ...core.schema import CLIPS, LAYERS
+from ...models.layout import Layout
 from ...models.model_space import to_model_space
 from ...models.text import encode_prompts
 from ...training.recipe import Recipe

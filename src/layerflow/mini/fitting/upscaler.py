@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...core.atomic import whole_folder
 from ...core.config import ConfigError, load_config
-from ...models.layout import CLIPS
+from ...core.schema import CLIPS
 from ...models.model_space import to_model_space
 from ...training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from ...training.optimizer import MuonAdamW, parameter_groups

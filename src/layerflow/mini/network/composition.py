@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...models.layout import CLIPS, Layout
+from ...core.schema import CLIPS
+from ...models.layout import Layout
 from ...models.model_space import without_haze
 from .opacity import opacity_factor
 

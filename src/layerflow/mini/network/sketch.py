@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...models.layout import LAYERS, Layout
+from ...core.schema import LAYERS
+from ...models.layout import Layout
 
 SCENE_SIZE = 16
 """Height and width of the sketched scene, whatever the frame's size."""

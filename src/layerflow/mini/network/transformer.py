@@ -25,9 +25,10 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
+from ...core.schema import CLIPS, LAYERS
 from ...models.adapters import CheckedAdapterMixin
 from ...models.backbone import Conventions
-from ...models.layout import CLIPS, LAYERS, Layout
+from ...models.layout import Layout
 from .composition import COPY_PLANES, settle_opacity, solve_composition
 from .fill import BackgroundFill
 from .sketch import (

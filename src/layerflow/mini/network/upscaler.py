@@ -13,7 +13,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from ...models.layout import CLIPS
+from ...core.schema import CLIPS
 from .composition import known_background, visibility
 from .sketch import zeroed
 

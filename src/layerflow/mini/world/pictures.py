@@ -14,12 +14,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ...core.errors import UserError
 from .collage import COLLAGE_WORDS, collage
 
 Tint = tuple[float, float, float]
 
 
-class MissingPhotographsError(RuntimeError):
+class MissingPhotographsError(UserError):
     """scikit-image, which brings the photographs, is not installed."""
 
 

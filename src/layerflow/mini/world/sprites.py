@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ...core.compositing import unpremultiply
+from ...core.errors import UserError
 from .objects import ObjectSpec
 from .soft import PAINTERS
 
@@ -42,7 +43,7 @@ _FONT_PATHS = (
 )
 
 
-class MissingFontError(RuntimeError):
+class MissingFontError(UserError):
     """Noto Color Emoji was not found, or is not a bitmap font that Pillow can draw."""
 
 

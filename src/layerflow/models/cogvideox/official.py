@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor, cat
 
+from ...core.errors import UserError
+from ...core.schema import CLIPS, LAYERS
 from .transformer import CogVideoXLayerTransformer3DModel
 
 TOKENS_PER_PROMPT = 226
@@ -26,7 +28,7 @@ ADAPTERS = {"motion": ("A", "B"), "content": ("C", "D")}
 """Adapters, and the letters of their down and up matrices."""
 
 
-class ConversionError(ValueError):
+class ConversionError(UserError):
     """A checkpoint that is not what it should be; the message names the tensor or the choice, and the way out."""
 
 
@@ -58,7 +60,7 @@ class OfficialConfiguration:
         return self.prompts * TOKENS_PER_PROMPT + self.position_frames * tokens
 
 
-RGBA, RGB = ("foreground", "alpha", "background", "blended"), ("foreground", "background", "blended")
+RGBA, RGB = CLIPS, LAYERS  # without alpha, each layer is one clip of its name
 CONFIGURATIONS = (
     OfficialConfiguration("gen_rgba", "generate", RGBA, 16, None, layer_embedding=True),
     OfficialConfiguration("seg_rgba", "decompose", RGBA, 16, (12, 16), prompts=2),

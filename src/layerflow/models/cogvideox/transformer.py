@@ -35,9 +35,10 @@ from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBloc
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 from torch import Tensor, nn
 
+from ...core.schema import CLIPS
 from ..adapters import CheckedAdapterMixin
 from ..backbone import Conventions
-from ..layout import CLIPS, Layout, nearest_size
+from ..layout import Layout, nearest_size
 
 TRAIN_TIMESTEPS = 1000
 """CogVideoX counts noise levels from 0 to this."""
