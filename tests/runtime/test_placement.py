@@ -253,7 +253,10 @@ def test_unknown_settings_are_refused_before_anything_is_loaded(
     command = ["generate", "--foreground", "a", "--background", "b", "--model", str(tiny_model), "-o"]
     for name, value in (("--speed", "warp"), ("--speed", "attention="), ("--memory", "none"), ("--dtype", "float8")):
         assert run([*command, str(tmp_path / "out"), name, value]) == 2
-        assert f"{name} {value} is not known" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert name in error
+        assert value in error
+        assert "is not known" in error or "must be one of" in error
 
 
 def test_what_this_machine_does_not_have_is_said(
