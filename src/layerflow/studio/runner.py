@@ -61,7 +61,9 @@ class Maker:
         video, seconds = denoise(self.model, resolved, lambda _: None, watcher)
         report(stage="writing", seconds_left=None)
         video = video.with_blended()
-        metadata = json.dumps(describe(self.model, resolved, seconds, folder / "layers")).replace(f"{folder}/", "")
+        metadata = json.dumps(describe(self.model, resolved, seconds, folder / "layers"))
+        for private in (folder, self.loras):  # where the server keeps its files is nobody's business
+            metadata = metadata.replace(f"{private}/", "")
         index = save_layers(video, folder / "layers", ["ffv1"], json.loads(metadata))
         write_raw(video, folder)
         write_sheets(video, folder / "sheets")
