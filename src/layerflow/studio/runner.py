@@ -92,14 +92,10 @@ def find_lora(text: str, folder: Path | None) -> str:
     if folder is None:
         raise FieldError("lora", f"{text}: this studio has no LoRAs; start it with a folder of them")
     name, colon, weight = text.partition(":")
-    path = folder / name
-    if path.parent != folder or name.startswith(".") or not path.exists():
-        raise FieldError("lora", f"{name} is not there; this studio has {', '.join(_lora_names(folder)) or 'none'}")
-    return f"{path}{colon}{weight}"
-
-
-def _lora_names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    if name not in names:
+        raise FieldError("lora", f"{name} is not there; this studio has {', '.join(names) or 'none'}")
+    return f"{folder / name}{colon}{weight}"
 
 
 class Watcher:
