@@ -28,8 +28,6 @@ EXCEPTIONS = {
     ("cli.train", "mini"),
     ("core.layered_video", "media"),
     ("models.registry", "mini"),
-    ("pipeline", "mini"),
-    ("runtime.plan", "mini"),
     ("training.adapters", "mini"),
     ("training.network", "mini"),
     ("training.plan", "mini"),

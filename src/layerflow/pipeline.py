@@ -6,6 +6,7 @@ Letters in shape comments: B batch, K clips, F frames of one clip, L layers, S t
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,10 +25,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .core.garbage_collection import paused_collection
 from .core.layered_video import LayeredVideo
 from .core.schema import DEFAULT_FPS, LAYERS, TASKS
-from .mini.network.transformer import CompactTransformer3DModel
-from .mini.network.upscaler import LayeredUpscaler
 from .models.adapters import AdapterError
-from .models.backbone import prompt_prefixes
+from .models.backbone import Backbone, Conventions, Upscaler, prompt_prefixes
 from .models.codec import SequenceCodec
 from .models.cogvideox.sampler import DynamicGuidance
 from .models.layout import Layout
@@ -45,11 +44,6 @@ from .models.text import MAX_TOKENS, encode_prompts
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
-
-    from .models.cogvideox.transformer import CogVideoXLayerTransformer3DModel
-    from .models.wan import WanLayerTransformer3DModel
-
-    Backbone = CompactTransformer3DModel | CogVideoXLayerTransformer3DModel | WanLayerTransformer3DModel
 
 Prompt = str | Sequence[str] | None
 
@@ -75,6 +69,18 @@ def blended_prompt(foreground: str, background: str) -> str:
     if not foreground or not background:
         return foreground or background
     return f"{foreground}, in front of {background}"
+
+
+def make_guider(conventions: Conventions, scale: float) -> BaseGuidance:
+    """Return classifier-free guidance as a family of weights uses it; it is off at a scale of 1 and below."""
+    kind = DynamicGuidance if conventions.dynamic_guidance else ClassifierFreeGuidance
+    logger = logging.getLogger(BaseGuidance.__module__)
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # every guider warns that the API of guiders may change, which no user can act on
+    try:
+        return kind(scale, enabled=scale > 1)
+    finally:
+        logger.setLevel(level)
 
 
 def task_of(given: LayeredVideo | None) -> str:
@@ -110,7 +116,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
     transformer: Backbone
     scheduler: SchedulerMixin
     vae: AutoencoderKLCogVideoX | AutoencoderKLWan | None
-    upscaler: LayeredUpscaler | None
+    upscaler: Upscaler | None
     transformer_2: Backbone | None
 
     def __init__(
@@ -120,7 +126,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         transformer: ModelMixin,
         scheduler: SchedulerMixin,
         vae: ModelMixin | None = None,
-        upscaler: LayeredUpscaler | None = None,
+        upscaler: ModelMixin | None = None,
         transformer_2: ModelMixin | None = None,
         boundary_ratio: float | None = None,
     ) -> None:
@@ -165,10 +171,9 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             pipeline = super().from_pretrained(folder, **kwargs)
         for part, transformer in pipeline.transformers.items():
             fuse_content(transformer, folder / ADAPTER_FOLDERS[part])
-        if isinstance(pipeline.transformer, CompactTransformer3DModel):
-            pipeline.transformer.to(memory_format=torch.channels_last)
-        if pipeline.upscaler is not None:
-            pipeline.upscaler.to(memory_format=torch.channels_last)
+        for part in (*pipeline.transformers.values(), pipeline.upscaler):
+            if part is not None and part.memory_format != torch.contiguous_format:
+                part.to(memory_format=part.memory_format)
         return pipeline
 
     def load_lora_weights(
@@ -299,24 +304,22 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         device, batch = self._execution_device, len(prompts)
         task = task_of(videos[0] if videos else None)
         guidance_scale = conventions.guidance if guidance_scale is None else guidance_scale
-        kind = DynamicGuidance if conventions.dynamic_guidance else ClassifierFreeGuidance
-        guider = guider or kind(guidance_scale, enabled=guidance_scale > 1)
-        guider_2 = guider if guidance_scale_2 is None else kind(guidance_scale_2, enabled=guidance_scale_2 > 1)
+        guider = guider or make_guider(conventions, guidance_scale)
+        guider_2 = guider if guidance_scale_2 is None else make_guider(conventions, guidance_scale_2)
         self._interrupt = False
 
         try:
             # 2. Text: the prompts of each layer, and of nothing
             text, nothing = self.prepare_text(prompts, negative_prompt, device)
-            self.rest()
+            self.offload_all()
 
             # 3. Latents: noise where clips are generated, the clean clip where it is given
             size = batch, height, width
             sequence, given_mask, clean_frames = self.prepare_given(videos, layout, size, device, upscale)
-            self.rest()
+            self.offload_all()
             scale = conventions.noise_scale_of(task) if noise_scale is None else noise_scale
             latents = torch.where(clean_frames, sequence, scale * layout.noise(sequence, generator))
-            draw = getattr(self.transformer, "draw_placement", None)
-            placement = draw(batch, generator, device) if draw is not None else None
+            extra_inputs = self.transformer.sampling_inputs(batch, generator, device)
 
             # 4. Denoise what is generated, leave what is given
             self.scheduler.set_timesteps(steps, device=device)
@@ -330,7 +333,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
                 guide.set_state(step=step, num_inference_steps=steps, timestep=timestep)
                 level = self.noise_level(step, timestep)
                 clip_times = layout.timesteps(level.expand(batch), given_mask)
-                prediction = self.predict(transformer, latents, clip_times, text, nothing, layout, guide, placement)
+                prediction = self.predict(transformer, latents, clip_times, text, nothing, layout, guide, extra_inputs)
                 output, clean = self.interpret(prediction, latents, level, timestep)
                 stepped = self.scheduler.step(output, timestep, latents, **extra, return_dict=False)[0]
                 latents = torch.where(clean_frames, sequence, stepped)
@@ -339,19 +342,21 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
                     latents = callback_on_step_end(self, step, timestep, tensors).get("latents", latents)
 
             # 5. Unpack
-            finish = getattr(self.transformer, "finish", None)
-            if finish is not None and not self._interrupt:
-                latents = torch.where(clean_frames, sequence, finish(latents, given_mask, layout))
-            self.rest()
+            if not self._interrupt:
+                refined = self.transformer.refine(latents, given_mask, layout)
+                latents = torch.where(clean_frames, sequence, refined)
+            self.offload_all()
             result = self._output(latents, layout, videos, fps, output_type, upscale)
         finally:  # caches are emptied and offloaded parts put back, also after an error
             self.maybe_free_model_hooks()
         return LayerFlowPipelineOutput(videos=result) if return_dict else (result,)
 
-    def rest(self) -> None:
-        """Where one part at a time is on the device, take it off: diffusers only takes off the part that comes before
-        in a run where nothing is given and none is left out, which here would leave the text encoder beside the
-        autoencoder."""
+    def offload_all(self) -> None:
+        """Offload every part, where parts are offloaded.
+
+        diffusers only offloads the part that comes before in `model_cpu_offload_seq`; when clips are given, that would
+        leave the text encoder on the device beside the autoencoder.
+        """
         for hook in getattr(self, "_all_hooks", ()):
             hook.offload()
 
@@ -371,7 +376,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         nothing: tuple[Tensor, Tensor],
         layout: Layout,
         guider: BaseGuidance,
-        placement: Tensor | None = None,
+        extra_inputs: Mapping[str, Tensor],
     ) -> Tensor:
         """A transformer's guided prediction (B, N, C, h, w), float32.
 
@@ -389,7 +394,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             groups = groups[mine : mine + 1]
         hidden_states = torch.cat([latents] * repeats).to(transformer.dtype)
         timestep = torch.cat([timestep] * repeats)  # float32: bfloat16 would round it
-        extra = {} if placement is None else {"placement": torch.cat([placement] * repeats)}
+        extra = {name: torch.cat([tensor] * repeats) for name, tensor in extra_inputs.items()}
         predictions: list[Tensor] = []
         for (states, mask), name in zip(groups, ("cond", "uncond"), strict=False):
             with transformer.cache_context(name):

@@ -126,8 +126,7 @@ def pick_dtype(name: str, device: str, facts: ModelFacts) -> str:
         from ..runtime.placement import cpu_has_bfloat16
 
         return "bfloat16" if cpu_has_bfloat16() else "float32"
-    small = facts.conventions.batched_guidance
-    return "bfloat16" if device.startswith("cuda") and not small else "float32"
+    return "bfloat16" if device.startswith("cuda") and facts.conventions.half_precision else "float32"
 
 
 def pick_memory(name: str, device: str, dtype: str, folder: Path, size: tuple[int, int, int], upscale: int = 1) -> str:

@@ -1,20 +1,30 @@
-"""What every backbone states of itself beside its network, so that one pipeline serves them all.
+"""The backbone protocol: what a network states of itself, so that one pipeline, planner and trainer serve them all.
 
-A backbone is a diffusers model with `forward(hidden_states, timestep, encoder_hidden_states, encoder_attention_mask,
-layout, frame_positions)` as `CompactTransformer3DModel` documents it, a `prediction_type`, a `size_multiple`, and the
-conventions below.
+Letters in shape comments: B batch, K clips, F frames of one clip, N latent frames of the whole sequence, L layers
+(prompts), S text tokens, C latent channels, H height, W width.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar, Self
 
+import torch
+from diffusers.configuration_utils import ConfigMixin
 from diffusers.hooks.layerwise_casting import DEFAULT_SKIP_MODULES_PATTERN
+from diffusers.models.cache_utils import CacheMixin
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
 
+from ..core.errors import UserError
 from ..core.schema import LAYERS
+from .adapters import CheckedAdapterMixin
+from .layout import Layout
+
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+"""Layers that get an adapter by default, as in official LayerFlow."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +32,13 @@ class Conventions:
     """How a family of weights was trained and is sampled."""
 
     steps: int
-    """Denoising steps that do."""
+    """Default number of denoising steps."""
     guidance: float
-    """Strength of guidance that does."""
+    """Default guidance scale."""
     noise_scale: float = 1.0
     """Standard deviation of the noise that sampling starts from."""
     task_noise_scale: Mapping[str, float] = field(default_factory=dict)
-    """Another one for single tasks."""
+    """Another noise scale for single tasks."""
     dynamic_guidance: bool = False
     """Guidance varies by timestep, see `DynamicGuidance`."""
     joint_autoencoding: bool = False
@@ -36,23 +46,181 @@ class Conventions:
     attend_padding: bool = False
     """Prompts are padded to one length and the padding is attended to, as CogVideoX was trained."""
     zero_unconditional: bool = False
-    """No prompt is a text state of all zeros; else it is the empty prompt, encoded."""
+    """The unconditional text state is all zeros; else it is the empty prompt, encoded."""
     fewest_steps: int = 1
-    """Denoising steps that the scheduler wants at least."""
+    """Least number of denoising steps that the scheduler takes."""
     batched_guidance: bool = False
-    """Conditional and unconditional prediction are one forward: faster where memory is no concern."""
+    """Conditional and unconditional prediction are one forward pass: faster where memory is no concern."""
+    half_precision: bool = True
+    """bfloat16 is the default number format on a GPU: the weights fill much of its memory."""
 
     def noise_scale_of(self, task: str) -> float:
-        """Standard deviation of the noise that a task starts from."""
+        """Return the standard deviation of the noise that a task starts from."""
         return self.task_noise_scale.get(task, self.noise_scale)
 
 
+class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):  # type: ignore[misc]
+    """Base class of layered-video transformers: a diffusers model with layers as input and output.
+
+    A subclass sets `prediction_type` and `conventions` and implements `forward` and `size_multiple`; its configuration
+    has `clips`, `sample_size`, `sample_frames`, `in_channels` and, where its prompts have prefixes or one length,
+    `prompt_prefixes` and `text_length`. Other methods have defaults for networks that attend over patches of latents.
+    """
+
+    prediction_type: ClassVar[str]
+    """What `forward` predicts: "sample" (the clean sequence), "flow" (noise - clean) or "v_prediction"."""
+    conventions: ClassVar[Conventions]
+    memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
+    """Memory format in which the network computes fastest."""
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width of a clip in latents must divide by this."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor,
+        layout: Layout,
+        frame_positions: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        """Predict from a sequence in which given clips are clean and generated clips are noised.
+
+        Args:
+            hidden_states: (B, N, C, H, W) packed latents.
+            timestep: (B, K) noise level of each clip in [0, 1], 0 for given clips; float32, for bfloat16 rounds it.
+            encoder_hidden_states: (B, L, S, D) text states of each layer's prompt, in the order of `LAYERS`.
+            encoder_attention_mask: (B, L, S) bool, True at words.
+            layout: positions of the clips in the sequence, in latent frames.
+            frame_positions: (B, F) position of each latent frame in its clip; 0..F-1 by default. Lets stills stand for
+                any moment of a clip.
+            return_dict: return an output object instead of a tuple.
+
+        Returns:
+            An output whose `sample` (B, N, C, H, W) is of kind `prediction_type`.
+
+        Raises:
+            ValueError: a layout or a size that the model does not take; says why.
+        """
+        raise NotImplementedError
+
+    def video_tokens(self, layout: Layout, height: int, width: int) -> int:
+        """Return how many tokens a sequence of latents of a height and width has."""
+        size = self.config.patch_size
+        patch = size if isinstance(size, int) else size[-1]
+        return layout.length // (self.config.get("patch_size_t") or 1) * (height // patch) * (width // patch)
+
+    def sampling_inputs(
+        self,
+        batch: int,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        device: torch.device | None = None,
+    ) -> dict[str, Tensor]:
+        """Draw the further inputs of `forward` that stay the same over all steps of a sampling run.
+
+        Args:
+            batch: number of samples B, the first dimension of each tensor.
+            generator: source of randomness; one for all samples, or one for each.
+            device: device of the tensors; the network's own by default, where weights may be offloaded from another.
+
+        Returns:
+            Tensors by argument name; none by default.
+        """
+        return {}
+
+    def training_inputs(
+        self,
+        sequence: Tensor,
+        layout: Layout,
+        given: Tensor,
+        text: Tensor,
+        mask: Tensor,
+        frame_positions: Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> dict[str, Tensor]:
+        """Return the counterpart of `sampling_inputs` in training, where clean clips show what sampling draws.
+
+        Args:
+            sequence: (B, N, C, H, W) clean sequence.
+            layout: positions of the clips in it.
+            given: (B, K) bool, True for given clips.
+            text, mask, frame_positions: as for `forward`.
+            generators: source of randomness of each sample.
+
+        Returns:
+            Tensors by argument name; none by default.
+        """
+        return {}
+
+    def refine(self, sequence: Tensor, given: Tensor, layout: Layout) -> Tensor:
+        """Return a generated sequence (B, N, C, H, W), improved by what its clips show of each other.
+
+        Args:
+            sequence: the sequence after the last denoising step.
+            given: (K,) bool, True for given clips.
+            layout: positions of the clips in the sequence.
+        """
+        return sequence
+
+    def fitted_parts(self) -> list[nn.Module]:
+        """Return the parts that are fitted before training and that training leaves as they are by default."""
+        return []
+
+    def adapter_layers(self, names: Sequence[str]) -> list[str]:
+        """Return which of the network's linear and convolutional layers get an adapter by default."""
+        return [name for name in names if any(ends_with(name, target) for target in ATTENTION)]
+
+    def resized(self, changes: Mapping[str, Any]) -> Self:
+        """Return a copy with entries of the configuration changed and the weights that are left of it.
+
+        Args:
+            changes: entries of the configuration.
+
+        Raises:
+            UserError: this network cannot be resized, or its weights do not fit the new configuration.
+        """
+        raise UserError(f"a {type(self).__name__} keeps the size that it has")
+
+
+class Upscaler(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Base class of a pipeline's `upscaler`, which makes all clips larger together."""
+
+    memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
+    """Memory format in which the network computes fastest."""
+
+    @property
+    def factors(self) -> list[int]:
+        """How many times larger clips can become; 1 is among them."""
+        raise NotImplementedError
+
+    def upscale(
+        self, clips: Mapping[str, Tensor], factor: int, given: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return clips (B, F, C, factor*H, factor*W) in model space by name, alpha with one channel.
+
+        Args:
+            clips: (B, F, 3, H, W) in model space by name.
+            factor: one of `factors`.
+            given: clips of the full size that are kept, by name.
+        """
+        raise NotImplementedError
+
+
+def ends_with(name: str, target: str) -> bool:
+    """Return whether the last parts of a module's dotted name are `target`."""
+    return name == target or name.endswith(f".{target}")
+
+
 def is_delicate(model: Any, path: str) -> bool:
-    """Whether diffusers' layerwise casting leaves the layer at a path of a model in full precision."""
+    """Return whether diffusers' layerwise casting leaves the layer at a path of a model in full precision."""
     own = (*(model._keep_in_fp32_modules or ()), *(model._skip_layerwise_casting_patterns or ()))
     return any(re.search(pattern, path) for pattern in (*DEFAULT_SKIP_MODULES_PATTERN, *own))
 
 
 def prompt_prefixes(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """What stands before the prompt of each layer; as many as the backbone takes prompts."""
+    """Return the text before the prompt of each layer; as many as the backbone takes prompts."""
     return tuple(config.get("prompt_prefixes") or ("",) * len(LAYERS))

@@ -22,6 +22,8 @@ BACKBONES = {
     "CogVideoXLayerTransformer3DModel": "layerflow.models.cogvideox.transformer",
     "WanLayerTransformer3DModel": "layerflow.models.wan",
 }
+TEXT_ENCODERS = {"LayerTextEncoder": "layerflow.mini.network.text_encoder"}
+"""Text encoders that are not of transformers."""
 PLAIN = {
     "CogVideoXPipeline": "CogVideoXLayerTransformer3DModel",
     "WanPipeline": "WanLayerTransformer3DModel",
@@ -180,6 +182,27 @@ def _transformer(folder: Path, index: dict[str, Any], part: str) -> Any:
     return kind.from_config(kind.config_from_plain(config) if index["_class_name"] in PLAIN else config)
 
 
+def text_encoder_skeleton(folder: Path, listing: dict[str, Any], dtype: Any) -> tuple[Any, int]:
+    """Return a model's text encoder without weights, and the width of its states.
+
+    Args:
+        folder: a model folder.
+        listing: its model_index.json.
+        dtype: number format of the weights.
+    """
+    name = listing["text_encoder"][1]
+    home, part = TEXT_ENCODERS.get(name), folder / "text_encoder"
+    with init_empty_weights(include_buffers=True):
+        if home is not None:
+            kind = getattr(import_module(home), name)
+            own = kind.from_config(kind.load_config(part))
+            return own.to("meta", dtype), own.config.projection_dim
+        import transformers
+
+        config = transformers.AutoConfig.from_pretrained(part)
+        return getattr(transformers, name)(config).to("meta", dtype), config.d_model
+
+
 def _upscaler(folder: Path) -> Any:
     from ..mini.network.upscaler import LayeredUpscaler
 
@@ -219,7 +242,7 @@ def encoders(folder: Path, dtype: Any) -> tuple[Any, Any, Any | None]:
     names = {part: (index.get(part) or [None, None])[1] for part in ("tokenizer", "text_encoder", "vae")}
     if names["vae"] not in (None, *AUTOENCODERS):
         raise UnknownModelError(f"{folder}: its autoencoder {names['vae']} is not known here")
-    home = "layerflow.mini.network.text_encoder" if names["text_encoder"] == "LayerTextEncoder" else "transformers"
+    home = TEXT_ENCODERS.get(names["text_encoder"], "transformers")
     try:
         tokenizer = getattr(import_module("transformers"), names["tokenizer"]).from_pretrained(folder / "tokenizer")
         encoder = getattr(import_module(home), names["text_encoder"]).from_pretrained(

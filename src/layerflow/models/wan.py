@@ -28,11 +28,10 @@ from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, Wan
 from torch import Tensor, nn
 
 from ..core.schema import CLIPS, LAYERS
-from .adapters import CheckedAdapterMixin
-from .backbone import Conventions
+from .backbone import Backbone, Conventions
 from .layout import Layout, nearest_size
 
-__all__ = ["ModelMixin", "WanLayerTransformer3DModel"]  # diffusers looks here for the base of what it loads from here
+__all__ = ["ModelMixin", "WanLayerTransformer3DModel"]  # diffusers looks here for the base class
 
 TRAIN_TIMESTEPS = 1000
 """Wan counts noise levels from 0 to this."""
@@ -76,7 +75,7 @@ TransformerBlockRegistry.register(
 )
 
 
-class WanLayerTransformer3DModel(CheckedAdapterMixin, WanTransformer3DModel):
+class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
     """Layered-video diffusion transformer on Wan: the backbone interface on a Wan text-to-video network.
 
     Adds two embeddings to a plain Wan model, both zero until trained: one tells clips apart, one the prompts of
@@ -98,7 +97,7 @@ class WanLayerTransformer3DModel(CheckedAdapterMixin, WanTransformer3DModel):
     }
     lora_files: ClassVar[Any] = WanLoraLoaderMixin
     prediction_type = "flow"
-    conventions: ClassVar = Conventions(50, 5.0)
+    conventions = Conventions(50, 5.0)
 
     @register_to_config
     def __init__(

@@ -162,7 +162,7 @@ def parallelise(pipeline: LayerFlowPipeline, split_guidance: bool = True) -> Non
 def _check_share(transformer: Any, size: int, share: int) -> None:
     """Raise PlacementError for what does not divide among processes."""
     said = f"{size} processes are {share} for a sequence"
-    if transformer.conventions.batched_guidance:
+    if transformer._cp_plan is None:
         raise PlacementError(f"{said}, but this model is too small to be shared; start one")
     if transformer.is_cache_enabled:
         raise PlacementError(f"{said}, each of which would decide for itself what to leave out; drop --speed cache")

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..models.backbone import prompt_prefixes
 from ..models.codec import SequenceCodec
 from ..models.layout import Layout
-from ..models.registry import skeleton
+from ..models.registry import skeleton, text_encoder_skeleton
 from ..models.text import MAX_TOKENS
 from .cost import Cost, cost_of
 
@@ -111,14 +110,9 @@ def plan_run(
     batched = conventions.batched_guidance
     encoder, text_dim = text_encoder_skeleton(folder, listing, dtype)
     prompts, words = len(prompt_prefixes(config)), config.get("text_length", MAX_TOKENS)
-    patch = config.patch_size if isinstance(config.patch_size, int) else config.patch_size[-1]
-    if batched:  # its tokens lie below its convolutions
-        patch = transformer.size_multiple
 
     with torch.device("meta"):
-        transformer.to("meta", dtype)
-        if batched:  # the mini's convolutions
-            transformer.to(memory_format=torch.channels_last)
+        transformer.to("meta", dtype).to(memory_format=transformer.memory_format)
         batch = conditions if batched else 1
         text = torch.empty(batch, prompts, words, text_dim, dtype=dtype)
         inputs = (
@@ -151,13 +145,13 @@ def plan_run(
             tiled = cost_of(vae, decode, kept=beside)
             parts["vae"], tiled = (replace(cost, flops=cost.flops * alike) for cost in (plain, tiled))
         if upscaler is not None:
-            upscaler.to("meta", dtype).to(memory_format=torch.channels_last)
+            upscaler.to("meta", dtype).to(memory_format=upscaler.memory_format)
             size = 1, layout.frames, 3, height, width
             upscaling = lambda: upscaler.upscale({name: torch.empty(size) for name in layout.clips}, upscale)  # noqa: E731
             parts["upscaler"] = cost_of(upscaler, upscaling)
     return Plan(
         frames, height, width, steps or conventions.steps, 1 if batched else conditions, layout,
-        video_tokens=layout.length // (config.get("patch_size_t") or 1) * (latent[0] // patch) * (latent[1] // patch),
+        video_tokens=transformer.video_tokens(layout, *latent),
         text_tokens=prompts * words, parts=parts, tiled=tiled,
     )  # fmt: skip
 
@@ -166,18 +160,3 @@ def _kept(inputs: tuple[Any, ...]) -> int:
     """Bytes of a call's inputs, and of the sequences that are kept beside it in float32: what is given, and the last
     step's prediction, output, clean and next ones."""
     return sum(x.nbytes for x in inputs if isinstance(x, Tensor)) + 5 * inputs[0][0].numel() * 4
-
-
-def text_encoder_skeleton(folder: Path, listing: dict[str, Any], dtype: torch.dtype) -> tuple[nn.Module, int]:
-    """The text encoder without weights, and the width of its states."""
-    from ..mini.network.text_encoder import LayerTextEncoder
-
-    _library, name = listing["text_encoder"]
-    with init_empty_weights(include_buffers=True):
-        if name == LayerTextEncoder.__name__:
-            own = LayerTextEncoder.from_config(LayerTextEncoder.load_config(folder / "text_encoder"))
-            return own.to("meta", dtype), own.config.projection_dim
-        import transformers
-
-        config = transformers.AutoConfig.from_pretrained(folder / "text_encoder")
-        return getattr(transformers, name)(config).to("meta", dtype), config.d_model

@@ -20,10 +20,9 @@ from ..mini.network.transformer import CompactTransformer3DModel
 from ..models.backbone import prompt_prefixes
 from ..models.codec import SequenceCodec
 from ..models.layout import Layout
-from ..models.registry import model_folder, read_index, skeleton
+from ..models.registry import model_folder, read_index, skeleton, text_encoder_skeleton
 from ..models.text import MAX_TOKENS
 from ..runtime.cost import LiveBytes, cost_of
-from ..runtime.plan import text_encoder_skeleton
 from . import adapters
 from .network import trained_transformer
 from .recipe import ADAPTERS, Recipe

@@ -11,23 +11,24 @@ C channels, H height, W width, P tokens of one frame of one clip, D transformer 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
 from diffusers.models.attention_dispatch import dispatch_attention_fn
-from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
-from ...core.schema import CLIPS, LAYERS
-from ...models.adapters import CheckedAdapterMixin
-from ...models.backbone import Conventions
+from ...core.errors import UserError
+from ...core.schema import ALPHA, BACKGROUND, CLIPS, LAYERS
+from ...models.backbone import Backbone, Conventions
 from ...models.layout import Layout
 from .composition import COPY_PLANES, settle_opacity, solve_composition
 from .fill import BackgroundFill
@@ -43,7 +44,15 @@ from .sketch import (
 )
 from .text_encoder import pool
 
+__all__ = ["CompactTransformer3DModel", "ModelMixin"]  # diffusers looks here for the base class
+
 PLACE_CODE = 32
+WITHOUT_ADAPTER = ("space_pos", "places")
+"""Layers that see places of a frame, which all samples share."""
+BLOCK = re.compile(r"(down|up)\.\d+\.\d+\.|blocks\.\d+\.")
+"""Names of what a block holds."""
+BRANCH_END = re.compile(r"attn\.to_out\.|\.mlp\.2\.")
+"""Last layers of a transformer block's residual branches; those of a convolutional block are zero at first."""
 
 
 def sinusoid(values: Tensor, dim: int, max_period: float = 1000.0) -> Tensor:
@@ -197,7 +206,7 @@ TransformerBlockRegistry.register(
 )
 
 
-class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
+class CompactTransformer3DModel(Backbone):
     """Layered-video diffusion transformer small enough to train and run on a laptop CPU.
 
     Implements the backbone interface: packed latents, a timestep per clip, text states per layer and the
@@ -209,12 +218,14 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
     _no_split_modules: ClassVar = ["CompactBlock", "ConvBlock"]
     _skip_layerwise_casting_patterns: ClassVar = ["text_proj", "widen", "fill"]  # whose number format others take over
     prediction_type = "sample"
-    conventions: ClassVar = Conventions(
+    memory_format = torch.channels_last
+    conventions = Conventions(
         # A whole video leaves nothing to invent: less noise than it was trained with finds its layers more surely.
         12,
         1.0,
         task_noise_scale={"decompose": 0.4},
         batched_guidance=True,
+        half_precision=False,
     )
 
     @register_to_config
@@ -343,8 +354,8 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
         encoder_attention_mask: Tensor,
         layout: Layout,
         frame_positions: Tensor | None = None,
-        placement: Tensor | None = None,
         return_dict: bool = True,
+        placement: Tensor | None = None,
     ) -> CompactTransformer3DOutput | tuple[Tensor]:
         """
         Args:
@@ -412,12 +423,62 @@ class CompactTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, Ca
         sample = layout.pack(clips)
         return CompactTransformer3DOutput(sample) if return_dict else (sample,)
 
-    def finish(self, sequence: Tensor, given: Tensor, layout: Layout) -> Tensor:
-        """A generated sequence (B, K*F, C, H, W) with what the clips tell of each other when they are done.
+    def video_tokens(self, layout: Layout, height: int, width: int) -> int:
+        """See `Backbone`; tokens are behind the convolutions."""
+        return layout.length * (height // self.size_multiple) * (width // self.size_multiple)
 
-        Args:
-            given: (K,) bool, which clips are as they were given.
-        """
+    def sampling_inputs(
+        self,
+        batch: int,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        device: torch.device | None = None,
+    ) -> dict[str, Tensor]:
+        """See `Backbone`: a placement for each sample."""
+        return {"placement": self.draw_placement(batch, generator, device)}
+
+    def training_inputs(
+        self,
+        sequence: Tensor,
+        layout: Layout,
+        given: Tensor,
+        text: Tensor,
+        mask: Tensor,
+        frame_positions: Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> dict[str, Tensor]:
+        """See `Backbone`: the placement of the clips where no given clip shows it, so that it counts as known; else a
+        drawn one, as in sampling."""
+        shown = given[:, [name != BACKGROUND for name in layout.clips]].any(dim=1)
+        found = self.find_placement(text, mask, frame_positions, layout.unpack(sequence)[ALPHA])
+        drawn = self.draw_placement(len(shown), list(generators)).to(found)
+        return {"placement": torch.where(shown[:, None], drawn, found)}
+
+    def fitted_parts(self) -> list[nn.Module]:
+        """See `Backbone`: the sketch, which is fitted to scenes before, and which the rest learns to rely on."""
+        return [self.sketch]
+
+    def adapter_layers(self, names: Sequence[str]) -> list[str]:
+        """See `Backbone`: nearly every layer, for it is convolutions that carry motion and looks."""
+        return [name for name in names if name.split(".")[0] not in WITHOUT_ADAPTER]
+
+    def resized(self, changes: Mapping[str, Any]) -> Self:
+        """See `Backbone`. Added blocks come last in their row and change nothing before they are trained."""
+        arguments = {name: value for name, value in self.config.items() if not name.startswith("_")}
+        other = type(self)(**{**arguments, **changes})
+        # An embedding that an ablation switches off is there, zero and never trained.
+        off = {name: tensor.detach() for name, tensor in other.named_parameters() if not tensor.requires_grad}
+        known, added = self.state_dict(), {}
+        for name, tensor in other.state_dict().items():
+            if name not in known and BLOCK.match(name):
+                added[name] = torch.zeros_like(tensor) if BRANCH_END.search(name) else tensor
+        try:
+            other.load_state_dict({**known, **off, **added})
+        except RuntimeError as error:
+            raise UserError(f"the weights have other sizes than {dict(changes)}") from error
+        return other.float()
+
+    def refine(self, sequence: Tensor, given: Tensor, layout: Layout) -> Tensor:
+        """See `Backbone`: the foreground becomes as opaque as what shows through it implies, see `settle_opacity`."""
         clips = layout.unpack(sequence)
         if not set(CLIPS) <= set(clips):
             return sequence

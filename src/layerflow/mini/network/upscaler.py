@@ -9,13 +9,16 @@ from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from ...core.schema import CLIPS
+from ...models.backbone import Upscaler
 from .composition import known_background, visibility
 from .sketch import zeroed
+
+__all__ = ["LayeredUpscaler", "ModelMixin", "factors_up_to"]  # diffusers looks here for the base class
 
 Clips = dict[str, Tensor]
 """Clips (B, F, C, H, W) in model space by name, alpha with one channel."""
@@ -84,7 +87,7 @@ def patches(clip: Tensor, side: int, faint: float = 0.02) -> Tensor:
     return torch.cat([2 * (along - darkest) / apart - 1, 1 + apart.log() / 2], dim=1)
 
 
-class LayeredUpscaler(ModelMixin, ConfigMixin):
+class LayeredUpscaler(Upscaler):
     """Feed-forward network from four small clips to four large ones.
 
     For every pixel of a large clip it says how the small ones around its place are to be weighed (dynamic upsampling
@@ -92,6 +95,8 @@ class LayeredUpscaler(ModelMixin, ConfigMixin):
     of an edge is where it lies, whatever colours it parts. It sees the frames before and after, so that what stands
     still stays still.
     """
+
+    memory_format = torch.channels_last
 
     @register_to_config
     def __init__(self, factor: int = 4, width: int = 64, num_blocks: int = 10, kernel_size: int = 5) -> None:

@@ -16,11 +16,10 @@ from typing import Any, ClassVar
 import torch
 from accelerate import init_empty_weights
 from diffusers import CogVideoXTransformer3DModel
-from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.configuration_utils import register_to_config
 from diffusers.models._modeling_parallel import ContextParallelInput, ContextParallelOutput
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.attention_processor import Attention
-from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.embeddings import (
     CogVideoXPatchEmbed,
     TimestepEmbedding,
@@ -36,9 +35,10 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_regi
 from torch import Tensor, nn
 
 from ...core.schema import CLIPS
-from ..adapters import CheckedAdapterMixin
-from ..backbone import Conventions
+from ..backbone import Backbone, Conventions
 from ..layout import Layout, nearest_size
+
+__all__ = ["CogVideoXLayerTransformer3DModel", "ModelMixin"]  # diffusers looks here for the base class
 
 TRAIN_TIMESTEPS = 1000
 """CogVideoX counts noise levels from 0 to this."""
@@ -267,7 +267,7 @@ class LayerPatchEmbed(CogVideoXPatchEmbed):
         return text, video.flatten(1, 2)
 
 
-class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
+class CogVideoXLayerTransformer3DModel(Backbone):
     """Layered-video diffusion transformer on CogVideoX-2B: the backbone interface on CogVideoX's network.
 
     The official LayerFlow models are of this class, see `official.py`. Predicts v, `alpha * noise - sigma * clean`
@@ -279,7 +279,7 @@ class CogVideoXLayerTransformer3DModel(ModelMixin, ConfigMixin, CheckedAdapterMi
     _repeated_blocks: ClassVar = ["CogVideoXBlock"]
     _skip_layerwise_casting_patterns: ClassVar = ["patch_embed", "norm"]
     prediction_type = "v_prediction"
-    conventions: ClassVar = Conventions(
+    conventions = Conventions(
         50, 6.0, dynamic_guidance=True, joint_autoencoding=True, attend_padding=True, zero_unconditional=True,
         fewest_steps=2,
     )  # fmt: skip
