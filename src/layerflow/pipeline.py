@@ -36,6 +36,7 @@ from .models.registry import (
     HUB_OPTIONS,
     PLAIN,
     fuse_content,
+    import_parts,
     model_folder,
     plain_components,
     read_index,
@@ -165,8 +166,10 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         if "torch_dtype" not in kwargs:
             kwargs.setdefault("dtype", torch.float32)
         folder = model_folder(pretrained_model_name_or_path, **hub)
-        if read_index(folder)["_class_name"] in PLAIN:
+        index = read_index(folder)
+        if index["_class_name"] in PLAIN:
             return cls(**plain_components(folder, **kwargs))
+        import_parts(index)
         with paused_collection():
             pipeline = super().from_pretrained(folder, **kwargs)
         for part, transformer in pipeline.transformers.items():

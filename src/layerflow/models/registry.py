@@ -24,6 +24,7 @@ BACKBONES = {
 }
 TEXT_ENCODERS = {"LayerTextEncoder": "layerflow.mini.network.text_encoder"}
 """Text encoders that are not of transformers."""
+UPSCALERS = {"LayeredUpscaler": "layerflow.mini.network.upscaler"}
 PLAIN = {
     "CogVideoXPipeline": "CogVideoXLayerTransformer3DModel",
     "WanPipeline": "WanLayerTransformer3DModel",
@@ -137,6 +138,14 @@ def read_index(folder: Path) -> dict[str, Any]:
     return index
 
 
+def import_parts(index: dict[str, Any]) -> None:
+    """Import the modules of a model's parts, for diffusers loads classes of modules that are imported already alone."""
+    homes = BACKBONES | TEXT_ENCODERS | UPSCALERS
+    for part in index.values():
+        if isinstance(part, list) and len(part) == 2 and part[1] in homes:
+            import_module(homes[part[1]])
+
+
 class Skeleton(NamedTuple):
     """The parts of a model without weights, for their sizes alone, and what its model_index.json says."""
 
@@ -166,7 +175,7 @@ def skeleton(folder: Path) -> Skeleton:
                     raise UnknownModelError(f"{folder}: its autoencoder {kind} is not known here")
                 vae = getattr(import_module("diffusers"), kind).from_config(_read_config(folder / "vae"))
             if index.get("upscaler", [None])[0] is not None:
-                upscaler = _upscaler(folder / "upscaler")
+                upscaler = _upscaler(folder / "upscaler", index["upscaler"][1])
         except UnknownModelError:
             raise
         except (ValueError, KeyError, TypeError, RuntimeError) as error:
@@ -203,12 +212,12 @@ def text_encoder_skeleton(folder: Path, listing: dict[str, Any], dtype: Any) -> 
         return getattr(transformers, name)(config).to("meta", dtype), config.d_model
 
 
-def _upscaler(folder: Path) -> Any:
-    from ..mini.network.upscaler import LayeredUpscaler
-
+def _upscaler(folder: Path, name: str) -> Any:
+    if name not in UPSCALERS:
+        raise UnknownModelError(f"{folder.parent}: its upscaler {name} is not known here")
     config = _read_config(folder)
     try:
-        return LayeredUpscaler.from_config(config)
+        return getattr(import_module(UPSCALERS[name]), name).from_config(config)
     except (ValueError, TypeError) as error:
         raise UnknownModelError(f"{folder} is no upscaler: {first_line(error)}") from error
 
