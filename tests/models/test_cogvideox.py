@@ -6,12 +6,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.distributed as dist
-from backbone_checks import (
-    check_attention_backend,
-    check_first_block_cache,
-    check_gradient_checkpointing,
-    check_repeated_blocks,
-)
 from diffusers import CogVideoXPipeline, CogVideoXTransformer3DModel, ContextParallelConfig
 from forked import fork_two
 from peft import LoraConfig
@@ -231,27 +225,6 @@ def test_an_adapter_can_be_added_scaled_fused_and_dropped(model: CogVideoXLayerT
     model.unfuse_lora()
     model.unload_lora()
     assert torch.allclose(model(**inputs()).sample, base, atol=1e-5)
-
-
-def test_gradient_checkpointing_gives_the_same_gradients(model: CogVideoXLayerTransformer3DModel) -> None:
-    check_gradient_checkpointing(model, model.transformer_blocks, inputs)
-
-
-@torch.no_grad()
-def test_the_chosen_attention_backend_is_really_taken(
-    model: CogVideoXLayerTransformer3DModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check_attention_backend(model, len(model.transformer_blocks), inputs, monkeypatch)
-
-
-@torch.no_grad()
-def test_the_first_block_cache_is_really_used(model: CogVideoXLayerTransformer3DModel) -> None:
-    check_first_block_cache(model, model.transformer_blocks, inputs)
-
-
-@torch.no_grad()
-def test_repeated_blocks_exist_and_compile_whole(model: CogVideoXLayerTransformer3DModel) -> None:
-    check_repeated_blocks(model, inputs)
 
 
 @torch.no_grad()

@@ -6,12 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from backbone_checks import (
-    check_attention_backend,
-    check_first_block_cache,
-    check_gradient_checkpointing,
-    check_repeated_blocks,
-)
 from diffusers import ContextParallelConfig, WanTransformer3DModel
 from forked import fork_two
 from peft import LoraConfig
@@ -278,34 +272,12 @@ def test_an_adapter_can_be_added_scaled_fused_and_dropped(style: str) -> None:
     assert torch.allclose(model(**values).sample, base, atol=1e-5)
 
 
-def test_gradient_checkpointing_gives_the_same_gradients(style: str) -> None:
-    model = build_layered(style)
-    check_gradient_checkpointing(model, model.blocks, lambda: inputs(style))
-
-
-@torch.no_grad()
-def test_the_chosen_attention_backend_is_really_taken(
-    model: WanLayerTransformer3DModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    check_attention_backend(model, 2 * len(model.blocks), inputs, monkeypatch)
-
-
 @torch.no_grad()
 def test_fused_projections_keep_the_prediction(model: WanLayerTransformer3DModel) -> None:
     expected = model(**inputs()).sample
     model.fuse_qkv_projections()
     assert hasattr(model.blocks[0].attn1, "to_qkv")
     assert torch.allclose(model(**inputs()).sample, expected, atol=1e-5)
-
-
-@torch.no_grad()
-def test_the_first_block_cache_is_really_used(model: WanLayerTransformer3DModel) -> None:
-    check_first_block_cache(model, model.blocks, inputs)
-
-
-@torch.no_grad()
-def test_repeated_blocks_exist_and_compile_whole(model: WanLayerTransformer3DModel) -> None:
-    check_repeated_blocks(model, inputs)
 
 
 @torch.no_grad()

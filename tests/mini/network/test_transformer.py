@@ -4,9 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import FirstBlockCacheConfig
-from diffusers.models.attention_dispatch import _AttentionBackendRegistry
-from peft import LoraConfig
 
 from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.models.layout import Layout
@@ -106,51 +103,3 @@ def test_saving_and_loading_keeps_the_prediction(model: CompactTransformer3DMode
     # Weights that lie elsewhere in memory may be added up in another order.
     torch.testing.assert_close(loaded(**inputs()).sample, model(**inputs()).sample, atol=1e-4, rtol=1e-4)
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors"]
-
-
-def test_gradient_checkpointing_gives_the_same_gradients(model: CompactTransformer3DModel) -> None:
-    def gradient() -> torch.Tensor:
-        model.zero_grad()
-        model(**inputs()).sample.square().mean().backward()
-        return model.stem.weight.grad.clone()
-
-    plain = gradient()
-    model.train()
-    model.enable_gradient_checkpointing()
-    assert torch.allclose(gradient(), plain, atol=1e-6)
-
-
-def test_an_adapter_can_be_added_scaled_and_dropped(model: CompactTransformer3DModel) -> None:
-    base = model(**inputs()).sample
-    model.add_adapter(LoraConfig(r=2, target_modules=["to_q", "to_v"], init_lora_weights=False), "motion")
-    adapted = model(**inputs()).sample
-    assert not torch.allclose(adapted, base)
-    model.set_adapters("motion", 0.0)
-    assert torch.allclose(model(**inputs()).sample, base, atol=1e-6)
-    model.disable_adapters()
-    assert torch.allclose(model(**inputs()).sample, base, atol=1e-6)
-
-
-def test_the_first_block_cache_is_really_used(model: CompactTransformer3DModel) -> None:
-    calls = []
-    model.blocks[1].attn.register_forward_hook(lambda *_: calls.append(1))
-    model.enable_cache(FirstBlockCacheConfig(threshold=1e9))
-    with model.cache_context("cond"), torch.no_grad():
-        model(**inputs())
-        model(**inputs())
-    assert len(calls) == 1
-    model.disable_cache()
-
-
-def test_attention_goes_through_the_dispatcher(model: CompactTransformer3DModel, monkeypatch) -> None:
-    seen = []
-    backend = _AttentionBackendRegistry.get_active_backend()[0]
-    real = _AttentionBackendRegistry._backends[backend]
-
-    def spy(*args, **kwargs):
-        seen.append(1)
-        return real(*args, **kwargs)
-
-    monkeypatch.setitem(_AttentionBackendRegistry._backends, backend, spy)
-    model(**inputs())
-    assert len(seen) == 2 * len(model.blocks)

@@ -1,0 +1,251 @@
+"""The backbone protocol and diffusers' switches, for every family alike; a new family joins `FAMILIES`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from diffusers import FirstBlockCacheConfig
+from diffusers.models.attention_dispatch import AttentionBackendName, _AttentionBackendRegistry
+from full_size import LATENT_SIZE, TINY_COGVIDEOX, TINY_WAN
+from peft import LoraConfig
+from torch import Tensor, nn
+
+from layerflow.core.errors import UserError
+from layerflow.core.schema import CLIPS, LAYERS
+from layerflow.mini.network.transformer import CompactTransformer3DModel
+from layerflow.models.backbone import Backbone
+from layerflow.models.cogvideox.transformer import CogVideoXLayerTransformer3DModel
+from layerflow.models.layout import Layout
+from layerflow.models.registry import BACKBONES
+from layerflow.models.wan import WanLayerTransformer3DModel
+
+FRAMES, WORDS, TEXT = 2, 5, 16
+LAYOUT = Layout(FRAMES)
+
+
+def compact() -> CompactTransformer3DModel:
+    return CompactTransformer3DModel(
+        widths=(8, 8, 8), blocks_up=(1, 1, 1), dim=16, num_layers=2, num_heads=2, cond_dim=16, sketch_width=16,
+        fill_width=8, text_dim=TEXT, sample_size=32, sample_frames=FRAMES,
+    )  # fmt: skip
+
+
+def cogvideox() -> CogVideoXLayerTransformer3DModel:
+    return CogVideoXLayerTransformer3DModel(
+        **TINY_COGVIDEOX, sample_size=LATENT_SIZE, sample_frames=FRAMES, text_length=WORDS
+    )
+
+
+def wan() -> WanLayerTransformer3DModel:
+    return WanLayerTransformer3DModel(**TINY_WAN, sample_size=LATENT_SIZE, sample_frames=FRAMES, text_length=WORDS)
+
+
+@dataclass(frozen=True)
+class Family:
+    build: Callable[[], Backbone]
+    size: tuple[int, int]
+    """Height and width in latents."""
+    attentions: int
+    """Attentions of a block."""
+    blocks: str
+    """Name of the list of transformer blocks."""
+
+
+FAMILIES = {
+    "compact": Family(compact, (32, 32), 2, "blocks"),
+    "cogvideox": Family(cogvideox, LATENT_SIZE, 1, "transformer_blocks"),
+    "wan": Family(wan, LATENT_SIZE, 2, "blocks"),
+}
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> Family:
+    return FAMILIES[request.param]
+
+
+@pytest.fixture
+def model(family: Family) -> Any:
+    torch.manual_seed(0)
+    built = family.build()
+    for parameter in built.parameters():  # new networks predict nothing
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.2)
+    return built.eval()
+
+
+@pytest.fixture
+def blocks(model: Any, family: Family) -> nn.ModuleList:
+    return getattr(model, family.blocks)
+
+
+@pytest.fixture
+def inputs(model: Any, family: Family) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(1)
+    sequence = torch.zeros(2, LAYOUT.length, model.config.in_channels, *family.size)
+    mask = torch.ones(2, len(LAYERS), WORDS, dtype=torch.bool)
+    mask[:, 1, 3:] = False
+    return {
+        "hidden_states": LAYOUT.noise(sequence, generator),
+        "timestep": torch.rand(2, len(CLIPS), generator=generator),
+        "encoder_hidden_states": torch.randn(2, len(LAYERS), WORDS, TEXT, generator=generator),
+        "encoder_attention_mask": mask,
+        "layout": LAYOUT,
+    }
+
+
+def test_every_registered_family_is_here() -> None:
+    assert {family.build().__class__.__name__ for family in FAMILIES.values()} == set(BACKBONES)
+
+
+def test_prediction_has_the_shape_of_the_sequence(model: Any, inputs: dict[str, Any]) -> None:
+    assert isinstance(model, Backbone)
+    assert model.prediction_type in ("sample", "flow", "v_prediction")
+    with torch.no_grad():
+        sample = model(**inputs).sample
+        (again,) = model(**inputs, return_dict=False)
+    assert sample.shape == inputs["hidden_states"].shape
+    assert torch.equal(sample, again)
+
+
+def test_size_that_does_not_divide_is_refused(model: Any, inputs: dict[str, Any]) -> None:
+    height, width = inputs["hidden_states"].shape[-2:]
+    odd = torch.zeros(2, LAYOUT.length, model.config.in_channels, height + 1, width)
+    with pytest.raises(ValueError, match=f"{width}x{height + 1}"):
+        model(**{**inputs, "hidden_states": odd})
+    assert height % model.size_multiple == width % model.size_multiple == 0
+
+
+def test_tokens_are_those_that_blocks_see(
+    model: Any, family: Family, blocks: nn.ModuleList, inputs: dict[str, Any]
+) -> None:
+    seen: list[Tensor] = []
+    blocks[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        model(**inputs)
+    assert model.video_tokens(LAYOUT, *family.size) == seen[0].numel() // (2 * seen[0].shape[-1])
+
+
+def test_sampling_inputs_follow_from_the_generators_and_are_taken(model: Any, inputs: dict[str, Any]) -> None:
+    drawn, again = (model.sampling_inputs(2, [torch.Generator().manual_seed(s) for s in (3, 4)]) for _ in range(2))
+    (alone,) = (model.sampling_inputs(1, torch.Generator().manual_seed(4)),)
+    assert drawn.keys() == alone.keys()
+    for name, tensor in drawn.items():
+        assert tensor.shape[0] == 2
+        assert torch.equal(tensor, again[name])
+        assert torch.equal(tensor[1:], alone[name])
+    with torch.no_grad():
+        assert model(**inputs, **drawn).sample.shape == inputs["hidden_states"].shape
+
+
+def test_training_inputs_are_those_of_sampling(model: Any, inputs: dict[str, Any]) -> None:
+    given = torch.tensor([[True, False, False, False], [False, False, True, False]])
+    positions = torch.arange(FRAMES).expand(2, -1)
+    text, mask = inputs["encoder_hidden_states"], inputs["encoder_attention_mask"]
+    sequence = inputs["hidden_states"].clamp(-1, 1)
+    generators = [torch.Generator().manual_seed(seed) for seed in (3, 4)]
+    found = model.training_inputs(sequence, LAYOUT, given, text, mask, positions, generators)
+    drawn = model.sampling_inputs(1, torch.Generator().manual_seed(3))
+    assert found.keys() == drawn.keys()
+    for name, tensor in found.items():  # the first sample's foreground is given, so its place is not known
+        assert torch.allclose(tensor[:1], drawn[name], atol=1e-6)
+        assert not torch.allclose(tensor[1], tensor[0])
+
+
+def test_refining_keeps_given_clips_and_the_shape(model: Any, inputs: dict[str, Any]) -> None:
+    sequence = inputs["hidden_states"].clamp(-1, 1)
+    for name in CLIPS:
+        refined = model.refine(sequence, LAYOUT.given_mask([name], sequence.device), LAYOUT)
+        assert refined.shape == sequence.shape
+        assert torch.equal(LAYOUT.unpack(refined)["background"], LAYOUT.unpack(sequence)["background"])
+
+
+def test_default_adapter_layers_take_an_adapter(model: Any, inputs: dict[str, Any]) -> None:
+    names = [name for name, part in model.named_modules() if isinstance(part, nn.Linear | nn.Conv2d)]
+    layers = model.adapter_layers(names)
+    assert layers
+    assert set(layers) <= set(names)
+    with torch.no_grad():
+        base = model(**inputs).sample
+        config = LoraConfig(r=2, target_modules=layers, init_lora_weights=False)
+        model.add_adapter(config, "motion")
+        assert not torch.allclose(model(**inputs).sample, base)
+        model.set_adapters("motion", 0.0)
+        assert torch.allclose(model(**inputs).sample, base, atol=1e-4)
+        model.disable_adapters()
+        assert torch.allclose(model(**inputs).sample, base, atol=1e-4)
+
+
+def test_fitted_parts_belong_to_the_network(model: Any) -> None:
+    assert set(model.fitted_parts()) <= set(model.modules())
+
+
+def test_resizing_keeps_the_prediction_or_is_refused(model: Any, inputs: dict[str, Any]) -> None:
+    if isinstance(model, CompactTransformer3DModel):
+        with torch.no_grad():
+            base, larger = model(**inputs).sample, model.resized({"num_layers": 3, "blocks_up": (1, 2, 1)})
+            assert torch.allclose(larger(**inputs).sample, base, atol=1e-5)
+        with pytest.raises(UserError, match="other sizes"):
+            model.resized({"dim": 32})
+    else:
+        with pytest.raises(UserError, match=f"a {type(model).__name__} keeps the size that it has"):
+            model.resized({"num_layers": 3})
+
+
+def test_gradient_checkpointing_gives_the_same_gradients(
+    model: Any, blocks: nn.ModuleList, inputs: dict[str, Any]
+) -> None:
+    calls: list[int] = []
+    blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))
+
+    def gradients() -> list[Tensor]:
+        model.zero_grad()
+        model(**inputs).sample.square().mean().backward()
+        return [parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None]
+
+    plain = gradients()
+    model.train()
+    model.enable_gradient_checkpointing()
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(gradients(), plain, strict=True))
+    assert len(calls) == 3  # once, then once and once more on the way back
+
+
+@torch.no_grad()
+def test_chosen_attention_backend_is_used(
+    model: Any, family: Family, blocks: nn.ModuleList, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, calls = AttentionBackendName._NATIVE_MATH, []
+    real = _AttentionBackendRegistry._backends[chosen]
+    monkeypatch.setitem(
+        _AttentionBackendRegistry._backends, chosen, lambda *args, **kwargs: calls.append(1) or real(*args, **kwargs)
+    )
+    expected = model(**inputs).sample
+    assert not calls
+    with monkeypatch.context() as patch:  # choosing a backend also makes it the default of every other model
+        patch.setattr(_AttentionBackendRegistry, "_active_backend", _AttentionBackendRegistry._active_backend)
+        model.set_attention_backend(chosen.value)
+        assert torch.allclose(model(**inputs).sample, expected, atol=1e-5)
+    assert len(calls) == family.attentions * len(blocks)
+
+
+@torch.no_grad()
+def test_first_block_cache_is_used(model: Any, blocks: nn.ModuleList, inputs: dict[str, Any]) -> None:
+    calls: list[int] = []
+    attention = next(part for name, part in blocks[1].named_children() if name.startswith("attn"))
+    attention.register_forward_hook(lambda *_: calls.append(1))
+    model.enable_cache(FirstBlockCacheConfig(threshold=1e9))
+    with model.cache_context("cond"):
+        model(**inputs)
+        model(**inputs)
+    assert len(calls) == 1
+    model.disable_cache()
+
+
+@torch.no_grad()
+def test_repeated_blocks_exist_and_compile_whole(model: Any, inputs: dict[str, Any]) -> None:
+    names = {type(module).__name__ for module in model.modules()}
+    assert set(model._repeated_blocks) | set(model._no_split_modules) <= names
+    expected = model(**inputs).sample
+    model.compile_repeated_blocks(backend="eager", fullgraph=True)
+    assert torch.allclose(model(**inputs).sample, expected, atol=1e-5)
