@@ -171,12 +171,12 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             return cls(**plain_components(folder, **kwargs))
         import_parts(index)
         with paused_collection():
-            pipeline = super().from_pretrained(folder, **kwargs)
+            pipeline: LayerFlowPipeline = super().from_pretrained(folder, **kwargs)
         for part, transformer in pipeline.transformers.items():
             fuse_content(transformer, folder / ADAPTER_FOLDERS[part])
-        for part in (*pipeline.transformers.values(), pipeline.upscaler):
-            if part is not None and part.memory_format != torch.contiguous_format:
-                part.to(memory_format=part.memory_format)
+        for network in (*pipeline.transformers.values(), pipeline.upscaler):
+            if network is not None and network.memory_format != torch.contiguous_format:
+                network.to(memory_format=network.memory_format)
         return pipeline
 
     def load_lora_weights(
@@ -367,8 +367,9 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         """Noise level in [0, 1] of a step, float32, as the transformer is told it."""
         if self.transformer.prediction_type == "sample":
             # Some schedulers keep them on the CPU.
-            return self.scheduler.sigmas[step].to(timestep.device, torch.float32)
-        return timestep.float() / self.scheduler.config.num_train_timesteps
+            level: Tensor = self.scheduler.sigmas[step]
+            return level.to(timestep.device, torch.float32)
+        return timestep.float() / int(self.scheduler.config.num_train_timesteps)
 
     def predict(
         self,
@@ -407,7 +408,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             (own,) = predictions
             predictions = [torch.empty_like(own) for _ in range(2)]
             dist.all_gather(predictions, own.contiguous(), group=group)
-        return guider.forward(*predictions).pred
+        guided: Tensor = guider.forward(*predictions).pred
+        return guided
 
     def interpret(self, prediction: Tensor, latents: Tensor, level: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
         """What the scheduler is handed for a prediction, and the clean sequence that it means."""

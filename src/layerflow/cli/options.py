@@ -51,7 +51,7 @@ class Target:
 
 def parse_given(given: list[str]) -> dict[str, Path]:
     """Return clips and paths of ["alpha=m.mp4", ...]; raises UserError."""
-    from ..core.layered_video import CLIPS
+    from ..core.schema import CLIPS
 
     sources: dict[str, Path] = {}
     for text in given:

@@ -296,7 +296,7 @@ def _fits(value: Any, kind: Any, option: Option) -> bool:
         if not is_number or (kind is int and not isinstance(value, int)) or not -(2**63) < value < 2**63:
             return False
         low = option.minimum is None or value >= option.minimum
-        return low and (option.above is None or value > option.above) and value <= (option.maximum or 2**63 - 1)
+        return bool(low and (option.above is None or value > option.above) and value <= (option.maximum or 2**63 - 1))
     if kind is str:
         return is_text(value) and (not option.choices or value in option.choices)
     if kind == Size:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..core.errors import FieldError, UserError
-from ..core.layered_video import CLIPS, LayeredVideo
-from ..pipeline import DEFAULT_FPS, blended_prompt, check_drawn_size, check_task, task_of
+from ..core.layered_video import LayeredVideo
+from ..core.schema import CLIPS, DEFAULT_FPS
+from ..pipeline import blended_prompt, check_drawn_size, check_task, task_of
 from .inputs import Source, check_exists, common_rate, cut, fit, merge, read_sources
 from .load import ModelFacts
 from .request import Request

@@ -220,7 +220,7 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        index = json.loads(path.read_text("utf-8"))
+        index: dict[str, Any] = json.loads(path.read_text("utf-8"))
         version = index["version"]
         if version != VERSION:
             raise MediaError(

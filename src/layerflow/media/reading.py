@@ -205,7 +205,7 @@ def _claimed_duration(container: Any, stream: Any) -> float | None:
         except ValueError:
             return None
     if container.duration and len(container.streams) == 1:
-        return container.duration / av.time_base
+        return float(container.duration / av.time_base)
     return None
 
 

@@ -219,5 +219,5 @@ def save_animation(path: Path, kind: str, images: list[Image.Image], fps: float,
         save_all=True,
         append_images=rest,
         duration=durations if rest else durations[0],
-        **options,  # type: ignore[arg-type]
+        **options,
     )

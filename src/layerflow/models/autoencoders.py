@@ -60,7 +60,7 @@ class ClipAutoencoder:
         if self.vae is None:
             return 3
         config = self.vae.config
-        return config.z_dim if self.is_wan else config.latent_channels
+        return int(config.z_dim if self.is_wan else config.latent_channels)
 
     @property
     def spatial_compression(self) -> int:
@@ -68,8 +68,8 @@ class ClipAutoencoder:
         if self.vae is None:
             return 1
         if self.is_wan:
-            return self.vae.config.scale_factor_spatial
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+            return int(self.vae.config.scale_factor_spatial)
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
 
     @property
     def temporal_compression(self) -> int:
@@ -77,7 +77,7 @@ class ClipAutoencoder:
         if self.vae is None:
             return 1
         if self.is_wan:
-            return self.vae.config.scale_factor_temporal
+            return int(self.vae.config.scale_factor_temporal)
         return int(self.vae.config.temporal_compression_ratio)
 
     def latent_frames(self, frames: int) -> int:
@@ -137,7 +137,8 @@ class ClipAutoencoder:
             posterior = self.vae.encode(clips.transpose(1, 2).to(self.vae.dtype)).latent_dist
         latents = posterior.mode() if generator is None else posterior.sample(generator)
         mean, std = self._statistics(latents.device)
-        return (latents.transpose(1, 2).float() - mean) / std
+        normalised: Tensor = (latents.transpose(1, 2).float() - mean) / std
+        return normalised
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -147,7 +148,7 @@ class ClipAutoencoder:
         mean, std = self._statistics(latents.device)
         latents = (latents.float() * std + mean).to(self.vae.dtype)
         with self._whole_clips():
-            clips = self.vae.decode(latents.transpose(1, 2)).sample
+            clips: Tensor = self.vae.decode(latents.transpose(1, 2)).sample
         return clips.transpose(1, 2).float().clamp(-1, 1)
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -59,7 +59,7 @@ class Conventions:
         return self.task_noise_scale.get(task, self.noise_scale)
 
 
-class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):  # type: ignore[misc]
+class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
     """Base class of layered-video transformers: a diffusers model with layers as input and output.
 
     A subclass sets `prediction_type` and `conventions` and implements `forward` and `size_multiple`; its configuration
@@ -186,7 +186,7 @@ class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):  # typ
         raise UserError(f"a {type(self).__name__} keeps the size that it has")
 
 
-class Upscaler(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class Upscaler(ModelMixin, ConfigMixin):
     """Base class of a pipeline's `upscaler`, which makes all clips larger together."""
 
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format

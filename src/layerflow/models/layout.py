@@ -63,7 +63,7 @@ class Layout:
     def clip_frames(self, name: str) -> int:
         """Latent frames of one clip."""
         where = self.clip_slice(name)
-        return where.stop - where.start
+        return int(where.stop - where.start)
 
     def pack(self, clips: Mapping[str, Tensor]) -> Tensor:
         """Clips (B, F, C, H, W) by name to one sequence (B, K*F, C, H, W)."""
@@ -104,7 +104,7 @@ class Layout:
         Alpha is one number in three channels. With independent noise in each, their mean would show alpha
         through noise that hides everything else, and a network would learn to read it there and nowhere else.
         """
-        noise = randn_tensor(like.shape, generator=generator, device=like.device, dtype=like.dtype)
+        noise: Tensor = randn_tensor(like.shape, generator=generator, device=like.device, dtype=like.dtype)
         if ALPHA in self.clips and like.shape[2] == 3:
             where = self.clip_slice(ALPHA)
             noise[:, where] = noise[:, where, :1]

@@ -117,7 +117,7 @@ def model_folder(name: str | Path, weights: bool = True, **hub: Any) -> Path:
 def read_index(folder: Path) -> dict[str, Any]:
     """model_index.json, checked for a pipeline that is known here; raises UnknownModelError."""
     try:
-        index = json.loads((folder / INDEX).read_text("utf-8"))
+        index: dict[str, Any] = json.loads((folder / INDEX).read_text("utf-8"))
         kind = index["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UnknownModelError(f"{folder / INDEX} is damaged ({first_line(error)}); get the model again") from error

@@ -196,15 +196,16 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
             ValueError: the model is not one of text to video.
         """
         with init_empty_weights():
-            model = cls.from_config({**cls.config_from_plain(plain.config), **config})
+            model: WanLayerTransformer3DModel = cls.from_config({**cls.config_from_plain(plain.config), **config})
         model.load_state_dict(plain.state_dict(), strict=False, assign=True)
         model.reset_layers()
-        return model.train(plain.training)
+        model.train(plain.training)
+        return model
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> WanLayerTransformer3DModel:
         """Load a model with layers, or a plain Wan transformer, which gets fresh embeddings; see `ModelMixin`."""
-        model = super().from_pretrained(*args, **kwargs)
+        model: WanLayerTransformer3DModel = super().from_pretrained(*args, **kwargs)
         if model.clip_embedding.weight.is_meta:  # not in the file
             model.reset_layers()
         return model
@@ -212,7 +213,7 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
     @property
     def size_multiple(self) -> int:
         """Height and width of a clip in latents must divide by this."""
-        return max(self.config.patch_size[1:])
+        return int(max(self.config.patch_size[1:]))
 
     def forward(
         self,

@@ -200,7 +200,7 @@ def _write(
 def _base_index(base: Path) -> dict[str, Any]:
     """The entries of a base model's index. Raises ConversionError if it is no CogVideoX in diffusers layout."""
     try:
-        index = json.loads((base / INDEX).read_text("utf-8"))
+        index: dict[str, Any] = json.loads((base / INDEX).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ConversionError(f"{base} is no model in diffusers layout: its {INDEX} cannot be read") from error
     for part in ("text_encoder", "tokenizer", "vae"):

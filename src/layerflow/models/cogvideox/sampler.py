@@ -182,7 +182,7 @@ class LayerFlowDPMScheduler(SchedulerMixin, ConfigMixin):
         return signal * noise - noise_level * sample
 
     def __len__(self) -> int:
-        return self.config.num_train_timesteps
+        return int(self.config.num_train_timesteps)
 
 
 class DynamicGuidance(ClassifierFreeGuidance):

@@ -153,7 +153,9 @@ class LayerEmbedding(nn.Module):
 
     def forward(self, like: Tensor) -> Tensor:
         """Embeddings (L, D) of all prompts, on the device and in the number format of `like`."""
-        return self.norm(self.linear(torch.arange(self.prompts, device=like.device, dtype=like.dtype)[:, None]))
+        numbers = torch.arange(self.prompts, device=like.device, dtype=like.dtype)
+        embeddings: Tensor = self.norm(self.linear(numbers[:, None]))
+        return embeddings
 
     def reset(self, like: Tensor) -> None:
         """Start anew on the device and in the number format of `like`, without any effect until it is trained."""
@@ -211,7 +213,7 @@ class LayerPatchEmbed(CogVideoXPatchEmbed):
 
     def sine_positions(self, frames: int, rows: int, columns: int, device: torch.device) -> Tensor:
         """CogVideoX's fixed table (frames, rows*columns, D): a quarter of the channels for time, the rest for space."""
-        return get_3d_sincos_pos_embed(
+        table: Tensor = get_3d_sincos_pos_embed(
             self.embed_dim,
             (columns, rows),
             frames,
@@ -219,6 +221,7 @@ class LayerPatchEmbed(CogVideoXPatchEmbed):
             device=device,
             output_type="pt",
         )
+        return table
 
     def video_positions(self, frames: int, rows: int, columns: int, like: Tensor) -> Tensor:
         """Positions (N, h*w, D) of a sequence of latent frames.
@@ -239,7 +242,8 @@ class LayerPatchEmbed(CogVideoXPatchEmbed):
                 f"the sequence has {frames} latent frames, this model has positions for {self.position_frames}; "
                 "take fewer frames"
             )
-        return self.pos_embedding[0, self.max_text_seq_length :].unflatten(0, (-1, rows * columns))[:frames]
+        table: Tensor = self.pos_embedding[0, self.max_text_seq_length :].unflatten(0, (-1, rows * columns))
+        return table[:frames]
 
     def forward(
         self, text_embeds: Tensor, latents: Tensor, layout: Layout, frame_positions: Tensor | None
@@ -434,10 +438,11 @@ class CogVideoXLayerTransformer3DModel(Backbone):
         """
         shared = cls.config_from_plain(plain.config)
         with init_empty_weights():
-            model = cls.from_config({**shared, **config})
+            model: CogVideoXLayerTransformer3DModel = cls.from_config({**shared, **config})
         model.load_state_dict(plain.state_dict(), strict=False, assign=True)
         model.reset_layers()
-        return model.train(plain.training)
+        model.train(plain.training)
+        return model
 
     def reset_layers(self) -> None:
         """A fresh layer embedding, without any effect until it is trained."""
@@ -464,7 +469,7 @@ class CogVideoXLayerTransformer3DModel(Backbone):
     @property
     def size_multiple(self) -> int:
         """Height and width of a clip in latents must divide by this."""
-        return self.config.patch_size
+        return int(self.config.patch_size)
 
     def forward(
         self,
