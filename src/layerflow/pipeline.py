@@ -380,7 +380,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         nothing: tuple[Tensor, Tensor],
         layout: Layout,
         guider: BaseGuidance,
-        extra_inputs: Mapping[str, Tensor],
+        extra_inputs: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """A transformer's guided prediction (B, N, C, h, w), float32.
 
@@ -398,7 +398,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             groups = groups[mine : mine + 1]
         hidden_states = torch.cat([latents] * repeats).to(transformer.dtype)
         timestep = torch.cat([timestep] * repeats)  # float32: bfloat16 would round it
-        extra = {name: torch.cat([tensor] * repeats) for name, tensor in extra_inputs.items()}
+        extra = {name: torch.cat([tensor] * repeats) for name, tensor in (extra_inputs or {}).items()}
         predictions: list[Tensor] = []
         for (states, mask), name in zip(groups, ("cond", "uncond"), strict=False):
             with transformer.cache_context(name):
