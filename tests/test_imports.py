@@ -35,6 +35,7 @@ EXCEPTIONS = {
     ("training.plan", "mini"),
     ("training.recipe", "mini"),
     ("training.sources", "mini"),
+    ("training.trainable", "mini"),
     ("training.trainer", "mini"),
 }
 """Module and imported folder: today's breaches. Only the registry's import of the mini is meant to stay."""
