@@ -19,7 +19,7 @@ from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.models.registry import find_model
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training.batches import Batch, ClipBatches
-from layerflow.training.objective import clip_errors, encode_batch, pose
+from layerflow.training.objective import clip_errors, encode_batch, make_target
 from layerflow.training.recipe import PhaseRecipe, Recipe
 
 TASKS = ("generate", "decompose")
@@ -51,7 +51,7 @@ def errors(pipeline: LayerFlowPipeline, batches: list[Batch]) -> list[float]:
         for level in LEVELS:
             t = torch.full((len(batch.tasks),), level)
             noise = batch.layout.noise(batch.sequence, torch.Generator().manual_seed(0))
-            asked = pose(pipeline, batch, batch.sequence, batch.layout, t, noise, Recipe("parts", NO_STEPS))
+            asked = make_target(pipeline, batch, batch.sequence, batch.layout, t, noise, Recipe("parts", NO_STEPS))
             prediction = pipeline.transformer(
                 asked.noised, asked.timestep, text, mask, batch.layout, batch.positions
             ).sample

@@ -32,6 +32,7 @@ EXCEPTIONS = {
     ("training.plan", "mini"),
     ("training.recipe", "mini"),
     ("training.sources", "mini"),
+    ("training.trainable", "mini"),
     ("training.trainer", "mini"),
 }
 """Module and imported folder: breaches of the rule. The registry knows the mini by name and imports it on demand."""

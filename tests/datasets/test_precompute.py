@@ -93,7 +93,7 @@ def test_latents_are_there_for_every_clip_that_is_long_enough(made: tuple[str, P
 def test_what_latents_cannot_give_is_refused(made: tuple[str, Path], tmp_path: Path) -> None:
     family, home = made
     frames, ready = FRAMES[family], source_of(home / "ready")
-    with pytest.raises(ConfigError, match=rf"was precomputed for {frames} frames and phases ask for 1; .*--frames 1"):
+    with pytest.raises(ConfigError, match=rf"was precomputed for {frames} frames and phases ask for 1; .*`frames` 1"):
         ClipBatches(recipe_of(home, 1, ready))
     with pytest.raises(ConfigError, match=r"precomputed text and .*shards has none"):
         ClipBatches(recipe_of(home, frames, ready, source_of(home / "shards")))
@@ -101,7 +101,7 @@ def test_what_latents_cannot_give_is_refused(made: tuple[str, Path], tmp_path: P
     index = json.loads((tmp_path / "unfrozen" / "index.json").read_text())
     index["precomputed"]["frozen"] = False
     (tmp_path / "unfrozen" / "index.json").write_text(json.dumps(index))
-    with pytest.raises(ConfigError, match="precompute with --frozen, or set precomputed: false"):
+    with pytest.raises(ConfigError, match="precompute with `frozen`, or set precomputed: false"):
         ClipBatches(recipe_of(home, frames, source_of(tmp_path / "unfrozen", frozen=True)))
 
 

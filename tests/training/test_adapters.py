@@ -11,7 +11,7 @@ from layerflow import LayerFlowPipeline
 from layerflow.core.config import ConfigError
 from layerflow.core.schema import LAYERS
 from layerflow.models.layout import Layout
-from layerflow.training.adapters import AdapterSwitch, belongs_to, put_on, targets_of
+from layerflow.training.adapters import AdapterSwitch, add_adapter, belongs_to, targets_of
 from layerflow.training.recipe import AdapterRecipe
 
 BACKBONES = ("compact", "cogvideox", "wan")
@@ -44,7 +44,7 @@ def rows(values: dict[str, Any], picked: slice) -> dict[str, Any]:
 
 def with_adapters(model: Any, *names: str) -> AdapterSwitch:
     for seed, name in enumerate(names):
-        put_on(model, name, AdapterRecipe(rank=2, alpha=2.0))
+        add_adapter(model, name, AdapterRecipe(rank=2, alpha=2.0))
         torch.manual_seed(seed)
         for key, parameter in model.named_parameters():
             if belongs_to(key, name):

@@ -13,7 +13,7 @@ from layerflow.core.config import ConfigError
 from layerflow.training.batches import draw_noise_levels
 from layerflow.training.plan import plan_training
 from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, load_recipe
-from layerflow.training.stages import follow
+from layerflow.training.stages import train_stages
 from layerflow.training.trainer import Trainer
 
 FRAMES = 5
@@ -47,7 +47,7 @@ def test_one_is_trained_at_its_levels_and_the_other_stays(
 
     monkeypatch.setattr("layerflow.training.trainer.draw_noise_levels", draw)
     before = LayerFlowPipeline.from_pretrained(start / "start")
-    run = follow(recipe_of(start, f"transformer: {part}"), start / "runs")
+    run = train_stages(recipe_of(start, f"transformer: {part}"), start / "runs")
     drawn = torch.cat(levels)
     assert ((drawn >= 0.875) == (part == "transformer")).all()
     assert {path.name for path in (run / "model" / adapters).iterdir()} == {"motion", "content"}

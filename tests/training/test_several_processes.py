@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 from layerflow.training.checkpoints import load_checkpoint
 from layerflow.training.network import build_pipeline
 from layerflow.training.recipe import Recipe, load_recipe
-from layerflow.training.stages import follow
+from layerflow.training.stages import train_stages
 from layerflow.training.trainer import Trainer
 
 RECIPE = (
@@ -67,7 +67,7 @@ def take_part(home: Path, run: str, lost_at: int = -1) -> None:
         Accelerator.prepare = shard
     elif run == "zero":
         allow_zero()
-    follow(load_recipe(home / "shared.yaml"), home / run, resume=True, report=report)
+    train_stages(load_recipe(home / "shared.yaml"), home / run, resume=True, report=report)
 
 
 def shard(_: Accelerator, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
@@ -125,7 +125,7 @@ def alone(home: Path) -> dict[tuple[str, int], list[float]]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the others: the whitening's eigenvectors make much of a last bit
     try:
-        follow(
+        train_stages(
             load_recipe(home / "shared.yaml"), home / "one",
             report=lambda step, values, of: found.update({(of.stage, step): [values["loss"], values["gradient_norm"]]}),
         )  # fmt: skip

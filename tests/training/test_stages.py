@@ -17,7 +17,7 @@ from layerflow.core.config import ConfigError
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training.checkpoints import list_checkpoints
 from layerflow.training.recipe import Recipe, load_recipe
-from layerflow.training.stages import follow
+from layerflow.training.stages import train_stages
 from layerflow.training.trainer import Trainer
 
 STAGES = (
@@ -57,7 +57,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def finished(home: Path) -> Path:
     """The run of all stages, without a stop."""
-    return follow(load_recipe(home / "four.yaml"), home / "whole")
+    return train_stages(load_recipe(home / "four.yaml"), home / "whole")
 
 
 def adapter(run: Path, stage: str, name: str) -> dict[str, torch.Tensor]:
@@ -113,30 +113,30 @@ def test_a_run_stopped_anywhere_ends_with_the_same_weights(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        follow(recipe, tmp_path, report=stop)
+        train_stages(recipe, tmp_path, report=stop)
     if stopped != ("base", 1):  # at the first step of the first stage nothing is there yet
-        with pytest.raises(ConfigError, match="--resume"):
-            follow(recipe, tmp_path)
-    run = follow(recipe, tmp_path, resume=True)
+        with pytest.raises(ConfigError, match="`resume`"):
+            train_stages(recipe, tmp_path)
+    run = train_stages(recipe, tmp_path, resume=True)
     assert bytes_of(run / "model") == bytes_of(finished / "model")
 
 
 def test_stages_can_be_trained_one_by_one(home: Path, finished: Path, tmp_path: Path) -> None:
     recipe = load_recipe(home / "four.yaml")
     with pytest.raises(ConfigError, match="stage motion wants stage base done before it"):
-        follow(recipe, tmp_path, only="motion")
+        train_stages(recipe, tmp_path, only="motion")
     with pytest.raises(ConfigError, match="'colour' is not one of four's"):
-        follow(recipe, tmp_path, only="colour")
-    follow(recipe, tmp_path, only="base")
+        train_stages(recipe, tmp_path, only="colour")
+    train_stages(recipe, tmp_path, only="base")
     assert not (tmp_path / "four" / "model").exists()
-    follow(recipe, tmp_path, only="motion")
+    train_stages(recipe, tmp_path, only="motion")
     with pytest.raises(ConfigError, match="motion is trained already"):
-        follow(recipe, tmp_path, only="motion")
+        train_stages(recipe, tmp_path, only="motion")
     assert bytes_of(tmp_path / "four" / "motion" / "result") == bytes_of(finished / "motion" / "result")
 
 
 def follow_stages(recipe: Path, runs: Path) -> None:
-    follow(load_recipe(recipe), runs, resume=True)
+    train_stages(load_recipe(recipe), runs, resume=True)
 
 
 def test_killed_at_any_moment_the_run_goes_on(home: Path, finished: Path, tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_killed_at_any_moment_the_run_goes_on(home: Path, finished: Path, tmp_pa
         run.join()
     assert list_checkpoints(wanted)
     assert not (tmp_path / "four" / "model").exists()
-    again = follow(load_recipe(home / "four.yaml"), tmp_path, resume=True)
+    again = train_stages(load_recipe(home / "four.yaml"), tmp_path, resume=True)
     assert bytes_of(again / "model") == bytes_of(finished / "model")
 
 
@@ -207,7 +207,7 @@ def test_large_backbones_train_through_the_same_loop(family: str, frames: int, t
     text = LARGE.format(model=tmp_path / "start", frames=frames, batch=3 * frames, steps=8)
     (tmp_path / "large.yaml").write_text(text)
     losses: dict[str, list[float]] = {}
-    run = follow(
+    run = train_stages(
         load_recipe(tmp_path / "large.yaml"), tmp_path / "runs",
         report=lambda step, values, of: losses.setdefault(of.stage, []).append(values["loss"]) if values else None,
     )  # fmt: skip

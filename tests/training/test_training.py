@@ -21,7 +21,7 @@ from layerflow.training import batches as batches_module
 from layerflow.training import network as network_module
 from layerflow.training.batches import ClipBatches, draw_noise_levels
 from layerflow.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
-from layerflow.training.objective import clip_errors, loss_of, pose
+from layerflow.training.objective import clip_errors, loss_of, make_target
 from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, load_recipe, mixed_precision
 from layerflow.training.trainer import Trainer, learning_rate_at
 
@@ -170,16 +170,16 @@ def test_given_clips_are_neither_noised_nor_learnt(recipe: Recipe, tiny_pipeline
     batch.given = layout.given_mask(TASKS["decompose"]).expand(len(batch.tasks), -1)
     noise = torch.randn_like(batch.sequence)
     t = torch.full((len(batch.tasks),), 0.5)
-    asked = pose(tiny_pipeline, batch, batch.sequence, layout, t, noise, recipe)
+    target = make_target(tiny_pipeline, batch, batch.sequence, layout, t, noise, recipe)
     given, free = layout.clip_slice("blended"), layout.clip_slice("alpha")
-    assert torch.equal(asked.noised[:, given], batch.sequence[:, given])
-    assert torch.allclose(asked.noised[:, free], 0.5 * batch.sequence[:, free] + 0.5 * noise[:, free])
-    assert asked.timestep[0].tolist() == [0.5, 0.5, 0.5, 0]
+    assert torch.equal(target.noised[:, given], batch.sequence[:, given])
+    assert torch.allclose(target.noised[:, free], 0.5 * batch.sequence[:, free] + 0.5 * noise[:, free])
+    assert target.timestep[0].tolist() == [0.5, 0.5, 0.5, 0]
     wrong = batch.sequence.clone()
     wrong[:, given] += 1
-    assert loss_of(clip_errors(wrong, asked), asked) == 0
+    assert loss_of(clip_errors(wrong, target), target) == 0
     wrong[:, free] += 1  # one of three generated clips is off by one, t = 0.5 weighs 4
-    assert loss_of(clip_errors(wrong, asked), asked) == pytest.approx(4 / 3, rel=1e-5)
+    assert loss_of(clip_errors(wrong, target), target) == pytest.approx(4 / 3, rel=1e-5)
 
 
 @needs_font
@@ -218,7 +218,7 @@ def test_fp16_goes_on_with_the_scale_of_its_loss(recipe: Recipe, tmp_path: Path)
 
 
 @needs_font
-def test_a_run_is_not_overwritten_without_being_asked(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_is_not_overwritten_without_being_target(recipe: Recipe, tmp_path: Path) -> None:
     Trainer(recipe, tmp_path).train(until=2)
     with pytest.raises(ConfigError, match="holds a run already"):
         Trainer(recipe, tmp_path)

@@ -35,7 +35,7 @@ def train_recipe(path: Path, resume: bool, output: Path, stage: str | None = Non
         raise UserError("training writes its curves with TensorBoard; install it with: pip install 'layerflow[train]'")
     from ..generation.load import model_folder, quiet_libraries
     from ..mini.world import find_font
-    from ..training.stages import follow
+    from ..training.stages import train_stages
 
     stages = recipe.in_stages()
     if any(data.kind == "scenes" for one in stages for data in one.data):
@@ -60,7 +60,7 @@ def train_recipe(path: Path, resume: bool, output: Path, stage: str | None = Non
             bar.update(rows[of.stage], completed=step, note=", ".join(shown))
 
         try:
-            folder = follow(recipe, output, resume, report, stage)
+            folder = train_stages(recipe, output, resume, report, stage)
         except KeyboardInterrupt:
             say("stopped; continue from the last checkpoint with --resume")
             raise

@@ -55,8 +55,8 @@ def _ends(name: str, target: str) -> bool:
     return name == target or name.endswith(f".{target}")
 
 
-def put_on(model: Any, adapter: str, recipe: AdapterRecipe) -> None:
-    """Give a network a fresh adapter, which changes nothing until it is trained."""
+def add_adapter(model: Any, adapter: str, recipe: AdapterRecipe) -> None:
+    """Add a fresh adapter to a network; its output is zero until it is trained."""
     config = LoraConfig(r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets_of(model, recipe))
     model.add_adapter(config, adapter_name=adapter)
     _in_float32(model, adapter)

@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..core.config import ConfigError
 from ..core.schema import CLIPS, LAYERS, TASKS
 from ..datasets.encoding import HIDDEN, NEAR, marked, prompts_of
+from ..datasets.precompute import check_identity
 from ..models.layout import Layout
 from ..models.model_space import to_model_space
+from ..pipeline import LayerFlowPipeline
 from .recipe import ADAPTERS, Recipe
 from .sources import Found, Size, Wanted, open_sources
 
@@ -232,6 +235,27 @@ class ClipBatches(Dataset):
             "task": task,
             "adapters": source.recipe.adapters_on(source.frozen(wanted)),
         }
+
+
+def build_batches(recipe: Recipe, accelerator: Accelerator, pipeline: LayerFlowPipeline) -> ClipBatches:
+    """Return this process's share of the batches, checked against the model that is to be trained on them.
+
+    Raises:
+        ConfigError: clips of a size or of so many frames that the model does not take, a model for one task, latents
+            that another model encoded, or batches that the processes cannot share.
+    """
+    scattered = pipeline.vae is None
+    batches = ClipBatches(recipe, accelerator.process_index, accelerator.num_processes, scattered)
+    config = pipeline.transformer.config
+    if tuple(config.clips) != CLIPS or config.get("task") is not None:
+        raise ConfigError(f"start_from: {recipe.start_from} is for one task; training wants a model for all")
+    for frames, (height, width) in batches.shapes():
+        try:
+            pipeline.codec.check(frames, height, width)
+        except ValueError as error:
+            raise ConfigError(f"clips of the recipe's data do not fit the model: {error}") from error
+    check_identity(pipeline, batches.sources)
+    return batches
 
 
 def _padded(texts: list[list[Tensor]]) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..core.atomic import whole_folder
+from ..core.config import ConfigError
 
 PREFIX = "step-"
 
@@ -26,11 +27,26 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Any], info: dict
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first; what a killed run left half-written is not among them."""
+    """Return whole checkpoints, oldest first; those that a killed run left incomplete are not among them."""
     return sorted(path for path in folder.glob(f"{PREFIX}*") if (path / "info.json").exists())
 
 
+def last_checkpoint(run: Path, resume: bool) -> Path | None:
+    """Return the last checkpoint of a run's folder; None where there is none.
+
+    Raises:
+        ConfigError: there is one and `resume` is not set.
+    """
+    paths = list_checkpoints(run / "checkpoints")
+    if paths and not resume:
+        step = int(paths[-1].name.removeprefix(PREFIX))
+        raise ConfigError(
+            f"{run} holds a run already (step {step}); continue it with `resume`, or choose another `output`"
+        )
+    return paths[-1] if paths else None
+
+
 def load_checkpoint(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The tensors and the info of a checkpoint."""
+    """Return the tensors and the info of a checkpoint."""
     state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
     return state, json.loads((path / "info.json").read_text())

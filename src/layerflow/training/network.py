@@ -35,7 +35,7 @@ def build_pipeline(
         pipeline = LayerFlowPipeline.from_pretrained(recipe.start_from)
         pipeline.set_progress_bar_config(disable=True)
         if recipe.model:
-            pipeline.register_modules(transformer=changed(pipeline.transformer, recipe.model))
+            pipeline.register_modules(transformer=resize_network(pipeline.transformer, recipe.model))
         return pipeline
     tokenizer, text_encoder = load_text_encoder(find_model(recipe.text))
     sizes: dict[str, Any] = {"sample_size": recipe.size, "sample_frames": recipe.clip_frames}
@@ -57,7 +57,7 @@ BRANCH_END = re.compile(r"attn\.to_out\.|\.mlp\.2\.")
 """Last layers of a transformer block's residual branches; those of a convolutional block are zero at first."""
 
 
-def changed(model: Any, config: dict[str, Any]) -> CompactTransformer3DModel:
+def resize_network(model: Any, config: dict[str, Any]) -> CompactTransformer3DModel:
     """A compact network with parts of its configuration changed, and its weights otherwise.
 
     Blocks beyond those that there were come last in their row and change nothing before they are trained.

@@ -19,15 +19,15 @@ from .recipe import Recipe
 
 
 @dataclass
-class Question:
-    """What the network is shown, and what it is to answer."""
+class Target:
+    """A noised sequence, and what the network should predict for it."""
 
     noised: Tensor
     """(B, N, C, h, w), given clips clean."""
     timestep: Tensor
     """(B, K) noise level of each clip, 0 for given ones."""
-    target: Tensor
-    """(B, N, C, h, w) what it should predict."""
+    prediction: Tensor
+    """(B, N, C, h, w) what the network should predict."""
     clean: Tensor
     """(B, N, C, h, w)."""
     layout: Layout
@@ -59,9 +59,9 @@ def noise_of(batch: Batch, layout: Layout, latents: Tensor, seed: int) -> Tensor
     return torch.cat(rows)
 
 
-def pose(
+def make_target(
     pipeline: LayerFlowPipeline, batch: Batch, latents: Tensor, layout: Layout, t: Tensor, noise: Tensor, recipe: Recipe
-) -> Question:
+) -> Target:
     """Noise what is generated and leave what is given, as the network's kind of prediction wants it.
 
     Args:
@@ -85,36 +85,36 @@ def pose(
         t = steps / count
         timestep = layout.timesteps(t, batch.given)
         noised = scheduler.add_noise(latents, noise, steps)
-        target = scheduler.get_velocity(latents, noise, steps)
+        prediction = scheduler.get_velocity(latents, noise, steps)
     elif kind in ("sample", "flow"):
         timestep = layout.timesteps(t, batch.given)
         level = t.view(-1, 1, 1, 1, 1)
         noised = (1 - level) * latents + level * noise
-        target = latents if kind == "sample" else noise - latents
+        prediction = latents if kind == "sample" else noise - latents
         if kind == "sample":  # the loss on velocity (arXiv 2511.13720), bounded
             level_weight = t.pow(-2).clamp(max=recipe.noise.max_weight)
     else:
         raise ValueError(f"prediction type {kind!r} is not known to training")
     noised = torch.where(layout.per_frame(batch.given), latents, noised)
-    return Question(noised, timestep, target, latents, layout, weight, level_weight, batch.given)
+    return Target(noised, timestep, prediction, latents, layout, weight, level_weight, batch.given)
 
 
-def clip_errors(prediction: Tensor, question: Question) -> Tensor:
+def clip_errors(prediction: Tensor, target: Target) -> Tensor:
     """Weighted mean squared error of a prediction (B, N, C, h, w) per sample and clip: (B, K)."""
-    layout = question.layout
-    squared = (prediction.float() - question.target).square()
+    layout = target.layout
+    squared = (prediction.float() - target.prediction).square()
     errors = []
     for name in layout.clips:
         where = layout.clip_slice(name)
-        weight = question.weight[:, where]
+        weight = target.weight[:, where]
         errors.append((squared[:, where] * weight).mean((1, 2, 3, 4)) / weight.mean((1, 2, 3, 4)))
     return torch.stack(errors, dim=1)
 
 
-def loss_of(errors: Tensor, question: Question) -> Tensor:
+def loss_of(errors: Tensor, target: Target) -> Tensor:
     """Errors (B, K) of generated clips, weighted by noise level, averaged over clips and samples."""
-    generated = (~question.given).to(errors.dtype)
-    return ((errors * generated).sum(1) / generated.sum(1) * question.level_weight).mean()
+    generated = (~target.given).to(errors.dtype)
+    return ((errors * generated).sum(1) / generated.sum(1) * target.level_weight).mean()
 
 
 def encode_batch(pipeline: LayerFlowPipeline, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -163,7 +163,7 @@ def _plan_stage(
     with torch.device("meta"):
         model.to("meta", torch.bfloat16 if half else torch.float32).train()
         for name in names:
-            adapters.put_on(model, name, recipe.adapters)
+            adapters.add_adapter(model, name, recipe.adapters)
         if names:
             model.set_adapter(names)
         own = recipe.trained

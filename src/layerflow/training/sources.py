@@ -130,12 +130,12 @@ class Shards:
         if other:
             raise ConfigError(
                 f"data: {folder} was precomputed for {frames} frames and phases ask for {other[0]}; ask for {frames}, "
-                f"precompute with --frames {other[0]}, or set precomputed: false"
+                f"precompute with `frames` {other[0]}, or set precomputed: false"
             )
         if self.recipe.frozen and not self.precomputed["frozen"]:
             raise ConfigError(
                 f"data: frozen wants latents of held frames, and {folder} was precomputed without; precompute with "
-                "--frozen, or set precomputed: false"
+                "`frozen`, or set precomputed: false"
             )
 
     def _is_frozen(self, frames: int) -> bool:

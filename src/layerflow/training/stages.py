@@ -19,7 +19,7 @@ class StageReport(Protocol):
         """Its number, what was measured, and the stage."""
 
 
-def follow(
+def train_stages(
     recipe: Recipe,
     output: Path,
     resume: bool = False,
@@ -53,7 +53,7 @@ def follow(
         if not done and only not in (None, stage.stage):
             raise ConfigError(f"stage {only} wants stage {stage.stage} done before it; train that first")
         if done and not resume and only in (None, stage.stage):
-            raise ConfigError(f"{place} is trained already; go on with --resume, or choose another --output")
+            raise ConfigError(f"{place} is trained already; continue it with `resume`, or choose another `output`")
         if not done:
             told = partial(report, of=stage) if report is not None else None
             trainer = Trainer(stage, output, resume, told, place, earlier, final=last)
@@ -66,4 +66,4 @@ def follow(
     return folder
 
 
-__all__ = ["follow"]
+__all__ = ["train_stages"]

@@ -14,34 +14,27 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, DistributedType, set_seed
-from diffusers.training_utils import EMAModel
+from accelerate.utils import set_seed
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from ..core.atomic import whole_folder
 from ..core.config import ConfigError
-from ..core.schema import CLIPS
-from ..datasets.precompute import check_identity
 from ..evaluation.metrics import alpha_iou
 from ..mini.network.transformer import CompactTransformer3DModel
 from ..models.registry import ADAPTER_FOLDERS
 from ..pipeline import LayerFlowPipeline
 from . import adapters as adapters_module
-from . import zero
-from .adapters import AdapterSwitch
-from .batches import MOST_SAMPLES, Batch, ClipBatches, draw_noise_levels
-from .checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
-from .network import build_pipeline, trained_levels, trained_transformer
-from .objective import Question, clip_errors, encode_batch, encode_clips, loss_of, noise_of, pose
-from .optimizer import make_optimizer
-from .recipe import ADAPTERS, Recipe
-from .results import Result, read_results, save_result
+from .batches import MOST_SAMPLES, Batch, build_batches, draw_noise_levels
+from .checkpoints import last_checkpoint, load_checkpoint, save_checkpoint
+from .objective import Target, clip_errors, encode_batch, encode_clips, loss_of, make_target, noise_of
+from .processes import build_accelerator, build_optimisation
+from .recipe import Recipe
+from .results import read_results, save_result
 from .schedule import warm_cosine
 from .sharding import gathered, load_average, load_model, load_optimizer
+from .trainable import build_trainable, place_encoders
 
 TEXT_MULTIPLE = 16
 """Tokens; texts are padded to a multiple of so many where the network is compiled."""
@@ -57,6 +50,19 @@ class Trainer:
     """One stage of a recipe in its folder: checkpoints/, samples/, logs for TensorBoard, and at the end result/.
 
     Started in several processes, as `torchrun` or `accelerate launch` do, they share every batch; the first one writes.
+
+    Args:
+        recipe: one stage.
+        output: folder of runs.
+        resume: continue from the last checkpoint, if there is one.
+        report: called with the number of a step and measured values by name.
+        folder: of this run; the recipe's name in `output` by default.
+        earlier: folders of the results of earlier stages, in turn.
+        final: write a whole model at the end.
+
+    Raises:
+        ConfigError: the folder holds a run and `resume` is not set, or the recipe does not fit the model, its data or
+            the processes.
     """
 
     def __init__(
@@ -69,131 +75,24 @@ class Trainer:
         earlier: Sequence[Path] = (),
         final: bool = True,
     ) -> None:
-        """
-        Args:
-            recipe: one stage.
-            output: folder of runs.
-            resume: go on with what is there already.
-            report: called with a step's number and what was measured.
-            folder: of this run; the recipe's name in `output` by default.
-            earlier: results of the stages before this one, in turn.
-            final: leave a whole model at the end.
-
-        Raises:
-            ConfigError: a run is there already, or the recipe does not fit the model, its data or the processes.
-        """
         self.recipe, self.folder, self.report, self.final = recipe, folder or Path(output) / recipe.name, report, final
         self.model_folder = Path(output) / recipe.name / "model"
-        found = list_checkpoints(self.folder / "checkpoints")
-        if found and not resume:
-            raise ConfigError(
-                f"{self.folder} holds a run already (step {int(found[-1].name.split('-')[1])}); continue it with "
-                "--resume, or choose another --output"
-            )
+        checkpoint = last_checkpoint(self.folder, resume)
         set_seed(recipe.seed)
-        unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # what no sample of a batch needs
-        # Processes on a machine without a GPU only find each other when they are told so.
-        cpu = not torch.accelerator.is_available() and not zero.asked_for()
-        precision = "no" if zero.asked_for() else recipe.mixed_precision  # DeepSpeed computes in bf16 by itself
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[unused])
-        kind = self.accelerator.distributed_type
-        if kind == DistributedType.FSDP and not self.accelerator.is_fsdp2:
-            raise ConfigError("FSDP: weights are sharded with FSDP2 here; see recipes/accelerate/fsdp2.yaml")
+        self.accelerator = build_accelerator(recipe)
         self.is_main, self.device = self.accelerator.is_main_process, self.accelerator.device
         self.folder.mkdir(parents=True, exist_ok=True)
         results = read_results(earlier)
-        fresh = not found and not any(result.base for result in results)
-        self.pipeline = build_pipeline(recipe, fit=fresh, report=report)
-        self.part = trained_transformer(recipe, self.pipeline.transformers)
-        self.levels = trained_levels(self.part, self.pipeline.config.boundary_ratio)
-        model: Any = self.pipeline.transformers[self.part]
-        if isinstance(model, CompactTransformer3DModel):  # it is fitted before, and the rest learns to rely on it
-            model.sketch.requires_grad_(recipe.train_sketch)
-        self.fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-        self.adapters = self._add_adapters(model, results)
-        self.switch = AdapterSwitch(model, self.adapters)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(self.is_trained(name))
-        if recipe.gradient_checkpointing:
-            model.enable_gradient_checkpointing()
-        self.dtype = next((p.dtype for n, p in model.named_parameters() if adapters_module.is_base(n)), torch.float32)
-        model.to(self.device)
-        one = kind not in (DistributedType.FSDP, DistributedType.DEEPSPEED)  # which share out contiguous weights alone
-        if self.pipeline.vae is None and one:
-            model.to(memory_format=torch.channels_last)
-        named = [(name, parameter) for name, parameter in model.train().named_parameters() if parameter.requires_grad]
-        if recipe.compile:  # blocks alone: what is alike is compiled once, and in a fraction of the time
-            model.compile_repeated_blocks(backend=recipe.compile_backend, dynamic=False)
-        self.kind = type(model)
-        optimizer = make_optimizer(recipe, named)
-        self.zero = zero.ZeRO(self.accelerator, recipe, optimizer) if kind == DistributedType.DEEPSPEED else None
-        self.model, self.optimizer = self.accelerator.prepare(model, optimizer)
-        self.sharded = any(isinstance(parameter, DTensor) for parameter in self.model.parameters())
-        if self.sharded and recipe.optimizer == "muon":
-            raise ConfigError("optimizer: muon wants whole matrices, and these are sharded; set optimizer: adamw")
-        self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.ema = EMAModel(
-            self.trained, decay=recipe.ema, use_ema_warmup=True, inv_gamma=1.0, power=0.75, foreach=not self.sharded
-        )
-        self.batches = ClipBatches(
-            recipe, self.accelerator.process_index, self.accelerator.num_processes, self.pipeline.vae is None
-        )
-        self._check_shapes()
-        check_identity(self.pipeline, self.batches.sources)
-        if self.pipeline.vae is not None:
-            self.pipeline.vae.enable_slicing()
-            if recipe.tiling:
-                self.pipeline.vae.enable_tiling()
-        # The large models' text encoders are larger than their networks.
-        half = self.pipeline.vae is not None and recipe.mixed_precision == "bf16"
-        idle = self.pipeline.vae is not None and self.batches.precomputed
-        for part in (self.pipeline.text_encoder, self.pipeline.vae):
-            if part is not None:
-                part.requires_grad_(False).to("cpu" if idle else self.device, torch.bfloat16 if half else torch.float32)
+        fresh = checkpoint is None and not any(result.base for result in results)
+        self.network = build_trainable(recipe, results, self.accelerator, fresh, report)
+        self.pipeline, self.dtype = self.network.pipeline, self.network.dtype
+        self.batches = build_batches(recipe, self.accelerator, self.pipeline)
+        place_encoders(self.pipeline, recipe, self.device, idle=self.batches.precomputed)
+        own = build_optimisation(self.accelerator, recipe, self.network.model)
+        self.model, self.optimizer, self.trained, self.ema = own.model, own.optimizer, own.trained, own.ema
+        self.zero, self.sharded = own.zero, own.sharded
         self.writer = SummaryWriter(str(self.folder / "logs")) if self.is_main else None
-        self.step = 0
-        if found:
-            self._restore(found[-1])
-
-    def _add_adapters(self, model: Any, results: Sequence[Result]) -> list[str]:
-        """Put what earlier stages left into the network, and the adapter of this one; returns the adapters' names."""
-        for result in results:
-            if result.base is not None:
-                model.load_state_dict(result.base)
-        own = self.recipe.trained
-        if own != "base" and self.recipe.frozen_dtype == "bfloat16":
-            model.to(torch.bfloat16)
-        latest = {name: folder for result in results for name, folder in result.adapters.items()}
-        names = [name for name in ADAPTERS if name in latest or name == own]
-        for name in names:
-            if name in latest:
-                adapters_module.load(model, name, latest[name])
-            else:
-                adapters_module.put_on(model, name, self.recipe.adapters)
-        return names
-
-    def is_trained(self, name: str) -> bool:
-        """Whether the stage trains a parameter."""
-        own = self.recipe.trained
-        if own == "base":
-            return adapters_module.is_base(name) and adapters_module.plain_name(name) not in self.fixed
-        return adapters_module.belongs_to(name, own)
-
-    def _is_kept(self, name: str) -> bool:
-        """Whether checkpoints hold a tensor: of the base also what was fitted before training."""
-        own = self.recipe.trained
-        return adapters_module.is_base(name) if own == "base" else adapters_module.belongs_to(name, own)
-
-    def _check_shapes(self) -> None:
-        """Raise ConfigError for clips that the model does not take."""
-        config = self.pipeline.transformer.config
-        if tuple(config.clips) != CLIPS or config.get("task") is not None:
-            raise ConfigError(f"start_from: {self.recipe.start_from} is for one task; training wants a model for all")
-        for frames, (height, width) in self.batches.shapes():
-            try:
-                self.pipeline.codec.check(frames, height, width)
-            except ValueError as error:
-                raise ConfigError(f"clips of the recipe's data do not fit the model: {error}") from error
+        self.step = 0 if checkpoint is None else self._restore(checkpoint)
 
     def train(self, until: int | None = None) -> None:
         """Train to the recipe's last step, or to step `until`."""
@@ -235,27 +134,27 @@ class Trainer:
         """One optimiser step; returns what to log."""
         recipe = self.recipe
         seed = recipe.seed * 1_000_003 + self.step
-        t = draw_noise_levels(recipe, batch.size, torch.Generator().manual_seed(seed), self.levels)
+        t = draw_noise_levels(recipe, batch.size, torch.Generator().manual_seed(seed), self.network.levels)
         t = t[batch.first : batch.first + len(batch.tasks)].to(self.device)
         batch = batch.to(self.device)
         clean, layout = encode_clips(self.pipeline, batch)
         noise = noise_of(batch, layout, clean, seed)
-        question = pose(self.pipeline, batch, clean, layout, t, noise, recipe)
+        target = make_target(self.pipeline, batch, clean, layout, t, noise, recipe)
         text, mask = encode_batch(self.pipeline, batch)
         if recipe.compile:  # every length is compiled anew
             missing = -text.shape[2] % TEXT_MULTIPLE
             text, mask = F.pad(text, (0, 0, 0, missing)), F.pad(mask, (0, missing))
-        self.switch.set(batch.adapters)
+        self.network.switch.set(batch.adapters)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(recipe, self.step)
         positions = batch.positions if self.pipeline.vae is None else None
         with self.accelerator.autocast():
             output = self.model(
-                question.noised.to(self.dtype), question.timestep, text.to(self.dtype), mask, layout, positions,
+                target.noised.to(self.dtype), target.timestep, text.to(self.dtype), mask, layout, positions,
                 **self.placements(batch, text, mask, seed),
             )  # fmt: skip
-        errors = clip_errors(output.sample, question)
-        loss = loss_of(errors, question)
+        errors = clip_errors(output.sample, target)
+        loss = loss_of(errors, target)
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.trained, recipe.max_grad_norm)  # of DeepSpeed's a plain number
         norm = torch.as_tensor(gathered(norm), device=self.device)
@@ -266,10 +165,12 @@ class Trainer:
         else:
             self.ema.step(self.trained)
         if not math.isfinite(float(norm)):
-            raise RuntimeError(f"the gradient is not finite at step {self.step}; lower learning_rate and --resume")
+            raise RuntimeError(
+                f"the gradient is not finite at step {self.step}; lower learning_rate and continue it with `resume`"
+            )
         scalars = {"loss": loss, "gradient_norm": norm}
         values = {name: self._mean(value.detach()) for name, value in scalars.items()}
-        return values | self._meters(batch, question, output.sample.detach(), errors.detach(), t)
+        return values | self._meters(batch, target, output.sample.detach(), errors.detach(), t)
 
     def placements(self, batch: Batch, text: Tensor, mask: Tensor, seed: int) -> dict[str, Tensor]:
         """For a backbone that takes them, placements (B, 3) of a batch's objects: that of the clips where nothing given
@@ -291,19 +192,17 @@ class Trainer:
             value = self.accelerator.reduce(value, "mean")
         return float(value)
 
-    def _meters(
-        self, batch: Batch, question: Question, prediction: Tensor, errors: Tensor, t: Tensor
-    ) -> dict[str, float]:
+    def _meters(self, batch: Batch, target: Target, prediction: Tensor, errors: Tensor, t: Tensor) -> dict[str, float]:
         values = {}
         generated = ~batch.given
-        for column, clip in enumerate(question.layout.clips):
+        for column, clip in enumerate(target.layout.clips):
             if generated[:, column].any():
                 values[f"error/{clip}"] = float(errors[generated[:, column], column].mean())
         pure = torch.tensor([task == "decompose" for task in batch.tasks], device=t.device) & (t == 1)
         if pure.any() and self.pipeline.vae is None:
             # What decides: a matte found from pure noise, not read out of a half-noised one.
-            where = question.layout.clip_slice("alpha")
-            pairs = zip(prediction[pure][:, where], question.clean[pure][:, where], strict=True)
+            where = target.layout.clip_slice("alpha")
+            pairs = zip(prediction[pure][:, where], target.clean[pure][:, where], strict=True)
             ious = [alpha_iou(found, true, threshold=0) for found, true in pairs]
             values["decompose/alpha_iou_from_pure_noise"] = sum(ious) / len(ious)
         return values
@@ -311,7 +210,7 @@ class Trainer:
     def _state(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of the network: all of it where the base is trained, else the adapter alone."""
         state = self.accelerator.unwrap_model(self.model).state_dict()
-        return gathered({name: tensor for name, tensor in state.items() if self._is_kept(name)})  # type: ignore[no-any-return]
+        return gathered({name: tensor for name, tensor in state.items() if self.network.is_kept(name)})  # type: ignore[no-any-return]
 
     def save(self) -> None:
         """Write a checkpoint, whole or not at all."""
@@ -326,7 +225,8 @@ class Trainer:
             save_checkpoint(self.folder / "checkpoints", self.step, tensors, {"recipe": self.recipe.to_dict()})
         self.accelerator.wait_for_everyone()
 
-    def _restore(self, path: Path) -> None:
+    def _restore(self, path: Path) -> int:
+        """Load a checkpoint; return its step."""
         state, info = load_checkpoint(path)
         model = self.accelerator.unwrap_model(self.model)
         if self.zero is not None:
@@ -334,25 +234,24 @@ class Trainer:
         else:
             missing, unexpected = load_model(model, state["model"])
             load_optimizer(self.optimizer, state["optimizer"])
-        if unexpected or any(self._is_kept(name) for name in missing):
-            raise ConfigError(f"{path} is of another network than the recipe's; choose another --output")
+        if unexpected or any(self.network.is_kept(name) for name in missing):
+            raise ConfigError(f"{path} is of another network than the recipe's; choose another `output`")
         load_average(self.ema, state["ema"], self.trained)
         self.ema.to(self.device)
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        self.step = info["step"]
+        return int(info["step"])
 
     def averaged_model(self) -> Any:
         """A copy of the network, adapters and all, with the averaged weights. All processes must call it."""
         model: Any = self.accelerator.unwrap_model(self.model)
         if self.sharded or self.zero is not None:  # such a network cannot be copied as it is
             state = gathered(model.state_dict())
-            whole = self.kind.from_config(model.config).to(self.dtype)
-            for name in self.adapters:
+            whole = self.network.network_class.from_config(model.config).to(self.dtype)
+            for name in self.network.adapters:
                 whole.add_adapter(model.peft_config[name], adapter_name=name)
             whole.load_state_dict({name: tensor.cpu() for name, tensor in state.items()})
-            for name, parameter in whole.named_parameters():
-                parameter.requires_grad_(self.is_trained(name))
+            self.network.freeze(whole)
         else:
             whole = copy.deepcopy(model)
         averages = gathered(self.ema.shadow_params)
@@ -364,8 +263,8 @@ class Trainer:
     def averaged(self) -> LayerFlowPipeline:
         """The pipeline as it is used: averaged weights, content fused, motion left out."""
         model = self.averaged_model()
-        if self.adapters:
-            if "content" in self.adapters:
+        if self.network.adapters:
+            if "content" in self.network.adapters:
                 model.fuse_lora(adapter_names=["content"])
             model.unload_lora()
         pipeline = self._pipeline_with(model)
@@ -374,7 +273,7 @@ class Trainer:
 
     def _pipeline_with(self, model: Any) -> LayerFlowPipeline:
         """The pipeline with another network in place of the trained one."""
-        parts = {**self.pipeline.components, self.part: model}
+        parts = {**self.pipeline.components, self.network.part: model}
         return LayerFlowPipeline(**parts, boundary_ratio=self.pipeline.config.boundary_ratio)
 
     def _finish(self) -> None:
@@ -393,13 +292,13 @@ class Trainer:
         Adapters lie in it beside the network; loading fuses content and leaves motion out.
         """
         with whole_folder(folder, replace=True) as partial:
-            for name in self.adapters:
-                adapters_module.save(model, name, partial / ADAPTER_FOLDERS[self.part] / name)
-            if self.adapters:
+            for name in self.network.adapters:
+                adapters_module.save(model, name, partial / ADAPTER_FOLDERS[self.network.part] / name)
+            if self.network.adapters:
                 model.unload_lora()
             self._pipeline_with(model).to(torch.bfloat16).save_pretrained(partial)
         for name, part in self.pipeline.components.items():  # they are shared with the copy that was rounded
-            if isinstance(part, torch.nn.Module) and name != self.part:
+            if isinstance(part, torch.nn.Module) and name != self.network.part:
                 part.float()
 
     def sample(self) -> None:

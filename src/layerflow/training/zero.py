@@ -20,7 +20,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 """What AdamW keeps of a parameter."""
 
 
-def asked_for() -> bool:
+def is_requested() -> bool:
     """Whether `accelerate launch` was told to use DeepSpeed."""
     return bool(parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"))
 
@@ -101,4 +101,4 @@ def _inner(optimizer: Any) -> Any:
     return optimizer.optimizer.optimizer
 
 
-__all__ = ["ZeRO", "asked_for"]
+__all__ = ["ZeRO", "is_requested"]

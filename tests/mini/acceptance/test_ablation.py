@@ -24,7 +24,7 @@ from layerflow.models.registry import UnknownModelError, find_model
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training import adapters
 from layerflow.training.recipe import AdapterRecipe, Recipe, load_recipe
-from layerflow.training.stages import follow
+from layerflow.training.stages import train_stages
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes" / "ablations").glob("*.yaml"))
 TINY = {"widths": [8, 8, 8], "blocks_up": [1, 1, 1], "dim": 16, "num_layers": 1, "num_heads": 2, "cond_dim": 16,
@@ -61,7 +61,7 @@ def test_every_recipe_runs(path: Path, tmp_path: Path) -> None:
     LayerFlowPipeline(
         *load_text_encoder(find_model("mini")), CompactTransformer3DModel(**sizes), FlowMatchEulerDiscreteScheduler()
     ).save_pretrained(tmp_path / "start")
-    run = follow(tiny(path, tmp_path / "start"), tmp_path)
+    run = train_stages(tiny(path, tmp_path / "start"), tmp_path)
     model: Any = LayerFlowPipeline.from_pretrained(run / "model").transformer
     config = model.config
     assert bool(model.clip_embed.any()) == config.layer_embedding
@@ -73,7 +73,7 @@ def fake_run(folder: Path, pipeline: LayerFlowPipeline, adapter: bool = False) -
     pipeline.save_pretrained(folder / "model")
     if adapter:
         model = pipeline.transformer
-        adapters.put_on(model, "motion", AdapterRecipe(rank=2))
+        adapters.add_adapter(model, "motion", AdapterRecipe(rank=2))
         for name, parameter in model.named_parameters():
             if adapters.belongs_to(name, "motion"):
                 torch.nn.init.normal_(parameter, std=0.1)

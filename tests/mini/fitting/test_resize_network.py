@@ -10,7 +10,7 @@ from tiny_recipe import TINY
 from layerflow.core.config import ConfigError
 from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.models.layout import Layout
-from layerflow.training.network import changed
+from layerflow.training.network import resize_network
 from layerflow.training.recipe import load_recipe
 from layerflow.training.trainer import Trainer
 
@@ -22,7 +22,7 @@ SIZES: dict[str, Any] = {
 
 def test_an_embedding_that_is_switched_off_is_nothing_and_all_else_stays() -> None:
     model = CompactTransformer3DModel(**SIZES)
-    other = changed(model, {"layer_embedding": False})
+    other = resize_network(model, {"layer_embedding": False})
     assert not other.config.layer_embedding
     for name, tensor in model.state_dict().items():
         if name in ("clip_embed", "layer_embed"):
@@ -37,7 +37,7 @@ def test_a_deeper_network_draws_the_same_before_it_is_trained() -> None:
     model = CompactTransformer3DModel(**SIZES)
     for parameter in model.parameters():  # as if it were trained: nothing is zero any more
         torch.nn.init.normal_(parameter, std=0.1)
-    deeper = changed(model, {"blocks_down": [1, 2, 1], "blocks_up": [2, 1, 3], "num_layers": 3})
+    deeper = resize_network(model, {"blocks_down": [1, 2, 1], "blocks_up": [2, 1, 3], "num_layers": 3})
     assert [len(blocks) for blocks in (*deeper.down, *deeper.up)] == [1, 2, 1, 2, 1, 3]
     layout = Layout(2)
     shown = torch.randn(1, layout.length, 3, 16, 16), torch.tensor([[0.5] * 4]), torch.randn(1, 3, 4, 384)
@@ -52,11 +52,11 @@ def test_a_deeper_network_draws_the_same_before_it_is_trained() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ConfigError, match="have other sizes than"):
-        changed(CompactTransformer3DModel(**SIZES), {"dim": 32})
+        resize_network(CompactTransformer3DModel(**SIZES), {"dim": 32})
     with pytest.raises(ConfigError, match="have other sizes than"):
-        changed(CompactTransformer3DModel(**SIZES), {"blocks_up": [1, 0, 1]})  # fewer than there are
+        resize_network(CompactTransformer3DModel(**SIZES), {"blocks_up": [1, 0, 1]})  # fewer than there are
     with pytest.raises(ConfigError, match="only the compact network can be changed, not a Linear"):
-        changed(torch.nn.Linear(1, 1), {"dim": 32})
+        resize_network(torch.nn.Linear(1, 1), {"dim": 32})
 
 
 @pytest.mark.parametrize("trained", [False, True])

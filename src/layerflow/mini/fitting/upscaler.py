@@ -22,7 +22,7 @@ from ...core.atomic import whole_folder
 from ...core.config import ConfigError, load_config
 from ...core.schema import CLIPS
 from ...models.model_space import to_model_space
-from ...training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
+from ...training.checkpoints import last_checkpoint, load_checkpoint, save_checkpoint
 from ...training.optimizer import MuonAdamW, parameter_groups
 from ...training.recipe import mixed_precision
 from ...training.schedule import warm_cosine
@@ -211,16 +211,14 @@ def train_upscaler(
         ConfigError: there is a run already and `resume` does not say to go on with it.
     """
     folder = Path(output) / recipe.name
-    found = list_checkpoints(folder / "checkpoints")
-    if found and not resume:
-        raise ConfigError(f"{folder} holds a run already; continue it with --resume, or choose another --output")
+    checkpoint = last_checkpoint(folder, resume)
     torch.manual_seed(recipe.seed)
     model = LayeredUpscaler(recipe.factor, recipe.width, recipe.num_blocks).to(memory_format=torch.channels_last)
     optimizer = MuonAdamW(parameter_groups(model.named_parameters(), weight_decay=1e-3), lr=recipe.learning_rate)
     averaged = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     start = 0
-    if found:
-        state, info = load_checkpoint(found[-1])
+    if checkpoint is not None:
+        state, info = load_checkpoint(checkpoint)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         averaged, start = state["ema"], info["step"]
