@@ -27,12 +27,10 @@ EXCEPTIONS = {
     ("cli.evaluate", "mini"),
     ("cli.train", "mini"),
     ("core.layered_video", "media"),
-    ("training.adapters", "mini"),
     ("training.network", "mini"),
     ("training.plan", "mini"),
     ("training.recipe", "mini"),
     ("training.sources", "mini"),
-    ("training.trainable", "mini"),
     ("training.trainer", "mini"),
 }
 """Module and imported folder: breaches of the rule. The registry knows the mini by name and imports it on demand."""

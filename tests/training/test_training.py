@@ -158,7 +158,8 @@ def test_placements_are_measured_where_nothing_given_shows_them(
     trainer = Trainer(dataclasses.replace(recipe, tasks={task: 1.0}), tmp_path)
     monkeypatch.setattr(trainer.model, "find_placement", lambda *_: torch.ones(batch.positions.shape[0], 3))
     batch = ClipBatches(trainer.recipe)[0]
-    found = trainer.placements(batch, torch.empty(0), torch.empty(0), seed=3)["placement"]
+    nothing = torch.empty(0)
+    found = trainer.further_inputs(batch, batch.sequence, batch.layout, nothing, nothing, seed=3)["placement"]
     assert bool((found == 1).all()) == measured
     assert bool((found.abs() <= 2 * trainer.model.config.placement_spread).all()) != measured
 

@@ -20,20 +20,14 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..core.config import ConfigError
-from ..mini.network.transformer import CompactTransformer3DModel
+from ..models.backbone import Backbone, ends_with
 from .recipe import AdapterRecipe
 
-ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
-"""Layers that get an adapter in the large backbones, as official LayerFlow has it."""
-PLACES = ("space_pos", "places")
-"""Layers of the compact backbone that see places of a frame, which all samples share."""
 
-
-def targets_of(model: nn.Module, recipe: AdapterRecipe) -> list[str]:
+def targets_of(model: Backbone, recipe: AdapterRecipe) -> list[str]:
     """Names of the layers that get an adapter.
 
-    By default the attention of large backbones, and nearly every layer of the compact one: it has little attention, and
-    its convolutions carry motion and looks.
+    By default those that the backbone names.
 
     Raises:
         ConfigError: a target of the recipe fits no layer.
@@ -44,15 +38,11 @@ def targets_of(model: nn.Module, recipe: AdapterRecipe) -> list[str]:
         if isinstance(part, nn.Linear | nn.Conv2d) and ".lora_" not in name
     ]
     for target in recipe.targets:
-        if not any(_ends(name, target) for name in layers):
+        if not any(ends_with(name, target) for name in layers):
             raise ConfigError(f"adapters: no layer's name ends in {target!r}; look at the network's named_modules()")
-    if isinstance(model, CompactTransformer3DModel) and not recipe.targets:
-        return [name for name in layers if name.split(".")[0] not in PLACES]
-    return [name for name in layers if any(_ends(name, target) for target in recipe.targets or ATTENTION)]
-
-
-def _ends(name: str, target: str) -> bool:
-    return name == target or name.endswith(f".{target}")
+    if not recipe.targets:
+        return model.adapter_layers(layers)
+    return [name for name in layers if any(ends_with(name, target) for target in recipe.targets)]
 
 
 def add_adapter(model: Any, adapter: str, recipe: AdapterRecipe) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -11,12 +10,14 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import PreTrainedTokenizerBase
 
 from ..core.config import ConfigError
+from ..core.errors import UserError
 from ..core.schema import LAYERS
 from ..mini.fitting.fill import fit_fill
 from ..mini.fitting.sketch import fit_sketch
 from ..mini.network.text_encoder import LayerTextEncoder, load_text_encoder, pool
 from ..mini.network.transformer import CompactTransformer3DModel
 from ..mini.world import SceneSource
+from ..models.backbone import Backbone
 from ..models.registry import find_model
 from ..models.text import encode_prompts
 from ..pipeline import LayerFlowPipeline
@@ -51,35 +52,16 @@ def build_pipeline(
     return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
 
 
-BLOCK = re.compile(r"(down|up)\.\d+\.\d+\.|blocks\.\d+\.")
-"""Names of what a block of the compact network holds."""
-BRANCH_END = re.compile(r"attn\.to_out\.|\.mlp\.2\.")
-"""Last layers of a transformer block's residual branches; those of a convolutional block are zero at first."""
-
-
-def resize_network(model: Any, config: dict[str, Any]) -> CompactTransformer3DModel:
-    """A compact network with parts of its configuration changed, and its weights otherwise.
-
-    Blocks beyond those that there were come last in their row and change nothing before they are trained.
+def resize_network(model: Backbone, changes: dict[str, Any]) -> Backbone:
+    """Return a copy of a network with parts of its configuration changed; see `Backbone.resized`.
 
     Raises:
-        ConfigError: it is another network, or its weights do not fit what is asked for.
+        ConfigError: the network cannot be resized, or its weights do not fit the changes.
     """
-    if not isinstance(model, CompactTransformer3DModel):
-        raise ConfigError(f"model: only the compact network can be changed, not a {type(model).__name__}; leave it out")
-    arguments = {name: value for name, value in model.config.items() if not name.startswith("_")}
-    other = CompactTransformer3DModel(**{**arguments, **config})
-    # An embedding that an ablation switches off is there, zero and never trained.
-    off = {name: tensor.detach() for name, tensor in other.named_parameters() if not tensor.requires_grad}
-    known, added = model.state_dict(), {}
-    for name, tensor in other.state_dict().items():
-        if name not in known and BLOCK.match(name):
-            added[name] = torch.zeros_like(tensor) if BRANCH_END.search(name) else tensor
     try:
-        other.load_state_dict({**known, **off, **added})
-    except RuntimeError as error:
-        raise ConfigError(f"model: the weights to start from have other sizes than {config}; leave it out") from error
-    return other.float()
+        return model.resized(changes)
+    except UserError as error:
+        raise ConfigError(f"model: {error}; leave it out", "model") from error
 
 
 def trained_transformer(recipe: Recipe, found: Collection[str]) -> str:

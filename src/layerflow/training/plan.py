@@ -169,8 +169,8 @@ def _plan_stage(
         own = recipe.trained
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(adapters.is_base(name) if own == "base" else adapters.belongs_to(name, own))
-        if isinstance(model, CompactTransformer3DModel):
-            model.sketch.requires_grad_(own == "base" and recipe.train_sketch)
+        for fitted in model.fitted_parts():
+            fitted.requires_grad_(own == "base" and recipe.train_sketch)
         inputs = _inputs(model, layout, codec.autoencoder.latent_size(height, width), text_dim, samples)
         encoding = 0
         if vae is not None:

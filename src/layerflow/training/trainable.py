@@ -10,7 +10,6 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from ..mini.network.transformer import CompactTransformer3DModel
 from ..pipeline import LayerFlowPipeline
 from . import adapters as adapters_module
 from .adapters import AdapterSwitch
@@ -87,8 +86,8 @@ def build_trainable(
     pipeline = build_pipeline(recipe, fit=fit, report=report)
     part = trained_transformer(recipe, pipeline.transformers)
     model: Any = pipeline.transformers[part]
-    if isinstance(model, CompactTransformer3DModel):  # it is fitted before, and the rest learns to rely on it
-        model.sketch.requires_grad_(recipe.train_sketch)
+    for fitted in model.fitted_parts():
+        fitted.requires_grad_(recipe.train_sketch)
     fixed = frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
     levels = trained_levels(part, pipeline.config.boundary_ratio)
     names = add_adapters(model, recipe, results)

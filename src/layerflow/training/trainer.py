@@ -22,7 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ..core.atomic import whole_folder
 from ..core.config import ConfigError
 from ..evaluation.metrics import alpha_iou
-from ..mini.network.transformer import CompactTransformer3DModel
+from ..models.layout import Layout
 from ..models.registry import ADAPTER_FOLDERS
 from ..pipeline import LayerFlowPipeline
 from . import adapters as adapters_module
@@ -151,7 +151,7 @@ class Trainer:
         with self.accelerator.autocast():
             output = self.model(
                 target.noised.to(self.dtype), target.timestep, text.to(self.dtype), mask, layout, positions,
-                **self.placements(batch, text, mask, seed),
+                **self.further_inputs(batch, clean, layout, text, mask, seed),
             )  # fmt: skip
         errors = clip_errors(output.sample, target)
         loss = loss_of(errors, target)
@@ -172,19 +172,19 @@ class Trainer:
         values = {name: self._mean(value.detach()) for name, value in scalars.items()}
         return values | self._meters(batch, target, output.sample.detach(), errors.detach(), t)
 
-    def placements(self, batch: Batch, text: Tensor, mask: Tensor, seed: int) -> dict[str, Tensor]:
-        """For a backbone that takes them, placements (B, 3) of a batch's objects: that of the clips where nothing given
-        shows it, for the rest is then as good as known; else one by lot, as the pipeline will draw it."""
-        model = self.accelerator.unwrap_model(self.model)
-        if not isinstance(model, CompactTransformer3DModel):
-            return {}
+    def further_inputs(
+        self, batch: Batch, clean: Tensor, layout: Layout, text: Tensor, mask: Tensor, seed: int
+    ) -> dict[str, Tensor]:
+        """Return the backbone's `training_inputs` for a batch; those of a sample are the same in whatever process."""
+        model: Any = self.accelerator.unwrap_model(self.model)
         if self.sharded:
-            model.unshard()  # type: ignore[operator]  # outside of `forward` weights are shards
-        layout, shown = batch.layout, batch.given[:, [n != "background" for n in batch.layout.clips]].any(dim=1)
-        found = model.find_placement(text, mask, batch.positions, layout.unpack(batch.sequence)["alpha"])
-        places = range(batch.first, batch.first + len(shown))
-        lots = [torch.Generator().manual_seed((~seed * MOST_SAMPLES + place) % 2**63) for place in places]
-        return {"placement": torch.where(shown[:, None], model.draw_placement(len(shown), lots).to(found), found)}
+            model.unshard()  # outside of `forward` weights are shards
+        places = range(batch.first, batch.first + len(batch.given))
+        generators = [torch.Generator().manual_seed((~seed * MOST_SAMPLES + place) % 2**63) for place in places]
+        inputs: dict[str, Tensor] = model.training_inputs(
+            clean, layout, batch.given, text, mask, batch.positions, generators
+        )
+        return inputs
 
     def _mean(self, value: Tensor) -> float:
         """Over all processes, whose shares of a batch are equal."""
