@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo studio test lint format wheel eval train clean
+.PHONY: demo studio test lint format reference wheel eval train clean
 .DEFAULT_GOAL := demo
 
 demo: .venv/installed
@@ -31,6 +31,10 @@ lint: .venv/installed-test
 format: .venv/installed-test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# docs/reference/, from the code.
+reference: .venv/installed-test
+	$(BIN)/python tools/reference.py
 
 # Old build folders go first: setuptools would pack what they still hold.
 wheel: .venv/installed

@@ -1,0 +1,43 @@
+"""The committed pages of docs/reference/ are those that tools/reference.py writes."""
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "docs" / "reference"
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("layerflow_reference", ROOT / "tools" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["cli.md", "formats.md", "recipes.md", "request.md"])
+def test_page_is_current(reference: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")  # the width of a terminal must not matter
+    committed, actual = (FOLDER / name).read_text("utf-8"), reference.page(name)
+    assert committed == actual, f"docs/reference/{name} differs from the code; run `make reference` and commit it"
+
+
+def test_folder_has_no_other_pages(reference: ModuleType) -> None:
+    assert {path.name for path in FOLDER.iterdir()} == set(reference.PAGES)
+
+
+def test_fields_have_docstrings_of_their_own(reference: ModuleType) -> None:
+    meanings = reference.docstrings(reference.FootageRecipe)
+    assert meanings["per_shard"] == "Clips of a shard."
+    assert "seed" not in meanings, "a field without a docstring must not get its neighbour's"
+
+
+def test_table_escapes_bars_and_line_breaks(reference: ModuleType) -> None:
+    assert reference.table(["a"], [["1|2\n3"]])[2] == "| 1\\|2 3 |"
