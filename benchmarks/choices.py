@@ -33,8 +33,8 @@ from layerflow.mini.acceptance.trials import noise_of
 from layerflow.mini.network import transformer as compact
 from layerflow.mini.network.transformer import CompactBlock, CompactTransformer3DModel
 from layerflow.mini.world import SceneSource
+from layerflow.models.folders import find_model
 from layerflow.models.layout import Layout
-from layerflow.models.registry import find_model
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe
 from layerflow.training.trainer import Trainer

@@ -18,9 +18,9 @@ from layerflow.core.schema import CLIPS, LAYERS
 from layerflow.evaluation.metrics import psnr
 from layerflow.mini.acceptance.trials import noise_of
 from layerflow.mini.world import Scene, SceneSource
+from layerflow.models.folders import find_model
 from layerflow.models.layout import Layout
 from layerflow.models.model_space import to_model_space
-from layerflow.models.registry import find_model
 from layerflow.models.text import encode_prompts
 from layerflow.pipeline import LayerFlowPipeline
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from layerflow.mini.network.transformer import CompactTransformer3DModel
-from layerflow.models.registry import find_model
+from layerflow.models.folders import find_model
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training.batches import Batch, ClipBatches
 from layerflow.training.objective import clip_errors, encode_batch, make_target

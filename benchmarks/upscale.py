@@ -19,8 +19,8 @@ from layerflow.core.schema import CLIPS
 from layerflow.evaluation.metrics import alpha_mae, dtssd, mse, psnr_of
 from layerflow.mini.network.upscaler import LayeredUpscaler, composite
 from layerflow.mini.world import Scene, SceneSource
+from layerflow.models.folders import find_model
 from layerflow.models.model_space import to_model_space
-from layerflow.models.registry import find_model
 
 SEED = 5
 SPLITS = ("held_out_objects", "held_out_combinations")

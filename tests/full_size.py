@@ -22,7 +22,7 @@ from layerflow.core.layered_video import LayeredVideo
 from layerflow.models.cogvideox.official import CONFIGURATIONS, OfficialConfiguration
 from layerflow.models.cogvideox.sampler import LayerFlowDPMScheduler
 from layerflow.models.cogvideox.transformer import CogVideoXLayerTransformer3DModel
-from layerflow.models.registry import find_model
+from layerflow.models.folders import find_model
 from layerflow.models.wan import WanLayerTransformer3DModel
 
 WORDS, TEXT = 24, 16

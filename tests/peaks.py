@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from layerflow import LayerFlowPipeline
-from layerflow.models.registry import find_model
+from layerflow.models.folders import find_model
 from layerflow.runtime.placement import place
 from layerflow.runtime.plan import MEMORY, Plan, plan_run
 

@@ -29,18 +29,10 @@ from .models.adapters import AdapterError
 from .models.backbone import Backbone, Conventions, Upscaler, prompt_prefixes
 from .models.codec import SequenceCodec
 from .models.cogvideox.sampler import DynamicGuidance
+from .models.folders import ADAPTER_FOLDERS, HUB_OPTIONS, PLAIN, model_folder, read_index
 from .models.layout import Layout
 from .models.model_space import from_model_space, to_model_space
-from .models.registry import (
-    ADAPTER_FOLDERS,
-    HUB_OPTIONS,
-    PLAIN,
-    fuse_content,
-    import_parts,
-    model_folder,
-    plain_components,
-    read_index,
-)
+from .models.registry import fuse_content, import_parts, plain_components
 from .models.text import MAX_TOKENS, encode_prompts
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from layerflow.datasets.builder import captioning, inpainting, make_clip, mattin
 from layerflow.datasets.inpainting import inpaint
 from layerflow.datasets.networks import load_captioning, load_inpainting, load_matting
 from layerflow.datasets.recipe import SourceRecipe
-from layerflow.models.registry import find_model
+from layerflow.models.folders import find_model
 
 
 @pytest.fixture(scope="module")

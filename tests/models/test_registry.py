@@ -11,7 +11,8 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, Revi
 
 from layerflow import LayerFlowPipeline
 from layerflow.cli import run
-from layerflow.models.registry import INDEX, UnknownModelError, model_folder, skeleton
+from layerflow.models.folders import INDEX, UnknownModelError, model_folder
+from layerflow.models.registry import skeleton
 
 COMMITS = {"main": "a" * 40, "old": "b" * 40}
 

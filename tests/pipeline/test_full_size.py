@@ -17,7 +17,8 @@ from layerflow.media import load_layers
 from layerflow.models.adapters import AdapterError
 from layerflow.models.cogvideox.conversion import save_adapter
 from layerflow.models.cogvideox.official import CONFIGURATIONS, OfficialConfiguration
-from layerflow.models.registry import UnknownModelError, skeleton
+from layerflow.models.folders import UnknownModelError
+from layerflow.models.registry import skeleton
 
 PROMPTS = {"foreground": "a red fox", "background": "green hills", "num_inference_steps": 2}
 families = pytest.mark.parametrize("family", FRAMES)

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from layerflow.core.layered_video import LayeredVideo
 from layerflow.core.schema import CLIPS, TASKS
+from layerflow.models.folders import UnknownModelError, find_model
 from layerflow.models.model_space import from_model_space, to_model_space
-from layerflow.models.registry import UnknownModelError, find_model
 from layerflow.pipeline import LayerFlowPipeline, blended_prompt, task_of
 
 PROMPTS = {"foreground": "a red fox", "background": "green hills"}

@@ -22,7 +22,8 @@ from layerflow.core.layered_video import LayeredVideo
 from layerflow.generation.load import model_facts, pick_dtype
 from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.models.codec import SequenceCodec
-from layerflow.models.registry import find_model, skeleton
+from layerflow.models.folders import find_model
+from layerflow.models.registry import skeleton
 from layerflow.runtime import placement
 from layerflow.runtime.placement import PlacementError, check_speed, place
 from layerflow.runtime.plan import MEMORY

@@ -18,7 +18,7 @@ from ..mini.acceptance import TRIALS, evaluate, load_judge, rich_table, write_re
 from ..mini.acceptance.ablation import find_runs, measure_ablation, write_ablation
 from ..mini.acceptance.trials import trials_here
 from ..mini.world import find_font
-from ..models.registry import INDEX
+from ..models.folders import INDEX
 from ..pipeline import LayerFlowPipeline
 from ..runtime.placement import cpu_has_bfloat16
 from .progress import console, progress_bar, say

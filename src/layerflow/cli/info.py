@@ -57,7 +57,7 @@ def describe(what: str | None) -> Iterator[str]:
     """Lines about a model name, a path, or, for None, this installation."""
     if what is None:
         return _installation()
-    from ..models.registry import BUNDLED
+    from ..models.folders import BUNDLED
 
     path = Path(what)
     if what in BUNDLED or (path / "model_index.json").is_file():
@@ -81,7 +81,7 @@ def _installation() -> Iterator[str]:
     from .. import __version__
     from ..generation.load import pick_device
     from ..generation.record import LIBRARIES
-    from ..models.registry import BUNDLED, find_model
+    from ..models.folders import BUNDLED, find_model
 
     yield _row("layerflow", __version__)
     yield _row("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
@@ -97,7 +97,7 @@ def _installation() -> Iterator[str]:
 
 def _model(name: str) -> Iterator[str]:
     from ..generation.load import model_facts, model_folder, model_hash
-    from ..models.registry import read_index
+    from ..models.folders import read_index
 
     folder = model_folder(name)
     facts = model_facts(folder)

@@ -51,3 +51,8 @@ def sentence(error: Exception) -> str:
         way_out = "set `memory` to low or lowest, or ask for fewer `frames` or a smaller `size`"
         return f"out of memory; {way_out} ({message[:200]})"
     return f"{type(error).__name__}: {message} (LAYERFLOW_DEBUG=1 shows where)"
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or the name of its type where there is none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

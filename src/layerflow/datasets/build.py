@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
+from ..core.errors import first_line
 from ..core.schema import LAYERS
-from ..models.registry import first_line
 from .builder import captioning, inpainting, make_clip, matting
 from .pool import Part, carried_out, made_in_order, remove_partial, write_index
 from .recipe import FootageRecipe

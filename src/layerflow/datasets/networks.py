@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..core.errors import first_line
 from ..core.layered_video import LayeredVideo
-from ..models.registry import first_line
 from .inpainting import inpaint
 from .mattes import grow
 

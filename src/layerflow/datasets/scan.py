@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.errors import first_line
 from ..core.schema import BACKGROUND, CLIPS, FOREGROUND
 from ..media import MediaError, ReadLimits, natural_order
 from ..media.reading import open_video
-from ..models.registry import first_line
 from .recipe import FootageRecipe, SourceRecipe
 
 STILLS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..models.registry import first_line
+from ..core.errors import first_line
 
 Embedder = Callable[[Sequence[Tensor], Sequence[str]], tuple[Tensor, Tensor]]
 """Layers (F, 3, H, W) and prompts to features (N, D) each, to be compared by their cosine."""

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..core.errors import first_line
 from ..core.optical_flow import flows_both_ways
-from ..models.registry import first_line
 
 VideoFeatures = Callable[[Tensor], Tensor]
 """A video (F, C, H, W) to features (D,)."""

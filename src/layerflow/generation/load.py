@@ -12,8 +12,8 @@ from typing import Any
 
 from ..core.atomic import hash_path
 from ..core.checksums import remembered_hashes
-from ..core.errors import FieldError, UserError
-from ..models import registry as loading
+from ..core.errors import FieldError, UserError, first_line
+from ..models import folders, registry
 from ..models.backbone import Conventions
 from ..models.codec import SequenceCodec
 from ..pipeline import LayerFlowPipeline, check_drawn_size
@@ -38,8 +38,8 @@ def model_folder(name: str, weights: bool = True) -> Path:
 
     Raises UserError or UnknownModelError.
     """
-    folder = loading.model_folder(name, weights)
-    if not (folder / loading.INDEX).is_file():
+    folder = folders.model_folder(name, weights)
+    if not (folder / folders.INDEX).is_file():
         raise UserError(f"the weights of {name} are not in this installation; install the layerflow package again")
     return folder
 
@@ -87,7 +87,7 @@ class ModelFacts:
 
 def model_facts(folder: Path) -> ModelFacts:
     """Facts from a model's configuration files; raises UnknownModelError."""
-    parts = loading.skeleton(folder)
+    parts = registry.skeleton(folder)
     transformer, factors = parts.transformer, [1] if parts.upscaler is None else parts.upscaler.factors
     codec = SequenceCodec.of(transformer, parts.vae)
     second = parts.transformer_2 is not None
@@ -160,7 +160,7 @@ def load_pipeline(
     try:
         pipeline = LayerFlowPipeline.from_pretrained(folder, dtype=getattr(torch, dtype))
     except (OSError, KeyError, AttributeError) as error:
-        raise UserError(f"model {folder} cannot be loaded: {loading.first_line(error)}") from error
+        raise UserError(f"model {folder} cannot be loaded: {first_line(error)}") from error
     pipeline.set_progress_bar_config(disable=True)
     place(pipeline, device, memory, speed)
     return pipeline

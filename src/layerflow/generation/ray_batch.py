@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import FieldError, UserError
-from ..models.registry import BUNDLED
+from ..models.folders import BUNDLED
 from ..runtime.ray_cluster import joined
 from . import load as models
 from .batch import Outcome, attempt

@@ -15,9 +15,8 @@ import torch.distributed as dist
 from diffusers import ContextParallelConfig, FirstBlockCacheConfig
 from torch import nn
 
-from ..core.errors import UserError
+from ..core.errors import UserError, first_line
 from ..models.backbone import is_delicate, prompt_prefixes
-from ..models.registry import first_line
 from ..pipeline import LayerFlowPipeline
 from .plan import MEMORY, Plan
 

@@ -97,7 +97,7 @@ def _why(exitcode: int | None, seconds: float) -> str:
 def _confined_child(
     connection: Connection, work: Callable[..., Any], values: tuple[Any, ...], seconds: float, memory: int, size: int
 ) -> None:
-    from ..models.registry import first_line
+    from ..core.errors import first_line
 
     try:
         limit_resources(seconds, memory, size)

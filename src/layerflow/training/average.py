@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.atomic import whole_folder
-from ..models.registry import INDEX
+from ..models.folders import INDEX
 from ..pipeline import LayerFlowPipeline
 
 

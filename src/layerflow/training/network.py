@@ -18,7 +18,7 @@ from ..mini.network.text_encoder import LayerTextEncoder, load_text_encoder, poo
 from ..mini.network.transformer import CompactTransformer3DModel
 from ..mini.world import SceneSource
 from ..models.backbone import Backbone
-from ..models.registry import find_model
+from ..models.folders import find_model
 from ..models.text import encode_prompts
 from ..pipeline import LayerFlowPipeline
 from .recipe import Recipe

@@ -19,8 +19,9 @@ from ..core.schema import CLIPS, LAYERS
 from ..mini.network.transformer import CompactTransformer3DModel
 from ..models.backbone import prompt_prefixes
 from ..models.codec import SequenceCodec
+from ..models.folders import model_folder, read_index
 from ..models.layout import Layout
-from ..models.registry import model_folder, read_index, skeleton, text_encoder_skeleton
+from ..models.registry import skeleton, text_encoder_skeleton
 from ..models.text import MAX_TOKENS
 from ..runtime.cost import LiveBytes, cost_of
 from . import adapters

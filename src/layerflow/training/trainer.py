@@ -22,8 +22,8 @@ from torch.utils.tensorboard import SummaryWriter
 from ..core.atomic import whole_folder
 from ..core.config import ConfigError
 from ..evaluation.metrics import alpha_iou
+from ..models.folders import ADAPTER_FOLDERS
 from ..models.layout import Layout
-from ..models.registry import ADAPTER_FOLDERS
 from ..pipeline import LayerFlowPipeline
 from . import adapters as adapters_module
 from .batches import MOST_SAMPLES, Batch, build_batches, draw_noise_levels

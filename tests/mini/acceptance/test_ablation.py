@@ -20,7 +20,7 @@ from layerflow.mini.acceptance.ablation import (
 )
 from layerflow.mini.network.text_encoder import load_text_encoder
 from layerflow.mini.network.transformer import CompactTransformer3DModel
-from layerflow.models.registry import UnknownModelError, find_model
+from layerflow.models.folders import UnknownModelError, find_model
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training import adapters
 from layerflow.training.recipe import AdapterRecipe, Recipe, load_recipe

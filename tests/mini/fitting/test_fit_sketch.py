@@ -29,8 +29,8 @@ from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.mini.world import MOTIONS, SceneSource
 from layerflow.mini.world.motions import UNITS
 from layerflow.mini.world.scenes import motion_params
+from layerflow.models.folders import find_model
 from layerflow.models.layout import Layout
-from layerflow.models.registry import find_model
 from layerflow.training.network import fit_text_whitening
 from layerflow.training.recipe import PhaseRecipe, Recipe
 

@@ -21,7 +21,7 @@ from ...core.atomic import write_atomically
 from ...core.layered_video import LayeredVideo
 from ...core.schema import CLIPS, LAYERS, TASKS
 from ...evaluation import metrics
-from ...models.registry import INDEX, UnknownModelError
+from ...models.folders import INDEX, UnknownModelError
 from ...pipeline import LayerFlowPipeline
 from .judge import Judge
 from .trials import found, name_layers, noise_of, scene_of, source_of
