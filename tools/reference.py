@@ -30,8 +30,7 @@ from layerflow.generation.jobs import KEYS
 from layerflow.generation.request import ModelOptions, Request, field_of, flag, meaning, options, to_plain, type_of
 from layerflow.media import BEST_FIRST, FORMATS
 from layerflow.media.export import PRESETS, deliver
-from layerflow.mini.fitting.text_encoder import TextRecipe
-from layerflow.mini.fitting.upscaler import UpscalerRecipe
+from layerflow.mini.recipes import TextRecipe, UpscalerRecipe
 from layerflow.studio.requests import JobRequest
 from layerflow.training.recipe import Recipe
 
@@ -291,8 +290,8 @@ def socket_of(nodes: ModuleType, name: str) -> str:
 RECIPES: tuple[tuple[str, str, type], ...] = (
     ("Training", "`layerflow train RECIPE.yaml`; see [training.md](../training.md).", Recipe),
     ("Footage", "`layerflow data build RECIPE.yaml`; see [footage.md](../footage.md).", FootageRecipe),
-    ("Text encoder of the mini", "`python -m layerflow.mini.fitting.text_encoder RECIPE.yaml`.", TextRecipe),
-    ("Upscaler of the mini", "`python -m layerflow.mini.fitting.upscaler RECIPE.yaml`.", UpscalerRecipe),
+    ("Text encoder of the mini", "`layerflow mini text-encoder RECIPE.yaml`.", TextRecipe),
+    ("Upscaler of the mini", "`layerflow mini upscaler RECIPE.yaml`.", UpscalerRecipe),
 )
 """Heading, use and class of each kind of recipe."""
 

@@ -11,8 +11,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from layerflow.core.config import load_config
-from layerflow.mini.fitting.text_encoder import TextRecipe
-from layerflow.mini.fitting.upscaler import UpscalerRecipe
+from layerflow.mini.recipes import TextRecipe, UpscalerRecipe
 from layerflow.training.recipe import load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -29,7 +28,7 @@ def read_accelerate(path: Path) -> None:
 
 
 LOADERS: dict[str, Callable[[Path], Any]] = {
-    "text.yaml": TextRecipe.read,
+    "text.yaml": lambda path: load_config(TextRecipe, path),
     "upscaler.yaml": lambda path: load_config(UpscalerRecipe, path),
     "mini.yaml": read_training,
     "mini-continue.yaml": read_training,

@@ -23,7 +23,7 @@ from layerflow.training.batches import ClipBatches, draw_noise_levels
 from layerflow.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from layerflow.training.objective import clip_errors, loss_of, make_target
 from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, load_recipe, mixed_precision
-from layerflow.training.trainer import Trainer, learning_rate_at
+from layerflow.training.trainer import Trainer
 
 try:
     find_font()
@@ -100,15 +100,6 @@ def test_the_recipes_that_come_along_are_readable() -> None:
 def test_the_launch_configurations_that_come_along_are_known_to_accelerate(name: str, kind: str) -> None:
     # It reads unknown keys with a complaint of its own.
     assert load_config_from_file(str(RECIPES / "accelerate" / f"{name}.yaml")).distributed_type.value == kind
-
-
-def test_learning_rate_warms_up_stays_and_falls(recipe: Recipe) -> None:
-    recipe = dataclasses.replace(recipe, phases=(PhaseRecipe(1000, {1: 1.0}),), warmup=100, decay=0.5)
-    rates = [learning_rate_at(recipe, step) for step in range(1000)]
-    assert rates[0] == pytest.approx(recipe.learning_rate / 100)
-    assert rates[100:500] == [pytest.approx(recipe.learning_rate)] * 400
-    assert rates[500:] == sorted(rates[500:], reverse=True)
-    assert rates[-1] == pytest.approx(recipe.learning_rate / 50, rel=0.05)
 
 
 def test_noise_levels_are_shifted_to_noise_with_a_share_at_exactly_one(recipe: Recipe) -> None:

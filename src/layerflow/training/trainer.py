@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from accelerate.utils import set_seed
 from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
@@ -28,22 +29,27 @@ from ..pipeline import LayerFlowPipeline
 from . import adapters as adapters_module
 from .batches import MOST_SAMPLES, Batch, build_batches, draw_noise_levels
 from .checkpoints import last_checkpoint, load_checkpoint, save_checkpoint
+from .loop import Every, Report, run_steps
 from .objective import Target, clip_errors, encode_batch, encode_clips, loss_of, make_target, noise_of
 from .processes import build_accelerator, build_optimisation
 from .recipe import Recipe
 from .results import read_results, save_result
-from .schedule import warm_cosine
+from .schedule import make_schedule, warm_cosine
 from .sharding import gathered, load_average, load_model, load_optimizer
 from .trainable import build_trainable, place_encoders
 
 TEXT_MULTIPLE = 16
-"""Tokens; texts are padded to a multiple of so many where the network is compiled."""
-Report = Callable[[int, dict[str, float]], None]
+"""Texts are padded to a multiple of this many tokens where the network is compiled."""
 
 
-def learning_rate_at(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, a plateau, then a cosine over the last share `decay` of the steps, to a fiftieth."""
-    return recipe.learning_rate * warm_cosine(step, recipe.steps, recipe.warmup, recipe.decay, floor=0.02)
+def learning_rates(recipe: Recipe, optimizer: Optimizer, step: int = 0) -> LambdaLR:
+    """Return the schedule of a stage at a step: warm-up, plateau, and a cosine over `decay` to a fiftieth."""
+    return make_schedule(
+        optimizer,
+        recipe.learning_rate,
+        lambda at: warm_cosine(at, recipe.steps, recipe.warmup, recipe.decay, floor=0.02),
+        step,
+    )
 
 
 class Trainer:
@@ -93,6 +99,7 @@ class Trainer:
         self.zero, self.sharded = own.zero, own.sharded
         self.writer = SummaryWriter(str(self.folder / "logs")) if self.is_main else None
         self.step = 0 if checkpoint is None else self._restore(checkpoint)
+        self.schedule = learning_rates(recipe, self.optimizer, self.step)
 
     def train(self, until: int | None = None) -> None:
         """Train to the recipe's last step, or to step `until`."""
@@ -102,36 +109,26 @@ class Trainer:
             prefetch_factor=4 if recipe.workers else None, worker_init_fn=_one_thread,
             pin_memory=self.device.type == "cuda",
         )  # fmt: skip
-        meters: dict[str, list[float]] = {}
-        waited, spent = 0.0, 0.0  # seconds since this process began
-        ready = time.perf_counter()
-        for batch in batches:
-            start = time.perf_counter()
-            for name, value in self.train_step(batch).items():
-                meters.setdefault(name, []).append(value)
-            frames = batch.size * batch.positions.shape[1]
-            now = time.perf_counter()
-            meters.setdefault("speed/frames_per_second", []).append(frames / (now - ready))
-            waited, spent, ready = waited + start - ready, spent + now - ready, now
-            self.step += 1
-            if self.step % recipe.log_every == 0 or self.step == last:
-                means = {name: sum(values) / len(values) for name, values in meters.items()}
-                means |= {"speed/waited_for_data": waited / spent}
-                self._log({**means, "learning_rate": learning_rate_at(recipe, self.step - 1)})
-                meters.clear()
-            if self.step % recipe.checkpoint_every == 0 or self.step == last:
-                self.save()
-            if self.step % recipe.sample_every == 0:
-                self.sample()
-            if self.step % recipe.checkpoint_every == 0 or self.step % recipe.sample_every == 0:
-                ready = time.perf_counter()
+        actions = [
+            Every(recipe.checkpoint_every, lambda _: self.save()),
+            Every(recipe.sample_every, lambda _: self.sample(), at_end=False),
+        ]
+        run_steps(
+            self._next_step, batches, self.step, last, self._log, recipe.log_every, actions,
+            unit="frames", size=lambda batch: batch.size * batch.positions.shape[1],
+        )  # fmt: skip
         if self.writer is not None:
             self.writer.flush()
         if self.step == recipe.steps:
             self._finish()
 
+    def _next_step(self, batch: Batch) -> dict[str, float]:
+        values = self.train_step(batch)
+        self.step += 1
+        return values
+
     def train_step(self, batch: Batch) -> dict[str, float]:
-        """One optimiser step; returns what to log."""
+        """Make one optimiser step; return measured values by name."""
         recipe = self.recipe
         seed = recipe.seed * 1_000_003 + self.step
         t = draw_noise_levels(recipe, batch.size, torch.Generator().manual_seed(seed), self.network.levels)
@@ -145,8 +142,6 @@ class Trainer:
             missing = -text.shape[2] % TEXT_MULTIPLE
             text, mask = F.pad(text, (0, 0, 0, missing)), F.pad(mask, (0, missing))
         self.network.switch.set(batch.adapters)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(recipe, self.step)
         positions = batch.positions if self.pipeline.vae is None else None
         with self.accelerator.autocast():
             output = self.model(
@@ -158,7 +153,9 @@ class Trainer:
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.trained, recipe.max_grad_norm)  # of DeepSpeed's a plain number
         norm = torch.as_tensor(gathered(norm), device=self.device)
+        rate = self.schedule.get_last_lr()[0]
         self.optimizer.step()
+        self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.accelerator.optimizer_step_was_skipped:  # fp16: the scale of the loss was too large, and is lowered
             norm = torch.zeros_like(norm)
@@ -169,7 +166,7 @@ class Trainer:
                 f"the gradient is not finite at step {self.step}; lower learning_rate and continue it with `resume`"
             )
         scalars = {"loss": loss, "gradient_norm": norm}
-        values = {name: self._mean(value.detach()) for name, value in scalars.items()}
+        values = {"learning_rate": rate} | {name: self._mean(value.detach()) for name, value in scalars.items()}
         return values | self._meters(batch, target, output.sample.detach(), errors.detach(), t)
 
     def further_inputs(
@@ -313,16 +310,16 @@ class Trainer:
             write_sample_sheet(pipeline, self.recipe, self.folder / "samples" / f"step-{self.step:06d}.png")
         self.accelerator.wait_for_everyone()
 
-    def _log(self, values: dict[str, float]) -> None:
+    def _log(self, step: int, values: dict[str, float]) -> None:
         if self.writer is not None:
             for name, value in values.items():
-                self.writer.add_scalar(name, value, self.step)
+                self.writer.add_scalar(name, value, step)
         if self.report is not None and self.is_main:
-            self.report(self.step, values)
+            self.report(step, values)
 
 
 def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 
-__all__ = ["Trainer", "learning_rate_at"]
+__all__ = ["Trainer", "learning_rates"]

@@ -14,17 +14,9 @@ from safetensors.torch import load_file
 
 from layerflow.core.config import ConfigError, load_config
 from layerflow.core.schema import CLIPS
-from layerflow.mini.fitting.upscaler import (
-    CROPS,
-    TILES,
-    ScenePairs,
-    UpscalerRecipe,
-    crops,
-    soften,
-    train_upscaler,
-    upscaling_loss,
-)
+from layerflow.mini.fitting.upscaler import TILES, ScenePairs, crops, soften, train_upscaler, upscaling_loss
 from layerflow.mini.network.upscaler import LayeredUpscaler
+from layerflow.mini.recipes import CROPS, UpscalerRecipe
 from layerflow.training.checkpoints import list_checkpoints
 
 RECIPE = UpscalerRecipe(

@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from transformers import AutoTokenizer
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from layerflow.mini.fitting.text_encoder import COLOURS, TextRecipe, Texts, WordNet, distillation_loss, write_model
 from layerflow.mini.network.text_encoder import LayerTextEncoder, load_text_encoder, pool
 from layerflow.models.text import encode_prompts
 
@@ -166,85 +165,3 @@ def test_the_bundle_follows_its_teacher(mini: tuple[Tokenizer, LayerTextEncoder]
     states, mask = encode_prompts(*mini, prompts)
     wanted, _ = encode_prompts(teacher_tokenizer, teacher, prompts)
     assert F.cosine_similarity(pool(states, mask), pool(wanted, mask), dim=-1).min() > 0.8
-
-
-# --- distillation -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def wordnet(tmp_path: Path) -> WordNet:
-    """Two real-looking entries per file, in the format of wndb(5WN)."""
-    lines = {
-        "noun": '00000001 05 n 02 dog 0 Domestic_dog 0 000 | a tame animal; "the dog barked"  \n'
-        "00000002 09 n 01 idea 0 000 | the content of thought  \n",
-        "verb": '00000003 38 v 01 run 0 000 01 + 02 00 | move fast on foot; "he ran away"  \n',
-        "adj": "00000004 00 a 01 big(p) 0 000 | above average in size  \n",
-        "adv": "00000005 02 r 01 quickly 0 000 | with speed  \n",
-    }
-    for part, text in lines.items():
-        (tmp_path / f"data.{part}").write_text("  1 the licence\n" + text, encoding="latin-1")
-    return WordNet.read(tmp_path)
-
-
-def test_wordnet_is_read(wordnet: WordNet) -> None:
-    assert wordnet.names == ["dog", "Domestic dog", "idea", "run", "big", "quickly"]
-    assert wordnet.things == ["dog"]
-    assert {"a tame animal", "the dog barked", "move fast on foot"} <= set(wordnet.glosses)
-
-
-def test_a_missing_wordnet_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"wordnet-base"):
-        WordNet.read(tmp_path / "none")
-
-
-def test_texts_are_seeded_and_start_with_the_empty_prompt(wordnet: WordNet, tokenizer: Tokenizer) -> None:
-    recipe = TextRecipe(output="", held_out=2, captions=0.5, names=0.2)
-    streams = [Texts(wordnet, tokenizer, recipe).training() for _ in range(2)]
-    first, second = ([next(stream) for _ in range(200)] for stream in streams)
-    assert first == second
-    assert first[0] == ""
-    assert any(set(text.split()) & set(COLOURS) for text in first)
-    assert not set(first) & set(Texts(wordnet, tokenizer, recipe).held_out_glosses)
-
-
-def test_the_loss_is_zero_at_the_teacher_and_ignores_padding() -> None:
-    target = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
-    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
-    states = target.clone()
-    states[1, 2:] = 100.0
-    torch.testing.assert_close(distillation_loss(states, target, mask), torch.tensor(0.0), atol=1e-6, rtol=0)
-    assert distillation_loss(-target, target, mask) > 5
-
-
-def test_a_written_model_loads_and_replaces_the_old_one(
-    tiny: LayerTextEncoder, tokenizer: Tokenizer, tmp_path: Path
-) -> None:
-    recipe = TextRecipe(output=str(tmp_path / "model"))
-    for _ in range(2):
-        write_model(tiny, tokenizer, recipe)
-    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["text_encoder", "tokenizer"]
-    again, encoder = load_text_encoder(tmp_path / "model")
-    assert again.get_vocab() == tokenizer.get_vocab()
-    states, _ = encode_prompts(again, encoder, ["a dog"])
-    expected, _ = encode_prompts(tokenizer, tiny, ["a dog"])
-    torch.testing.assert_close(states, expected, atol=0.05, rtol=0.05)  # bfloat16 keeps 8 bits
-
-
-def test_the_shipped_recipe_is_read() -> None:
-    assert TextRecipe.read(Path(__file__).parents[3] / "recipes" / "text.yaml").max_tokens == 32
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("output: x\nminute: 3\n", "unknown key 'minute'"),
-        ("minutes: 3\n", "key 'output' is missing"),
-        ("output: x\nminutes: 0\n", "minutes is 0"),
-        ("output: x\ncaptions: 0.8\nnames: 0.5\n", "together at most 1"),
-        ("output: x\nheads: 3\n", "does not divide"),
-    ],
-)
-def test_a_bad_recipe_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=said):
-        TextRecipe.read(tmp_path / "recipe.yaml")

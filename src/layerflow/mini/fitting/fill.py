@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...models.model_space import to_model_space
+from ...training.loop import optimizer_step, run_steps
 from ...training.recipe import Recipe
 from ...training.schedule import warm_cosine
 from ..network.composition import known_background, visibility
@@ -63,22 +64,21 @@ def fit_fill(
     optimizer = torch.optim.AdamW(fill.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, steps, warmup=50))
     errors: list[float] = []
-    for step, (known, certainty, background) in enumerate(
-        DataLoader(_Holes(recipe), batch_size=None, num_workers=recipe.workers)
-    ):
+
+    def train_step(batch: tuple[Tensor, Tensor, Tensor]) -> dict[str, float]:
+        known, certainty, background = batch
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.mixed_precision == "bf16"):
             error = fill(known, certainty).float() - background
         hole = 1 - certainty
         # Squares alone would blur every edge that could lie here or there.
         weight = hole + 0.02
         loss = ((error.square() + 0.25 * error.abs()) * weight).sum() / (3 * weight.sum())
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(fill.parameters(), recipe.max_grad_norm)
-        optimizer.step()
-        schedule.step()
+        optimizer_step(loss, fill.parameters(), optimizer, schedule, recipe.max_grad_norm)
         errors.append(float((error.detach().square() * hole).sum() / (3 * hole.sum())))
-        if report is not None and (step + 1) % 20 == 0:
-            report("fill/fitted", (step + 1) / steps)
+        return {"loss": float(loss.detach())}
+
+    holes = DataLoader(_Holes(recipe), batch_size=None, num_workers=recipe.workers)
+    progress = None if report is None else lambda step, _: report("fill/fitted", step / steps)
+    run_steps(train_step, holes, stop=steps, report=progress)
     last = errors[-max(1, steps // 10) :]
     return sum(last) / len(last)

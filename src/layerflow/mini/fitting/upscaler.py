@@ -1,4 +1,4 @@
-"""Train the mini's upscaler: `python -m layerflow.mini.fitting.upscaler RECIPE -o DIR [--resume]`.
+"""Training of the mini's upscaler.
 
 Scenes are drawn small and large; the network learns the way from one to the other.
 
@@ -7,9 +7,8 @@ Letters in shape comments: N crops, F frames, C channels, H height, W width.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,72 +18,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...core.atomic import whole_folder
-from ...core.config import ConfigError, load_config
 from ...core.schema import CLIPS
 from ...models.model_space import to_model_space
 from ...training.checkpoints import last_checkpoint, load_checkpoint, save_checkpoint
+from ...training.loop import Every, optimizer_step, run_steps
 from ...training.optimizer import MuonAdamW, parameter_groups
 from ...training.recipe import mixed_precision
-from ...training.schedule import warm_cosine
+from ...training.schedule import make_schedule, warm_cosine
 from ..network.upscaler import DRAWN, LayeredUpscaler, composite
+from ..recipes import CROPS, UpscalerRecipe
 from ..world import SceneSource, Variations
-
-CROPS = 4
-"""Crops of one scene; one lies anywhere, the others at its matte."""
-
-
-@dataclass(frozen=True)
-class UpscalerRecipe:
-    """How the upscaler is trained."""
-
-    name: str
-    """Folder under the output folder."""
-    seed: int = 0
-    size: int = 64
-    """Height and width of a small scene, in pixels."""
-    clip_frames: int = 8
-    """Frames of a clip."""
-    factor: int = 4
-    width: int = 64
-    num_blocks: int = 10
-    crop: int = 32
-    """Height and width of a crop of a small scene."""
-    frames: int = 3
-    """Neighbouring frames of a crop."""
-    batch: int = 16
-    """Crops of a step."""
-    steps: int = 4000
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    ema: float = 0.995
-    """Decay of the moving average of the weights, which is what is kept."""
-    blur: float = 0.8
-    """Largest standard deviation, in small pixels, of the blur that half of the layers get: what a model generates is
-    softer than what is drawn."""
-    noise: float = 0.04
-    """Largest standard deviation of noise on the layers, of their range from -1 to 1."""
-    grid: float = 0.015
-    """Largest standard deviation of a tile that is repeated over the frame, as a network's patches show in what it
-    draws."""
-    temporal_weight: float = 0.5
-    """Weight of the error of the change from frame to frame."""
-    see_through: float = 0.0
-    """How many scenes have a see-through foreground, see `Variations`."""
-    precision: str = "no"
-    """no, bf16, or auto, which is bf16 on a processor that computes in it."""
-    workers: int = 1
-    log_every: int = 20
-    checkpoint_every: int = 200
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.frames <= self.clip_frames or self.crop > self.size or self.batch % CROPS:
-            raise ConfigError(
-                f"frames {self.frames} must be from 2 to clip_frames {self.clip_frames}, crop {self.crop} at most size "
-                f"{self.size}, and batch {self.batch} a multiple of {CROPS}"
-            )
-        if self.precision not in ("auto", "no", "bf16"):
-            raise ConfigError(f"precision is {self.precision!r}, but must be auto, no or bf16")
-
 
 SQUARED_WEIGHT = 3.0
 """Weight of squared errors beside absolute ones."""
@@ -205,10 +148,10 @@ def train_upscaler(
     resume: bool = False,
     report: Callable[[int, dict[str, float]], None] | None = None,
 ) -> Path:
-    """Follow a recipe in output/name; returns the folder of the trained upscaler in diffusers layout, bf16.
+    """Train an upscaler in output/name; return its folder, in diffusers layout and bf16.
 
     Raises:
-        ConfigError: there is a run already and `resume` does not say to go on with it.
+        ConfigError: there is a run already and `resume` is not set.
     """
     folder = Path(output) / recipe.name
     checkpoint = last_checkpoint(folder, resume)
@@ -226,54 +169,33 @@ def train_upscaler(
         ScenePairs(recipe), batch_size=None, sampler=range(start, recipe.steps), num_workers=recipe.workers
     )
     half = mixed_precision(recipe.precision) == "bf16"
-    meters: list[float] = []
-    ready = time.perf_counter()
-    for step, (small, large) in enumerate(pairs, start + 1):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * warm_cosine(step - 1, recipe.steps, recipe.warmup, floor=0.01)
+    schedule = make_schedule(
+        optimizer, recipe.learning_rate, lambda at: warm_cosine(at, recipe.steps, recipe.warmup, floor=0.01), start
+    )
+    step = start
+
+    def train_step(pair: tuple[dict[str, Tensor], dict[str, Tensor]]) -> dict[str, float]:
+        nonlocal step
+        small, large = pair
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             drawn = model(small)
         loss = upscaling_loss(drawn, large, recipe.temporal_weight)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        optimizer_step(loss, model.parameters(), optimizer, schedule, max_grad_norm=1.0)
+        step += 1
         decay = min(recipe.ema, step / (step + 10))
         for name, tensor in model.state_dict().items():
             averaged[name].lerp_(tensor, 1 - decay)
-        meters.append(float(loss.detach()))
-        if report is not None and step % recipe.log_every == 0:
-            speed = len(meters) * recipe.batch / (time.perf_counter() - ready)
-            report(step, {"loss": sum(meters) / len(meters), "crops_per_second": speed})
-            meters, ready = [], time.perf_counter()
-        if step % recipe.checkpoint_every == 0 or step == recipe.steps:
-            tensors = {"model": model.state_dict(), "ema": averaged, "optimizer": optimizer.state_dict()}
-            save_checkpoint(folder / "checkpoints", step, tensors, {"recipe": asdict(recipe)})
+        return {"loss": float(loss.detach())}
+
+    def save(step: int) -> None:
+        tensors = {"model": model.state_dict(), "ema": averaged, "optimizer": optimizer.state_dict()}
+        save_checkpoint(folder / "checkpoints", step, tensors, {"recipe": asdict(recipe)})
+
+    run_steps(
+        train_step, pairs, start, recipe.steps, report, recipe.log_every, [Every(recipe.checkpoint_every, save)],
+        unit="crops", size=lambda _: recipe.batch,
+    )  # fmt: skip
     model.load_state_dict(averaged)
     with whole_folder(folder / "upscaler", replace=True) as partial:
         model.to(torch.bfloat16).save_pretrained(partial)
     return folder / "upscaler"
-
-
-def main() -> None:
-    """The command line."""
-    import argparse
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("-o", "--output", type=Path, default=Path("runs"))
-    parser.add_argument("--resume", action="store_true")
-    arguments = parser.parse_args()
-
-    def report(step: int, values: dict[str, float]) -> None:
-        print(step, *(f"{name} {value:.4g}" for name, value in values.items()), flush=True)
-
-    try:
-        recipe = load_config(UpscalerRecipe, arguments.recipe)
-        print(train_upscaler(recipe, arguments.output, arguments.resume, report))
-    except ConfigError as error:
-        parser.error(str(error))
-
-
-if __name__ == "__main__":
-    main()
