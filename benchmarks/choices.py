@@ -32,11 +32,12 @@ from layerflow.evaluation import metrics
 from layerflow.mini.acceptance.trials import noise_of
 from layerflow.mini.network import transformer as compact
 from layerflow.mini.network.transformer import CompactBlock, CompactTransformer3DModel
+from layerflow.mini.recipes import MiniRecipe
 from layerflow.mini.world import SceneSource
 from layerflow.models.folders import find_model
 from layerflow.models.layout import Layout
 from layerflow.pipeline import LayerFlowPipeline
-from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe
+from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, StageRecipe
 from layerflow.training.trainer import Trainer
 
 SAMPLES, SEED, LEVELS = 24, 3, (0.4, 0.7, 0.9, 1.0)
@@ -44,9 +45,9 @@ TIMED = 6
 """Steps whose processor time is measured."""
 FITTED = ("sketch.", "fill.", "text_whitening.", "pool_whitening.")
 STILLS, MIXED, CLIPS_ONLY = {1: 0.85, 2: 0.15}, {1: 0.3, 2: 0.2, 8: 0.5}, {8: 1.0}
-BASE = Recipe(
+BASE = StageRecipe(
     "choices", size=32, frames_per_batch=24, warmup=30, decay=0.5, ema=0.99, precision="auto", hidden_weight=6.0,
-    tasks={"generate": 0.5, "decompose": 0.4, "any": 0.1}, sketch_scenes=0, fill_steps=0,
+    tasks={"generate": 0.5, "decompose": 0.4, "any": 0.1}, mini=MiniRecipe(sketch_scenes=0, fill_steps=0),
     noise=NoiseRecipe(pure=0.33, mean=1.5, std=1.2), phases=(PhaseRecipe(1, STILLS), PhaseRecipe(1, MIXED)),
     checkpoint_every=10**6, sample_every=10**6,
 )  # fmt: skip
@@ -110,14 +111,14 @@ def otherwise(choice: Choice) -> Iterator[None]:
         yield
 
 
-def lasting(recipe: Recipe, steps: int) -> Recipe:
+def lasting(recipe: StageRecipe, steps: int) -> StageRecipe:
     """The recipe with so many steps: seven tenths of them in its first phase."""
     first = max(1, round(0.7 * steps))
     phases = tuple(replace(p, steps=n) for p, n in zip(recipe.phases, (first, max(1, steps - first)), strict=True))
     return replace(recipe, phases=phases)
 
 
-def trainer_of(recipe: Recipe, steps: int, folder: Path, report: Callable[..., None] | None = None) -> Trainer:
+def trainer_of(recipe: StageRecipe, steps: int, folder: Path, report: Callable[..., None] | None = None) -> Trainer:
     """A run from the start, with what the mini has fitted beside training."""
     shutil.rmtree(folder, ignore_errors=True)
     trainer = Trainer(lasting(recipe, steps), folder, report=report, final=False)
@@ -127,7 +128,7 @@ def trainer_of(recipe: Recipe, steps: int, folder: Path, report: Callable[..., N
     return trainer
 
 
-def seconds_per_step(recipe: Recipe, folder: Path) -> float:
+def seconds_per_step(recipe: StageRecipe, folder: Path) -> float:
     """Processor time of a step, over as many of the first phase as of the second."""
     trainer = trainer_of(recipe, 100, folder)
     spent = []
@@ -140,7 +141,7 @@ def seconds_per_step(recipe: Recipe, folder: Path) -> float:
 
 
 @torch.no_grad()
-def measure(pipeline: LayerFlowPipeline, recipe: Recipe) -> dict[str, float]:
+def measure(pipeline: LayerFlowPipeline, recipe: StageRecipe) -> dict[str, float]:
     """Mattes and backgrounds of decompose, and how well generation removes noise, on held-out scenes."""
     source = SceneSource("held_out_combinations", recipe.size, recipe.clip_frames)
     values: dict[str, list[float]] = {}

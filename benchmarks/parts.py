@@ -20,7 +20,7 @@ from layerflow.models.folders import find_model
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training.batches import Batch, ClipBatches
 from layerflow.training.objective import clip_errors, encode_batch, make_target
-from layerflow.training.recipe import PhaseRecipe, Recipe
+from layerflow.training.recipe import PhaseRecipe, StageRecipe
 
 TASKS = ("generate", "decompose")
 LEVELS = (1.0, 0.8)
@@ -35,7 +35,7 @@ class Skipped(nn.Module):
 
 
 def scenes(task: str, count: int) -> Batch:
-    recipe = Recipe(
+    recipe = StageRecipe(
         name="parts", phases=NO_STEPS, tasks={task: 1.0}, frames_per_batch=count, seed=999,
         prompt_dropout=0.0, layer_dropout=0.0,
     )  # fmt: skip
@@ -51,7 +51,7 @@ def errors(pipeline: LayerFlowPipeline, batches: list[Batch]) -> list[float]:
         for level in LEVELS:
             t = torch.full((len(batch.tasks),), level)
             noise = batch.layout.noise(batch.sequence, torch.Generator().manual_seed(0))
-            asked = make_target(pipeline, batch, batch.sequence, batch.layout, t, noise, Recipe("parts", NO_STEPS))
+            asked = make_target(pipeline, batch, batch.sequence, batch.layout, t, noise, StageRecipe("parts", NO_STEPS))
             prediction = pipeline.transformer(
                 asked.noised, asked.timestep, text, mask, batch.layout, batch.positions
             ).sample

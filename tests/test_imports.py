@@ -24,14 +24,7 @@ BELOW["cli"] = {*BELOW} - {"mini"}
 """What each folder (or module beside the folders) may import."""
 
 EXCEPTIONS = {
-    ("cli.evaluate", "mini"),
-    ("cli.train", "mini"),
     ("core.layered_video", "media"),
-    ("training.network", "mini"),
-    ("training.plan", "mini"),
-    ("training.recipe", "mini"),
-    ("training.sources", "mini"),
-    ("training.trainer", "mini"),
 }
 """Module and imported folder: breaches of the rule. The registry knows the mini by name and imports it on demand."""
 

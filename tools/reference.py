@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_origin
 
 import torch
 import typer
@@ -25,6 +25,7 @@ import yaml
 from layerflow import LayeredVideo
 from layerflow.cli import app
 from layerflow.cli.errors import as_option
+from layerflow.core.config import field_types
 from layerflow.datasets import FootageRecipe
 from layerflow.generation.jobs import KEYS
 from layerflow.generation.request import ModelOptions, Request, field_of, flag, meaning, options, to_plain, type_of
@@ -32,7 +33,7 @@ from layerflow.media import BEST_FIRST, FORMATS
 from layerflow.media.export import PRESETS, deliver
 from layerflow.mini.recipes import TextRecipe, UpscalerRecipe
 from layerflow.studio.requests import JobRequest
-from layerflow.training.recipe import Recipe
+from layerflow.training.recipe import StageRecipe
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "reference"
@@ -288,7 +289,12 @@ def socket_of(nodes: ModuleType, name: str) -> str:
 
 
 RECIPES: tuple[tuple[str, str, type], ...] = (
-    ("Training", "`layerflow train RECIPE.yaml`; see [training.md](../training.md).", Recipe),
+    (
+        "Training",
+        "`layerflow train RECIPE.yaml`; see [training.md](../training.md). `stages` lists stages, each with its "
+        "`stage` and the keys that differ in it.",
+        StageRecipe,
+    ),
     ("Footage", "`layerflow data build RECIPE.yaml`; see [footage.md](../footage.md).", FootageRecipe),
     ("Text encoder of the mini", "`layerflow mini text-encoder RECIPE.yaml`.", TextRecipe),
     ("Upscaler of the mini", "`layerflow mini upscaler RECIPE.yaml`.", UpscalerRecipe),
@@ -312,7 +318,7 @@ def recipes() -> Iterator[str]:
 
 
 def recipe_table(kind: type) -> list[str]:
-    meanings, hints = docstrings(kind), get_type_hints(kind)
+    meanings, hints = docstrings(kind), field_types(kind)
     named = "name" in hints
     rows = []
     for field in fields(kind):  # type: ignore[arg-type]
@@ -323,7 +329,7 @@ def recipe_table(kind: type) -> list[str]:
 
 def nested_recipes(kind: type, path: str = "") -> Iterator[tuple[str, type]]:
     """Yield the keys whose values are mappings with keys of their own, and their classes."""
-    for name, hint in get_type_hints(kind).items():
+    for name, hint in field_types(kind).items():
         inner = next((part for part in (hint, *get_args(hint)) if is_dataclass(part)), None)
         if inner is not None:
             yield path + name, inner  # type: ignore[misc]

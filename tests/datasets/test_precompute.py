@@ -21,7 +21,7 @@ from layerflow.datasets.reader import HELD, LATENTS, NOTHING, TEXT, ShardSet
 from layerflow.media import MediaError
 from layerflow.training import objective
 from layerflow.training.batches import ClipBatches
-from layerflow.training.recipe import DataRecipe, PhaseRecipe, Recipe, load_recipe
+from layerflow.training.recipe import DataRecipe, PhaseRecipe, StageRecipe, load_recipe
 
 TOLERANCE = 1e-5
 """Relative, of losses: a batch is encoded together, precomputed samples one by one, which sums in another order."""
@@ -39,7 +39,7 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return family, home
 
 
-def recipe_of(home: Path, frames: int, *sources: DataRecipe, **changes: Any) -> Recipe:
+def recipe_of(home: Path, frames: int, *sources: DataRecipe, **changes: Any) -> StageRecipe:
     settings: dict[str, Any] = {
         "phases": (PhaseRecipe(3, {frames: 1.0}),), "data": sources, "start_from": str(home / "model"), "size": 48,
         "clip_frames": frames, "frames_per_batch": 3 * frames, "optimizer": "adamw", "workers": 0, "warmup": 1,
@@ -47,7 +47,7 @@ def recipe_of(home: Path, frames: int, *sources: DataRecipe, **changes: Any) -> 
         "learning_rate": 1e-5,  # AdamW makes whole steps of what is nearly no gradient, so last bits would grow
         **changes,
     }  # fmt: skip
-    return Recipe("test", **settings)
+    return StageRecipe("test", **settings)
 
 
 def source_of(folder: Path, **changes: Any) -> DataRecipe:
@@ -157,7 +157,7 @@ def test_the_compact_backbone_trains_on_precomputed_text(small: Path, tmp_path: 
         data = f"data: [{{kind: shards, folder: ready, precomputed: {precomputed}}}]"
         phases = "learning_rate: 0.00001\nphases: [{steps: 3, frames: {1: 0.5, 2: 0.5}}]"
         (small / "r.yaml").write_text("\n".join([TINY, "frames_per_batch: 4", phases, data]))
-        losses.append(losses_of(load_recipe(small / "r.yaml"), tmp_path / precomputed))
+        losses.append(losses_of(load_recipe(small / "r.yaml").stages[0], tmp_path / precomputed))
     assert losses[1] == pytest.approx(losses[0], rel=TOLERANCE)
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from layerflow import LayerFlowPipeline
+from layerflow.cli import run
 from layerflow.mini.network.transformer import CompactTransformer3DModel
-from layerflow.training.average import average, main
+from layerflow.training.average import average
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_replaces_what_is_there_only_by_a_whole_model(tiny_model: Path, trained_
 def test_a_folder_of_something_else_is_left_alone(tiny_model: Path, trained_on: Path, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("keep")
-    with pytest.raises(ValueError, match="something else than a model"):
+    with pytest.raises(ValueError, match="files that are no model"):
         average(tiny_model, trained_on, tmp_path / "notes")
     assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
 
@@ -68,12 +69,14 @@ def test_another_architecture_is_named(tiny_model: Path, tiny_pipeline: LayerFlo
     assert not (tmp_path / "mean").exists()
 
 
-@pytest.mark.parametrize("share", ["-0.1", "1.5"])
-def test_share_out_of_range(
-    share: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = [str(tiny_model), str(tiny_model), "-o", str(tmp_path / "mean"), f"--share={share}"]
-    monkeypatch.setattr("sys.argv", ["average", *words])
-    with pytest.raises(SystemExit):
-        main()
-    assert "must be from 0 to 1" in capsys.readouterr().err
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_share_out_of_range(share: float, tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must be from 0 to 1"):
+        average(tiny_model, tiny_model, tmp_path / "mean", share)
+
+
+def test_command_averages(tiny_model: Path, trained_on: Path, tmp_path: Path) -> None:
+    output = tmp_path / "mean"
+    assert run(["average", str(tiny_model), str(trained_on), "--share", "1", "-o", str(output)]) == 0
+    expected, mean = weights(trained_on), weights(output)
+    assert all(torch.equal(mean[name], tensor.bfloat16().float()) for name, tensor in expected.items())

@@ -10,19 +10,19 @@ from drawn_shards import write_set
 from tiny_recipe import TINY, losses_of
 
 from layerflow.core.config import ConfigError
-from layerflow.training.recipe import AdapterRecipe, PhaseRecipe, Recipe, load_recipe
+from layerflow.training.recipe import AdapterRecipe, PhaseRecipe, StageRecipe, load_recipe
 
 TOLERANCE = 1e-5
 """Relative, of losses."""
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> Recipe:
+def recipe(tmp_path: Path) -> StageRecipe:
     write_set(tmp_path / "shards", {f"c{i}": (2, 32, 32, "masks") for i in range(3)})
     own = ["frames_per_batch: 4", "learning_rate: 0.00001", "phases: [{steps: 2, frames: {2: 1.0}}]",
            "tasks: {generate: 1.0}", "data: [{kind: shards, folder: shards}]"]  # fmt: skip
     (tmp_path / "r.yaml").write_text("\n".join([TINY, *own]))
-    return load_recipe(tmp_path / "r.yaml")
+    return load_recipe(tmp_path / "r.yaml").stages[0]
 
 
 ADAPTED = {
@@ -33,7 +33,7 @@ ADAPTED = {
 
 @pytest.mark.parametrize("changes", [{}, ADAPTED], ids=["base", "adapters"])
 def test_a_compiled_network_is_taken_and_has_the_same_losses(
-    recipe: Recipe, tmp_path: Path, changes: dict[str, Any]
+    recipe: StageRecipe, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     if changes:  # on for some samples of a batch and off for others
         on, off = (dataclasses.replace(recipe.data[0], adapters=names) for names in (("motion",), ()))
@@ -55,6 +55,6 @@ def test_a_compiled_network_is_taken_and_has_the_same_losses(
     assert sum(compiled) > 100  # most of the network, not a few scraps between breaks
 
 
-def test_a_backend_that_is_none_is_named(recipe: Recipe) -> None:
-    with pytest.raises(ConfigError, match=r"compile_backend is 'fast', but must be of .*inductor"):
+def test_a_backend_that_is_none_is_named(recipe: StageRecipe) -> None:
+    with pytest.raises(ConfigError, match=r"compile_backend is 'fast', but must be .*inductor"):
         dataclasses.replace(recipe, compile=True, compile_backend="fast")

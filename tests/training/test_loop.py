@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerflow.training.loop import Every, optimizer_step, run_steps
-from layerflow.training.recipe import PhaseRecipe, Recipe
+from layerflow.training.recipe import PhaseRecipe, StageRecipe
 from layerflow.training.schedule import make_schedule, warm_cosine
 from layerflow.training.trainer import learning_rates
 
@@ -26,7 +26,7 @@ def rates(schedule: torch.optim.lr_scheduler.LRScheduler, steps: int) -> Iterato
 
 
 def test_learning_rate_warms_up_stays_and_falls() -> None:
-    recipe = Recipe("rates", (PhaseRecipe(1000, {1: 1.0}),), warmup=100, decay=0.5)
+    recipe = StageRecipe("rates", (PhaseRecipe(1000, {1: 1.0}),), warmup=100, decay=0.5)
     values = list(rates(learning_rates(recipe, optimizer()), 1000))
     assert values[0] == pytest.approx(recipe.learning_rate / 100)
     assert values[100:500] == [pytest.approx(recipe.learning_rate)] * 400

@@ -12,7 +12,7 @@ from layerflow import LayerFlowPipeline
 from layerflow.core.config import ConfigError
 from layerflow.training.batches import draw_noise_levels
 from layerflow.training.plan import plan_training
-from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, load_recipe
+from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, StageRecipe, load_recipe
 from layerflow.training.stages import train_stages
 from layerflow.training.trainer import Trainer
 
@@ -60,21 +60,21 @@ def test_one_is_trained_at_its_levels_and_the_other_stays(
 
 
 def test_which_one_is_asked_for_and_must_be_there(start: Path) -> None:
-    stage = recipe_of(start).in_stages()[0]
+    recipe = recipe_of(start)
     with pytest.raises(ConfigError, match="has two transformers, of which a run trains one; set transformer to"):
-        Trainer(stage, start / "runs")
+        Trainer(recipe.stages[0], start / "runs")
     with pytest.raises(ConfigError, match="has two transformers"):
-        plan_training(stage)
+        plan_training(recipe)
     build("wan").save_pretrained(start / "start")
     with pytest.raises(ConfigError, match="has no transformer_2; leave transformer out"):
         plan_training(recipe_of(start, "transformer: transformer_2"))
     with pytest.raises(ConfigError, match="transformer is 'low', but must be auto, transformer or transformer_2"):
-        recipe_of(start, "transformer: low").in_stages()
+        recipe_of(start, "transformer: low")
 
 
 @pytest.mark.parametrize("uniform", [True, False])
 def test_levels_between_two_ends_are_those_of_the_whole_distribution_there(uniform: bool) -> None:
-    recipe = Recipe("tiny", (PhaseRecipe(1, {1: 1.0}),), noise=NoiseRecipe(pure=0.0, uniform=uniform))
+    recipe = StageRecipe("tiny", (PhaseRecipe(1, {1: 1.0}),), noise=NoiseRecipe(pure=0.0, uniform=uniform))
     whole = draw_noise_levels(recipe, 200_000, torch.Generator().manual_seed(0))
     for low, high in ((0.0, 0.875), (0.875, 1.0)):
         some = draw_noise_levels(recipe, 50_000, torch.Generator().manual_seed(1), (low, high))
@@ -83,6 +83,6 @@ def test_levels_between_two_ends_are_those_of_the_whole_distribution_there(unifo
         assert float(some.max()) <= high + 1e-6
         for share in (0.1, 0.5, 0.9):
             assert float(some.quantile(share)) == pytest.approx(float(inside.quantile(share)), abs=0.01)
-    pure = Recipe("tiny", (PhaseRecipe(1, {1: 1.0}),), noise=NoiseRecipe(pure=1.0))
+    pure = StageRecipe("tiny", (PhaseRecipe(1, {1: 1.0}),), noise=NoiseRecipe(pure=1.0))
     assert (draw_noise_levels(pure, 10, torch.Generator(), (0.875, 1.0)) == 1).all()
     assert (draw_noise_levels(pure, 10, torch.Generator(), (0.0, 0.875)) < 0.875).all()

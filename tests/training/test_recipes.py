@@ -19,7 +19,7 @@ FILES = sorted(path for path in RECIPES.rglob("*") if path.suffix in (".yaml", "
 
 
 def read_training(path: Path) -> None:
-    assert all(stage.steps > 0 for stage in load_recipe(path).in_stages())
+    assert all(stage.steps > 0 for stage in load_recipe(path).stages)
 
 
 def read_accelerate(path: Path) -> None:

@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 
 from layerflow.training.checkpoints import load_checkpoint
 from layerflow.training.network import build_pipeline
-from layerflow.training.recipe import Recipe, load_recipe
+from layerflow.training.recipe import StageRecipe, load_recipe
 from layerflow.training.stages import train_stages
 from layerflow.training.trainer import Trainer
 
@@ -57,7 +57,7 @@ def take_part(home: Path, run: str, lost_at: int = -1) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(self, batch)
 
-    def report(number: int, values: dict[str, float], of: Recipe) -> None:
+    def report(number: int, values: dict[str, float], of: StageRecipe) -> None:
         if "loss" in values:
             with (home / f"{run}.jsonl").open("a") as file:
                 print(json.dumps([of.stage, number, values["loss"], values["gradient_norm"]]), file=file)
@@ -110,7 +110,7 @@ def lose_one(home: Path, run: str) -> None:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Recipe, shards, and the run of one process in `one`."""
+    """StageRecipe, shards, and the run of one process in `one`."""
     home = tmp_path_factory.mktemp("home")
     clips = {f"mask{i}": (2, 32, 32, "masks") for i in range(3)} | {f"pair{i}": (1, 32, 32, "pairs") for i in range(3)}
     write_set(home / "shards", clips)
@@ -179,7 +179,7 @@ def test_sharded_weights_have_the_same_losses_and_leave_whole_tensors(
     states = [load_checkpoint(home / run / "shared" / "base" / "checkpoints" / "step-00000005")[0]
               for run in ("one", "sharded")]  # fmt: skip
     assert states[0]["ema"]["optimization_step"] == states[1]["ema"]["optimization_step"] == 5
-    network = build_pipeline(load_recipe(home / "shared.yaml").in_stages()[0], fit=False).transformer
+    network = build_pipeline(load_recipe(home / "shared.yaml").stages[0], fit=False).transformer
     names = [name for name, _ in network.named_parameters() if not name.startswith("sketch.")]  # which is not trained
     own = [states[0]["model"][name] for name in names]
     averages = [state["ema"]["shadow_params"] for state in states]

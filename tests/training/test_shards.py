@@ -15,7 +15,7 @@ from layerflow.datasets.reader import ShardSet
 from layerflow.media import MediaError
 from layerflow.training.batches import Batch, ClipBatches
 from layerflow.training.card import stage_card
-from layerflow.training.recipe import DataRecipe, PhaseRecipe, Recipe, load_recipe
+from layerflow.training.recipe import DataRecipe, PhaseRecipe, StageRecipe, load_recipe
 
 CLIPS_IN_SET = {
     **{f"video{i}": (4, 32, 32, "copy-paste") for i in range(5)},
@@ -30,12 +30,12 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_set(tmp_path_factory.mktemp("sets") / "shards", CLIPS_IN_SET)
 
 
-def recipe_of(shards: Path, **changes: object) -> Recipe:
+def recipe_of(shards: Path, **changes: object) -> StageRecipe:
     settings: dict[str, object] = {
         "phases": (PhaseRecipe(40, {4: 1.0}),), "data": (DataRecipe(kind="shards", folder=str(shards)),), "size": 32,
         "clip_frames": 4, "frames_per_batch": 16, "prompt_dropout": 0.0, "layer_dropout": 0.0, **changes,
     }  # fmt: skip
-    return Recipe("test", **settings)  # type: ignore[arg-type]
+    return StageRecipe("test", **settings)  # type: ignore[arg-type]
 
 
 def names(batch: Batch) -> list[str]:
@@ -145,7 +145,7 @@ def test_mistakes_in_data_are_named(shards: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(ConfigError, match="no source of data has clips of 8 frames"):
         ClipBatches(long)
-    with pytest.raises(ConfigError, match="shards want folder"):
+    with pytest.raises(ConfigError, match="shards need a folder"):
         DataRecipe(kind="shards")
 
 
@@ -169,8 +169,8 @@ def test_folders_of_shards_lie_beside_the_recipe(shards: Path) -> None:
     path = shards.parent / "recipe.yaml"
     data = f"data: [{{kind: shards, folder: {shards.name}}}]"
     path.write_text("\n".join(["size: 32", "clip_frames: 4", "phases: [{steps: 1, frames: {4: 1.0}}]", data]))
-    assert Path(load_recipe(path).data[0].folder) == shards
-    assert len(ClipBatches(load_recipe(path))[0].tasks) == 8
+    assert Path(load_recipe(path).stages[0].data[0].folder) == shards
+    assert len(ClipBatches(load_recipe(path).stages[0])[0].tasks) == 8
 
 
 def test_the_card_says_what_was_seen(shards: Path) -> None:

@@ -1,6 +1,5 @@
 """Four stages from one recipe: what each trains, what it leaves, and that a run may be stopped anywhere."""
 
-import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from safetensors.torch import load_file
 from layerflow.core.config import ConfigError
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training.checkpoints import list_checkpoints
-from layerflow.training.recipe import Recipe, load_recipe
+from layerflow.training.recipe import StageRecipe, load_recipe
 from layerflow.training.stages import train_stages
 from layerflow.training.trainer import Trainer
 
@@ -108,7 +107,7 @@ def test_a_run_stopped_anywhere_ends_with_the_same_weights(
 ) -> None:
     recipe = load_recipe(home / "four.yaml")
 
-    def stop(step: int, values: dict[str, float], of: Recipe) -> None:
+    def stop(step: int, values: dict[str, float], of: StageRecipe) -> None:
         if (of.stage, step) == stopped:
             raise KeyboardInterrupt
 
@@ -123,7 +122,7 @@ def test_a_run_stopped_anywhere_ends_with_the_same_weights(
 
 def test_stages_can_be_trained_one_by_one(home: Path, finished: Path, tmp_path: Path) -> None:
     recipe = load_recipe(home / "four.yaml")
-    with pytest.raises(ConfigError, match="stage motion wants stage base done before it"):
+    with pytest.raises(ConfigError, match="stage motion needs stage base done before it"):
         train_stages(recipe, tmp_path, only="motion")
     with pytest.raises(ConfigError, match="'colour' is not one of four's"):
         train_stages(recipe, tmp_path, only="colour")
@@ -158,11 +157,11 @@ def test_killed_at_any_moment_the_run_goes_on(home: Path, finished: Path, tmp_pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"stages": ({"stage": "motion"},)}, "motion wants a stage base before it, or start_from"),
-        ({"stages": ({"stage": "base"}, {"stage": "unify"})}, "unify wants a stage content before it"),
+        ({"stages": ({"stage": "motion"},)}, "motion needs a stage base before it, or start_from"),
+        ({"stages": ({"stage": "base"}, {"stage": "unify"})}, "unify needs a stage content before it"),
         ({"stages": ({"stage": "base"}, {"stage": "base"})}, "each may be named once"),
         ({"stages": ({"stage": "bse"},)}, "stage 'bse' is not known"),
-        ({"stages": ({"size": 3},)}, r"stages\[0\]: a stage names its `stage`"),
+        ({"stages": ({"size": 3},)}, r"stages\[0\]: a stage needs the key stage"),
         ({"stages": ({"stage": "base", "sise": 3},)}, r"stages\[0\]: unknown key 'sise'"),
         ({"stages": ({"stage": "base", "data": [{"kind": "film"}]},)}, "kind must be scenes or shards"),
         ({"trains": "all", "stages": ()}, "trains is 'all'"),
@@ -171,7 +170,7 @@ def test_killed_at_any_moment_the_run_goes_on(home: Path, finished: Path, tmp_pa
 )
 def test_mistakes_in_stages_are_named(home: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        dataclasses.replace(load_recipe(home / "four.yaml"), **change).in_stages()
+        load_recipe(home / "four.yaml", change)
 
 
 # --- other backbones --------------------------------------------------------------------------------------
@@ -224,6 +223,6 @@ def test_clips_that_the_model_does_not_take_are_named(tmp_path: Path) -> None:
     write_set(tmp_path / "shards", {"clip": (6, 32, 48, "masks")})
     text = LARGE.format(model=tmp_path / "start", frames=6, batch=6, steps=1)
     (tmp_path / "large.yaml").write_text(text)
-    recipe = load_recipe(tmp_path / "large.yaml").in_stages()[0]
+    recipe = load_recipe(tmp_path / "large.yaml").stages[0]
     with pytest.raises(ConfigError, match=r"do not fit the model: 6 frames do not fit.*the nearest: 5 or 9"):
         Trainer(recipe, tmp_path / "runs")

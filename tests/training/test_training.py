@@ -15,14 +15,15 @@ from forked import fork
 
 from layerflow.core.config import ConfigError
 from layerflow.core.schema import CLIPS, TASKS
+from layerflow.mini.fitting import fill, sketch, whitening
+from layerflow.mini.recipes import MiniRecipe
 from layerflow.mini.world import MissingFontError, find_font
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training import batches as batches_module
-from layerflow.training import network as network_module
 from layerflow.training.batches import ClipBatches, draw_noise_levels
 from layerflow.training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from layerflow.training.objective import clip_errors, loss_of, make_target
-from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, Recipe, load_recipe, mixed_precision
+from layerflow.training.recipe import NoiseRecipe, PhaseRecipe, StageRecipe, load_recipe, mixed_precision
 from layerflow.training.trainer import Trainer
 
 try:
@@ -49,13 +50,13 @@ checkpoint_every: 2
 
 
 @pytest.fixture
-def recipe(tmp_path: Path) -> Recipe:
+def recipe(tmp_path: Path) -> StageRecipe:
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY)
-    return load_recipe(path)
+    return load_recipe(path).stages[0]
 
 
-def test_a_recipe_is_read_into_dataclasses(recipe: Recipe) -> None:
+def test_a_recipe_is_read_into_dataclasses(recipe: StageRecipe) -> None:
     assert recipe.steps == 6
     assert recipe.phase_at(3).frames == {1: 0.5, 2: 0.5}
     assert recipe.phase_at(4) == PhaseRecipe(2, {2: 1.0})
@@ -72,7 +73,7 @@ def test_a_recipe_is_read_into_dataclasses(recipe: Recipe) -> None:
         ("phases: [{steps: 2, frames: {3: 1.0}}]", "3 frames per sample"),
         ("phases: [{step: 2}]", r"phases\[0\]: unknown key 'step'"),
         ("noise: {pure: 2.0}", "noise.pure is a share"),
-        ("precision: half", "precision is 'half', but must be one of auto, no, bf16, fp16"),
+        ("precision: half", "precision is 'half', but must be auto, no, bf16 or fp16"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_named(tmp_path: Path, change: str, message: str) -> None:
@@ -93,7 +94,7 @@ def test_a_recipe_that_is_not_there_or_not_yaml_is_named(tmp_path: Path) -> None
 
 def test_the_recipes_that_come_along_are_readable() -> None:
     for name in ("mini", "mini-continue", "cogvideox-2b"):
-        assert all(stage.steps > 0 for stage in load_recipe(RECIPES / f"{name}.yaml").in_stages())
+        assert all(stage.steps > 0 for stage in load_recipe(RECIPES / f"{name}.yaml").stages)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("ddp", "MULTI_GPU"), ("fsdp2", "FSDP"), ("zero2", "DEEPSPEED")])
@@ -102,7 +103,7 @@ def test_the_launch_configurations_that_come_along_are_known_to_accelerate(name:
     assert load_config_from_file(str(RECIPES / "accelerate" / f"{name}.yaml")).distributed_type.value == kind
 
 
-def test_noise_levels_are_shifted_to_noise_with_a_share_at_exactly_one(recipe: Recipe) -> None:
+def test_noise_levels_are_shifted_to_noise_with_a_share_at_exactly_one(recipe: StageRecipe) -> None:
     recipe = dataclasses.replace(recipe, noise=NoiseRecipe(pure=0.3, mean=1.0, std=1.0))
     t = draw_noise_levels(recipe, 20_000, torch.Generator().manual_seed(0))
     assert ((t > 0) & (t <= 1)).all()
@@ -111,7 +112,7 @@ def test_noise_levels_are_shifted_to_noise_with_a_share_at_exactly_one(recipe: R
 
 
 @needs_font
-def test_a_batch_is_a_pure_function_of_its_step_and_holds_the_composition(recipe: Recipe) -> None:
+def test_a_batch_is_a_pure_function_of_its_step_and_holds_the_composition(recipe: StageRecipe) -> None:
     source = ClipBatches(recipe)
     for step in range(4):
         batch, again = source[step], ClipBatches(recipe)[step]
@@ -129,9 +130,9 @@ def test_a_batch_is_a_pure_function_of_its_step_and_holds_the_composition(recipe
 @needs_font
 @pytest.mark.parametrize(("share", "kinds"), [(0.0, {"core"}), (0.5, {"core", "all"}), (1.0, {"all"})])
 def test_so_many_samples_may_show_any_object(
-    recipe: Recipe, monkeypatch: pytest.MonkeyPatch, share: float, kinds: set[str]
+    recipe: StageRecipe, monkeypatch: pytest.MonkeyPatch, share: float, kinds: set[str]
 ) -> None:
-    source = ClipBatches(dataclasses.replace(recipe, extra_objects=share))
+    source = ClipBatches(dataclasses.replace(recipe, mini=MiniRecipe(extra_objects=share)))
     drawn = []
     for name in ("core", "all"):
         real = getattr(source.sources[0], name)
@@ -144,7 +145,7 @@ def test_so_many_samples_may_show_any_object(
 @needs_font
 @pytest.mark.parametrize(("task", "measured"), [("generate", True), ("add-foreground", True), ("decompose", False)])
 def test_placements_are_measured_where_nothing_given_shows_them(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, measured: bool
+    recipe: StageRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, measured: bool
 ) -> None:
     trainer = Trainer(dataclasses.replace(recipe, tasks={task: 1.0}), tmp_path)
     monkeypatch.setattr(trainer.model, "find_placement", lambda *_: torch.ones(batch.positions.shape[0], 3))
@@ -156,7 +157,7 @@ def test_placements_are_measured_where_nothing_given_shows_them(
 
 
 @needs_font
-def test_given_clips_are_neither_noised_nor_learnt(recipe: Recipe, tiny_pipeline: LayerFlowPipeline) -> None:
+def test_given_clips_are_neither_noised_nor_learnt(recipe: StageRecipe, tiny_pipeline: LayerFlowPipeline) -> None:
     batch = ClipBatches(recipe)[1]
     layout = batch.layout
     batch.given = layout.given_mask(TASKS["decompose"]).expand(len(batch.tasks), -1)
@@ -175,7 +176,7 @@ def test_given_clips_are_neither_noised_nor_learnt(recipe: Recipe, tiny_pipeline
 
 
 @needs_font
-def test_training_lowers_the_loss_and_leaves_a_model(recipe: Recipe, tmp_path: Path) -> None:
+def test_training_lowers_the_loss_and_leaves_a_model(recipe: StageRecipe, tmp_path: Path) -> None:
     recipe = dataclasses.replace(recipe, phases=(PhaseRecipe(40, {1: 1.0}),), learning_rate=5e-3, log_every=10)
     losses = []
     Trainer(recipe, tmp_path / "runs", report=lambda step, values: losses.append(values["loss"])).train()
@@ -186,7 +187,7 @@ def test_training_lowers_the_loss_and_leaves_a_model(recipe: Recipe, tmp_path: P
 
 
 @needs_font
-def test_a_resumed_run_continues_bit_for_bit(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_resumed_run_continues_bit_for_bit(recipe: StageRecipe, tmp_path: Path) -> None:
     whole = Trainer(recipe, tmp_path / "whole")
     whole.train()
     Trainer(recipe, tmp_path / "parts").train(until=3)
@@ -200,7 +201,7 @@ def test_a_resumed_run_continues_bit_for_bit(recipe: Recipe, tmp_path: Path) -> 
 
 
 @needs_font
-def test_fp16_goes_on_with_the_scale_of_its_loss(recipe: Recipe, tmp_path: Path) -> None:
+def test_fp16_goes_on_with_the_scale_of_its_loss(recipe: StageRecipe, tmp_path: Path) -> None:
     trainer = Trainer(recipe, tmp_path)
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     trainer.save()
@@ -210,7 +211,7 @@ def test_fp16_goes_on_with_the_scale_of_its_loss(recipe: Recipe, tmp_path: Path)
 
 
 @needs_font
-def test_a_run_is_not_overwritten_without_being_target(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_run_is_not_overwritten_without_being_target(recipe: StageRecipe, tmp_path: Path) -> None:
     Trainer(recipe, tmp_path).train(until=2)
     with pytest.raises(ConfigError, match="holds a run already"):
         Trainer(recipe, tmp_path)
@@ -237,12 +238,12 @@ def test_a_checkpoint_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.Mon
 
 def train_without_end(recipe: Path, runs: Path) -> None:
     changes = {"checkpoint_every": 1, "phases": [{"steps": 100000, "frames": {1: 1.0}}]}
-    Trainer(load_recipe(recipe, changes), runs, report=lambda *_: None).train()
+    Trainer(load_recipe(recipe, changes).stages[0], runs, report=lambda *_: None).train()
 
 
 @needs_font
 @pytest.mark.parametrize("delay", [0.0, 0.15])
-def test_kill_at_any_moment_loses_at_most_one_interval(recipe: Recipe, tmp_path: Path, delay: float) -> None:
+def test_kill_at_any_moment_loses_at_most_one_interval(recipe: StageRecipe, tmp_path: Path, delay: float) -> None:
     run = fork(train_without_end, tmp_path / "tiny.yaml", tmp_path / "runs")
     checkpoints = tmp_path / "runs" / "tiny" / "checkpoints"
     try:
@@ -264,9 +265,9 @@ def test_kill_at_any_moment_loses_at_most_one_interval(recipe: Recipe, tmp_path:
 
 @needs_font
 def test_a_resumed_run_does_not_fit_what_its_checkpoint_holds(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: StageRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = dataclasses.replace(recipe, sketch_scenes=250, sketch_epochs=1, fill_steps=20)
+    recipe = dataclasses.replace(recipe, mini=MiniRecipe(sketch_scenes=250, sketch_epochs=1, fill_steps=20))
     shares: dict[str, float] = {}
 
     def report(_: int, values: dict[str, float]) -> None:
@@ -275,8 +276,8 @@ def test_a_resumed_run_does_not_fit_what_its_checkpoint_holds(
     trainer = Trainer(recipe, tmp_path, report=report)
     assert shares == {"sketch/fitted": 1, "fill/fitted": 1}  # it says how far it is
     trainer.save()
-    for name in ("fit_text_whitening", "fit_sketch", "fit_fill"):
-        monkeypatch.setattr(network_module, name, lambda *_: pytest.fail("fitted again"))
+    for module, name in ((whitening, "fit_text_whitening"), (sketch, "fit_sketch"), (fill, "fit_fill")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("fitted again"))
     again = Trainer(recipe, tmp_path, resume=True)
     for name, tensor in trainer.pipeline.transformer.state_dict().items():
         assert torch.equal(tensor, again.pipeline.transformer.state_dict()[name]), name
@@ -292,7 +293,7 @@ def test_any_subset_always_leaves_something_to_generate() -> None:
 
 @needs_font
 def test_a_gradient_that_is_not_finite_ends_the_run_unless_fp16_skips_the_step(
-    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: StageRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = Trainer(recipe, tmp_path)
     before = [average.clone() for average in trainer.ema.shadow_params]

@@ -1,6 +1,5 @@
 """Plans of training: parameters and bytes by closed forms, and activations as they are in a real step."""
 
-import dataclasses
 from pathlib import Path
 
 import pytest
@@ -13,18 +12,22 @@ from layerflow.cli import run
 from layerflow.models.autoencoders import ClipAutoencoder
 from layerflow.models.layout import Layout
 from layerflow.runtime.cost import LiveBytes
-from layerflow.training.plan import plan_training
-from layerflow.training.recipe import AdapterRecipe, PhaseRecipe, Recipe
+from layerflow.training.plan import TrainingPlan, plan_training
+from layerflow.training.recipe import AdapterRecipe, PhaseRecipe, Recipe, StageRecipe
 
 
 def recipe_for(model: Path, frames: int, **changes: object) -> Recipe:
     settings: dict[str, object] = {
         "start_from": str(model), "size": 32, "clip_frames": frames, "frames_per_batch": 2 * frames,
-        "optimizer": "adamw", "adapters": AdapterRecipe(rank=2),
-        "stages": tuple({"stage": stage, "phases": [{"steps": 1, "frames": {frames: 1.0}}]}
-                        for stage in ("base", "motion", "content")), **changes,
+        "optimizer": "adamw", "adapters": AdapterRecipe(rank=2), "phases": (PhaseRecipe(1, {frames: 1.0}),), **changes,
     }  # fmt: skip
-    return Recipe("plan", **settings)  # type: ignore[arg-type]
+    stages = (StageRecipe("plan", stage=stage, **settings) for stage in ("base", "motion", "content"))  # type: ignore[arg-type]
+    return Recipe("plan", tuple(stages), staged=True)
+
+
+def plan_one(**settings: object) -> TrainingPlan:
+    (plan,) = plan_training(Recipe("plan", (StageRecipe("plan", **settings),)))  # type: ignore[arg-type]
+    return plan
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +53,13 @@ def test_bytes_are_those_of_what_is_trained(wan: Path) -> None:
 
 
 def test_samples_and_what_is_held_back_are_those_of_training(wan: Path) -> None:
-    (plan,) = plan_training(
-        Recipe("plan", start_from=str(wan), size=32, clip_frames=5, frames_per_batch=40, batch_multiple=3,
-               phases=(PhaseRecipe(1, {5: 1.0}),)), (32, 32), processes=3,
+    stage = StageRecipe(
+        "plan", start_from=str(wan), size=32, clip_frames=5, frames_per_batch=40, batch_multiple=3,
+        phases=(PhaseRecipe(1, {5: 1.0}),),
     )  # fmt: skip
+    (plan,) = plan_training(Recipe("plan", (stage,)), (32, 32), processes=3)
     assert plan.samples == 2  # of 8 samples a batch takes 6
-    (mini,) = plan_training(Recipe("plan", start_from="mini", phases=(PhaseRecipe(1, {8: 1.0}),)))
+    mini = plan_one(start_from="mini", phases=(PhaseRecipe(1, {8: 1.0}),))
     sketch = sum(p.numel() for p in LayerFlowPipeline.from_pretrained("mini").transformer.sketch.parameters())
     assert mini.parameters - mini.trained_parameters == sketch  # fitted before
     fp16 = plan_training(recipe_for(wan, 5, precision="fp16"))[0]
@@ -63,8 +67,7 @@ def test_samples_and_what_is_held_back_are_those_of_training(wan: Path) -> None:
 
 
 def test_half_precision_and_frozen_bases_are_counted(wan: Path) -> None:
-    full = recipe_for(wan, 5)
-    half = dataclasses.replace(full, precision="bf16", frozen_dtype="bfloat16")
+    full, half = recipe_for(wan, 5), recipe_for(wan, 5, precision="bf16", frozen_dtype="bfloat16")
     plain, mixed = plan_training(full), plan_training(half)
     network = plain[0].parameters
     assert mixed[0].weights == plain[0].weights  # trained weights stay float32
@@ -112,8 +115,7 @@ def test_a_plain_model_and_a_fresh_network_are_planned_by_the_command(
     shown = capsys.readouterr().out
     assert "stage base" in shown
     assert "GiB on each of 2 devices" in shown
-    mini = Recipe("fresh", phases=(PhaseRecipe(1, {1: 1.0}),))
-    (plan,) = plan_training(mini)
+    plan = plan_one(phases=(PhaseRecipe(1, {1: 1.0}),))
     assert 5e6 < plan.parameters < 50e6
 
 
@@ -122,20 +124,18 @@ def test_tiles_take_less_memory_and_precomputed_latents_none(tmp_path: Path) -> 
     # Tiles are half of this, and their overlap whole latents, as in the large ones.
     pipeline.vae = AutoencoderKLCogVideoX.from_config({**pipeline.vae.config, "sample_height": 96, "sample_width": 80})
     pipeline.save_pretrained(tmp_path / "cog")
-    recipe = recipe_for(tmp_path / "cog", 16)
-    recipe = dataclasses.replace(recipe, stages=recipe.stages[:1])
     size = 112, 96  # three by three tiles
-    whole, tiled = (plan_training(dataclasses.replace(recipe, tiling=on), size)[0] for on in (False, True))
+    whole, tiled = (plan_training(recipe_for(tmp_path / "cog", 16, tiling=on), size)[0] for on in (False, True))
     assert tiled.encoding < whole.encoding / 3
     assert (tiled.activations, tiled.state) == (whole.activations, whole.state)
     assert whole.precomputed_peak == whole.state + whole.copies + whole.activations < whole.peak
     clips = torch.rand(1, 32, 3, *size) * 2 - 1
     vae = pipeline.vae.requires_grad_(False)
-    door = ClipAutoencoder(vae)
-    exact = door.encode(clips)
+    autoencoder = ClipAutoencoder(vae)
+    exact = autoencoder.encode(clips)
     vae.enable_slicing()
-    assert torch.allclose(door.encode(torch.cat([clips, clips])), torch.cat([exact, exact]), atol=1e-5)
+    assert torch.allclose(autoencoder.encode(torch.cat([clips, clips])), torch.cat([exact, exact]), atol=1e-5)
     vae.enable_tiling()
-    tiles = door.encode(clips)
+    tiles = autoencoder.encode(clips)
     assert tiles.shape == exact.shape
     assert not torch.allclose(tiles, exact, atol=1e-3)  # norms see a tile and 8 frames: hence tiling is off by default

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from layerflow.core.config import ConfigError
-from layerflow.training.recipe import PhaseRecipe, Recipe
+from layerflow.training.recipe import PhaseRecipe, StageRecipe
 from layerflow.training.zero import ZeRO
 
 
@@ -16,7 +16,7 @@ def zero(zero_optimization: dict[str, Any], **changes: Any) -> tuple[ZeRO, dict[
     accelerator: Any = SimpleNamespace(deepspeed_plugin=SimpleNamespace(deepspeed_config=config))
     settings: dict[str, Any] = {"phases": (PhaseRecipe(1, {1: 1.0}),), "optimizer": "adamw", **changes}
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))])
-    return ZeRO(accelerator, Recipe("test", **settings), optimizer), config
+    return ZeRO(accelerator, StageRecipe("test", **settings), optimizer), config
 
 
 def test_the_recipe_decides_on_clipping_and_precision() -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from layerflow.training.recipe import Recipe
+from layerflow.training.recipe import StageRecipe
 from layerflow.training.trainer import Trainer
 
 TINY = """
@@ -11,14 +11,13 @@ clip_frames: 2
 model:
   {widths: [8, 8, 8], blocks_up: [1, 1, 1], dim: 16, num_layers: 1, num_heads: 2, cond_dim: 16, sketch_width: 16,
    fill_width: 8}
-sketch_scenes: 0
-fill_steps: 0
+mini: {sketch_scenes: 0, fill_steps: 0}
 workers: 0
 sample_every: 1000
 """
 
 
-def losses_of(recipe: Recipe, output: Path) -> list[float]:
+def losses_of(recipe: StageRecipe, output: Path) -> list[float]:
     """The losses of all steps, without checkpoints and without a model at the end."""
     trainer, losses = Trainer(recipe, output), []
     for step in range(recipe.steps):

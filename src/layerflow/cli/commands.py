@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from . import batch, compose, convert, data, export, info, studio, tasks
-from .options import Device
+from . import average, batch, compose, convert, data, evaluate, export, info, mini, studio, tasks, train
 
 app = typer.Typer(
     help="Layered video: a transparent foreground, a clean background and the blended video.\n\n"
@@ -49,113 +47,10 @@ app.command()(export.export)
 app.command()(studio.studio)
 
 
-@app.command()
-def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train; see recipes/.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for runs.")] = Path("runs"),
-    stage: Annotated[
-        str | None,
-        typer.Option(metavar="STAGE", help="Of a recipe with stages, only this one.", show_default="all in turn"),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(min=0, metavar="N", help="Another one, also in the run's name.", show_default="the recipe's"),
-    ] = None,
-    plan: Annotated[
-        bool, typer.Option("--plan", help="Say what each stage needs, and train nothing; data need not be there.")
-    ] = False,
-    size: Annotated[
-        str | None, typer.Option(metavar="WIDTHxHEIGHT", help="For --plan.", show_default="the model's")
-    ] = None,
-    frames: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="For --plan.", show_default="the recipe's most")
-    ] = None,
-    processes: Annotated[int, typer.Option(min=1, metavar="N", help="For --plan: devices.")] = 1,
-) -> None:
-    """Train a model by a recipe: checkpoints, sample sheets, curves for TensorBoard, the model at the end.
-
-    [bold]Example[/]: layerflow train recipes/mini.yaml --resume
-
-    [bold]Example[/]: layerflow train recipes/cogvideox-2b.yaml --plan --processes 8
-    """
-    from .train import plan_recipe, train_recipe
-
-    if plan:
-        for line in plan_recipe(recipe, size, frames, processes):
-            print(line)
-        return
-    train_recipe(recipe, resume, output, stage, seed)
-
-
-@app.command("eval")
-def evaluate(
-    model: Annotated[
-        str | None,
-        typer.Argument(metavar="[MODEL|RESULTS]", help="mini, a model folder, a hub id, or a folder of results."),
-    ] = None,
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder for the report; a stopped run goes on there."),
-    ] = Path("out/eval"),
-    truth: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="Folder of true layers: results by the same names, or what a model makes of them."
-        ),
-    ] = None,
-    features: Annotated[
-        str, typer.Option(metavar="MODEL", help="Of results, for FVD: random, or a VideoMAE model.")
-    ] = "random",
-    embedder: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Of results, for prompts: a CLIP model.", show_default="none")
-    ] = None,
-    ablation: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Folder of runs of recipes/ablations, laid side by side."),
-    ] = None,
-    samples: Annotated[int, typer.Option(min=1, metavar="N", help="Scenes of each trial, over three seeds.")] = 200,
-    quick: Annotated[bool, typer.Option("--quick", help="A few scenes of each, to see that all works.")] = False,
-    trial: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Only this trial; may be given again.", show_default="all of them"),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Denoising steps.", show_default="the model's")
-    ] = None,
-    guidance: Annotated[
-        float | None,
-        typer.Option(metavar="SCALE", help="Guidance of every trial.", show_default="the task's"),
-    ] = None,
-    device: Device = "auto",
-) -> None:
-    """Measure a model on held-out scenes, beside trivial baselines; prints a table, writes JSON and a page.
-
-    A folder of results, whoever made them, is measured as it is, beside --truth. A model with --truth is run on those
-    samples, every task that their clips and prompts allow, and measured in the same way.
-
-    [bold]Example[/]: layerflow eval mini -o out/eval --quick
-
-    [bold]Example[/]: layerflow eval peers/decomposed --truth held-out -o out/peers
-
-    [bold]Example[/]: layerflow eval mini --truth held-out -o out/mini
-    """
-    from .evaluate import evaluate_ablation, evaluate_beside, evaluate_model, evaluate_results, is_results
-
-    if ablation is not None:
-        evaluate_ablation(ablation, output, samples, steps)
-        return
-    if model is None:
-        raise typer.BadParameter("name a model or a folder of results, or give --ablation")
-    if is_results(model):
-        evaluate_results(Path(model), truth, output, features, embedder)
-        return
-    if truth is not None:
-        evaluate_beside(model, truth, output, features, embedder, steps, guidance, device)
-        return
-    evaluate_model(model, output, samples, quick, trial, steps, guidance, device)
-
-
+app.command()(train.train)
+app.command("eval")(evaluate.evaluate)
 app.command()(convert.convert)
 app.command()(info.info)
+app.command()(average.average)
 app.add_typer(data.app, name="data")
+app.add_typer(mini.app, name="mini")

@@ -81,8 +81,18 @@ def read_dataclass(kind: type, values: Mapping[str, Any], where: str, key: str |
 
 
 def read_values(kind: type, values: Mapping[str, Any], where: str, key: str | None = None) -> dict[str, Any]:
-    """Read some values of a dataclass, checked against its fields; `key` is that of the whole."""
-    hints, known = get_type_hints(kind), {f.name for f in fields(kind)}
+    """Return some values of a dataclass, checked against its fields.
+
+    Args:
+        kind: the dataclass.
+        values: plain values by key.
+        where: start of error messages.
+        key: key of the whole.
+
+    Raises:
+        ConfigError: a key is unknown or of another type.
+    """
+    hints, known = field_types(kind), {f.name for f in fields(kind)}
     for name in values:
         if name not in known:
             text = f"{where}: unknown key {name!r}; known are {', '.join(sorted(known))}"
@@ -90,6 +100,14 @@ def read_values(kind: type, values: Mapping[str, Any], where: str, key: str | No
     return {
         name: _read_value(hints[name], value, f"{where}: {name}", _nested(key, name)) for name, value in values.items()
     }
+
+
+def field_types(kind: type) -> dict[str, Any]:
+    """Return the types of a dataclass's fields by name.
+
+    A class that is known only at run time is returned by a function, `class` in the field's metadata.
+    """
+    return get_type_hints(kind) | {f.name: f.metadata["class"]() for f in fields(kind) if "class" in f.metadata}
 
 
 def _nested(key: str | None, name: object) -> str:

@@ -23,6 +23,8 @@ BACKBONES = {
 TEXT_ENCODERS = {"LayerTextEncoder": "layerflow.mini.network.text_encoder"}
 """Text encoders that are not of transformers."""
 UPSCALERS = {"LayeredUpscaler": "layerflow.mini.network.upscaler"}
+FAMILIES = {"mini": "layerflow.mini.family"}
+"""Modules of families of models that bring more to training than a backbone, see `training.family`."""
 
 
 def import_parts(index: dict[str, Any]) -> None:
@@ -31,6 +33,11 @@ def import_parts(index: dict[str, Any]) -> None:
     for part in index.values():
         if isinstance(part, list) and len(part) == 2 and part[1] in homes:
             import_module(homes[part[1]])
+
+
+def import_family(name: str) -> Any:
+    """Return the `FAMILY` of a module of `FAMILIES`."""
+    return import_module(FAMILIES[name]).FAMILY
 
 
 class Skeleton(NamedTuple):

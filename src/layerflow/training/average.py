@@ -1,7 +1,7 @@
-"""Average two models: `python -m layerflow.training.average MODEL OTHER [--share 0.5] -o DIR`.
+"""Averages of two models' weights.
 
-Where one was trained on from the other, the mean of their weights keeps what the first could and has most of what the
-second learnt (arXiv 2109.01903): training on some noise levels or tasks costs the others less.
+The mean of a model and one that was trained on from it keeps most of what either can do (arXiv 2109.01903): training on
+some noise levels or tasks then costs the others less.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from ..pipeline import LayerFlowPipeline
 
 
 def average(model: str | Path, other: str | Path, folder: Path, share: float = 0.5) -> None:
-    """Write `model` with weights of its transformers that are (1 - share) of its own and `share` of the other's.
+    """Write `model` with its transformers' weights mixed: (1 - share) of its own and `share` of the other's.
 
-    Everything else is the first model's. Weights are bf16, in diffusers layout; content adapters come fused, motion
+    Everything else is the first model's. Weights are bfloat16, in diffusers layout; content adapters come fused, motion
     adapters are left out.
 
     Args:
         model: name, folder or hub id, as `layerflow --model` takes it.
         other: a model of the same architecture.
-        folder: to write to, whole or not at all; a model that is there is replaced.
+        folder: to write to, whole or not at all; a model in its place is replaced.
         share: of the other's weights, from 0 to 1.
 
     Raises:
-        UnknownModelError: there is no such model.
+        UnknownModelError: no model has this name.
         ValueError: the share is out of its range, the folder holds something else, or the models' networks are not of
             one architecture.
     """
     if not 0 <= share <= 1:
         raise ValueError(f"share is {share:g}, but must be from 0 to 1")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / INDEX).is_file():
-        raise ValueError(f"{folder} holds something else than a model; choose another folder")
+        raise ValueError(f"{folder} holds files that are no model; choose another folder")
     own, others = (LayerFlowPipeline.from_pretrained(name) for name in (model, other))
     for part in sorted(own.transformers.keys() | others.transformers.keys()):
         one, two = own.transformers.get(part), others.transformers.get(part)
@@ -49,7 +49,7 @@ def average(model: str | Path, other: str | Path, folder: Path, share: float = 0
                 tensor.lerp_(state[name], share)
     for module in (*own.transformers.values(), own.upscaler):
         if module is not None:
-            module.to(memory_format=torch.contiguous_format)  # as safetensors wants it
+            module.to(memory_format=torch.contiguous_format)  # as safetensors requires
     with whole_folder(folder, replace=True) as partial:
         own.to(torch.bfloat16).save_pretrained(partial)
 
@@ -62,24 +62,3 @@ def _check_same_shapes(model: str, tensors: dict[str, Tensor], other: str, other
                 f"{model} and {other} are not of one architecture: {name} is {shapes[0]} and {shapes[1]}; average a "
                 f"model with one that was trained on from it"
             )
-
-
-def main() -> None:
-    """The command line."""
-    import argparse
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
-    parser.add_argument("other")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--share", type=float, default=0.5, help="of the other's weights, from 0 to 1")
-    arguments = parser.parse_args()
-    try:
-        average(arguments.model, arguments.other, arguments.output, arguments.share)
-    except ValueError as error:
-        parser.error(str(error))
-    print(arguments.output)
-
-
-if __name__ == "__main__":
-    main()

@@ -23,8 +23,8 @@ from ..datasets.precompute import check_identity
 from ..models.layout import Layout
 from ..models.model_space import to_model_space
 from ..pipeline import LayerFlowPipeline
-from .recipe import ADAPTERS, Recipe
-from .sources import Found, Size, Wanted, open_sources
+from .recipe import ADAPTERS, ANY, StageRecipe
+from .sources import Query, Sample, Size, open_sources
 
 MOST_SAMPLES = 10_000
 """Random streams of samples of one step do not run into those of the next."""
@@ -100,7 +100,7 @@ class ClipBatches(Dataset):
         MediaError: a folder of shards is not there or damaged.
     """
 
-    def __init__(self, recipe: Recipe, rank: int = 0, processes: int = 1, scattered: bool = True) -> None:
+    def __init__(self, recipe: StageRecipe, rank: int = 0, processes: int = 1, scattered: bool = True) -> None:
         self.recipe, self.rank, self.processes, self.scattered = recipe, rank, processes, scattered
         self.sources = open_sources(recipe)
         self._steps: list[Step] = []
@@ -174,13 +174,13 @@ class ClipBatches(Dataset):
         share = len(step.picks) // self.processes
         first = self.rank * share
         samples = [self._sample(number, step, place) for place in range(first, first + share)]
-        found: list[Found] = [sample["found"] for sample in samples]
-        sequence, weight, layout = self._of_latents(found) if found[0].latents else self._of_pixels(found)
+        read: list[Sample] = [sample["read"] for sample in samples]
+        sequence, weight, layout = self._of_latents(read) if read[0].latents else self._of_pixels(read)
         text, mask = _padded([sample["text"] for sample in samples]) if self.precomputed else (None, None)
         return Batch(
             sequence=sequence,
             given=torch.stack([sample["given"] for sample in samples]),
-            positions=torch.stack([one.positions for one in found]),
+            positions=torch.stack([one.positions for one in read]),
             weight=weight,
             prompts=[sample["prompts"] for sample in samples],
             tasks=[sample["task"] for sample in samples],
@@ -192,13 +192,13 @@ class ClipBatches(Dataset):
             text_mask=mask,
         )
 
-    def _of_pixels(self, found: list[Found]) -> tuple[Tensor, Tensor, None]:
-        clips = {name: torch.stack([one.clips[name] for one in found]) for name in CLIPS}
+    def _of_pixels(self, read: list[Sample]) -> tuple[Tensor, Tensor, None]:
+        clips = {name: torch.stack([one.clips[name] for one in read]) for name in CLIPS}
         weight = self._weight(*marked(clips["alpha"]))  # alpha before it becomes a clip in model space
-        return Layout(len(found[0].positions)).pack(to_model_space(clips)), weight, None
+        return Layout(len(read[0].positions)).pack(to_model_space(clips)), weight, None
 
-    def _of_latents(self, found: list[Found]) -> tuple[Tensor, Tensor, Layout]:
-        latents = {name: torch.stack([one.latents[name] for one in found]) for name in found[0].latents}
+    def _of_latents(self, read: list[Sample]) -> tuple[Tensor, Tensor, Layout]:
+        latents = {name: torch.stack([one.latents[name] for one in read]) for name in read[0].latents}
         weight = self._weight(latents.pop(NEAR), latents.pop(HIDDEN))
         counts = {name: clip.shape[1] for name, clip in latents.items()}
         frames = counts[CLIPS[-1]]
@@ -209,35 +209,35 @@ class ClipBatches(Dataset):
         """Loss weight of places, from what `marked` gives of them."""
         return 1 + self.recipe.foreground_weight * near + self.recipe.hidden_weight * hidden
 
-    def request(self, number: int, step: Step, place: int) -> tuple[np.random.Generator, str, frozenset[str], Wanted]:
-        """A sample's random numbers, task and given clips, and what it asks of its source."""
+    def request(self, number: int, step: Step, place: int) -> tuple[np.random.Generator, str, frozenset[str], Query]:
+        """Return a sample's random numbers, task and given clips, and its query to its source."""
         recipe = self.recipe
         rng = np.random.default_rng([recipe.seed, 1, number * MOST_SAMPLES + place])
         task = str(rng.choice(list(recipe.tasks), p=_normalised(recipe.tasks.values())))
-        given = any_subset(rng) if task == "any" else TASKS[task]
-        return rng, task, given, Wanted(step.size, step.frames, step.picks[place][1], self.scattered)
+        given = any_subset(rng) if task == ANY else TASKS[task]
+        return rng, task, given, Query(step.size, step.frames, step.picks[place][1], self.scattered)
 
     def _sample(self, number: int, step: Step, place: int) -> dict[str, Any]:
-        rng, task, given, wanted = self.request(number, step, place)
+        rng, task, given, query = self.request(number, step, place)
         source = self.sources[step.picks[place][0]]
-        found = source.clip(wanted, rng)
+        read = source.read(query, rng)
         recipe = self.recipe
-        prompts = prompts_of(found.captions)
+        prompts = prompts_of(read.captions)
         if rng.random() < recipe.prompt_dropout:
             prompts = [""] * len(LAYERS)
         prompts = ["" if rng.random() < recipe.layer_dropout else prompt for prompt in prompts]
-        own, nothing = found.text, source.nothing
+        own, empty = read.text, source.unconditional
         return {
-            "found": found,
+            "read": read,
             "given": Layout(step.frames).given_mask(given),
             "prompts": prompts,
-            "text": [(own if p else nothing)[layer] for layer, p in zip(LAYERS, prompts, strict=True) if layer in own],
+            "text": [(own if p else empty)[layer] for layer, p in zip(LAYERS, prompts, strict=True) if layer in own],
             "task": task,
-            "adapters": source.recipe.adapters_on(source.frozen(wanted)),
+            "adapters": source.recipe.adapters_on(source.frozen(query)),
         }
 
 
-def build_batches(recipe: Recipe, accelerator: Accelerator, pipeline: LayerFlowPipeline) -> ClipBatches:
+def build_batches(recipe: StageRecipe, accelerator: Accelerator, pipeline: LayerFlowPipeline) -> ClipBatches:
     """Return this process's share of the batches, checked against the model that is to be trained on them.
 
     Raises:
@@ -281,7 +281,7 @@ def _normalised(shares: Any) -> np.ndarray:
 
 
 def draw_noise_levels(
-    recipe: Recipe, size: int, generator: torch.Generator, within: tuple[float, float] = (0.0, 1.0)
+    recipe: StageRecipe, size: int, generator: torch.Generator, within: tuple[float, float] = (0.0, 1.0)
 ) -> Tensor:
     """Noise levels (size,) in (0, 1]: a share at exactly 1, the rest logit-normal (arXiv 2403.03206, eq. 19) or
     uniform; of both only what lies `within`."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .batches import ClipBatches
-from .recipe import Recipe
+from .recipe import StageRecipe
 from .sources import Shards
 
 MOST_COUNTED = 5000
@@ -40,7 +40,7 @@ def seen(batches: ClipBatches) -> dict[str, Any]:
     return {"sources": by_source, "shapes": shapes, "clips": clips, "tasks": tasks, "adapters": adapters}
 
 
-def stage_card(recipe: Recipe, batches: ClipBatches) -> str:
+def stage_card(recipe: StageRecipe, batches: ClipBatches) -> str:
     """The card in Markdown."""
     told = seen(batches)
     samples, counted = sum(told["sources"].values()), sum(told["tasks"].values())

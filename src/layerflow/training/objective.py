@@ -15,7 +15,7 @@ from ..datasets.encoding import encode_sequence, encode_texts, place_weights
 from ..models.layout import Layout
 from ..pipeline import LayerFlowPipeline
 from .batches import MOST_SAMPLES, Batch
-from .recipe import Recipe
+from .recipe import StageRecipe
 
 
 @dataclass
@@ -60,7 +60,13 @@ def noise_of(batch: Batch, layout: Layout, latents: Tensor, seed: int) -> Tensor
 
 
 def make_target(
-    pipeline: LayerFlowPipeline, batch: Batch, latents: Tensor, layout: Layout, t: Tensor, noise: Tensor, recipe: Recipe
+    pipeline: LayerFlowPipeline,
+    batch: Batch,
+    latents: Tensor,
+    layout: Layout,
+    t: Tensor,
+    noise: Tensor,
+    recipe: StageRecipe,
 ) -> Target:
     """Noise what is generated and leave what is given, as the network's kind of prediction wants it.
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime.placement import cpu_has_bfloat16
-from .recipe import Recipe
+from .recipe import StageRecipe
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Of the quintic Newton-Schulz iteration that Muon was published with."""
@@ -51,7 +51,7 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: fl
     return [group for group in groups if group["params"]]
 
 
-def make_optimizer(recipe: Recipe, named: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
+def make_optimizer(recipe: StageRecipe, named: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
     """The optimiser that a recipe names, for named parameters."""
     if recipe.optimizer == "muon":
         return MuonAdamW(parameter_groups(named, recipe.weight_decay), lr=recipe.learning_rate)

@@ -16,7 +16,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.config import ConfigError
 from ..core.schema import CLIPS, LAYERS
-from ..mini.network.transformer import CompactTransformer3DModel
 from ..models.backbone import prompt_prefixes
 from ..models.codec import SequenceCodec
 from ..models.folders import model_folder, read_index
@@ -25,8 +24,9 @@ from ..models.registry import skeleton, text_encoder_skeleton
 from ..models.text import MAX_TOKENS
 from ..runtime.cost import LiveBytes, cost_of
 from . import adapters
+from .family import load_family
 from .network import trained_transformer
-from .recipe import ADAPTERS, Recipe
+from .recipe import ADAPTERS, Recipe, StageRecipe
 
 FULL, HALF = 4, 2
 """Bytes of a number."""
@@ -131,7 +131,7 @@ def plan_training(
     """Plan each stage of a recipe. Data need not be there.
 
     Args:
-        recipe: all of it.
+        recipe: all stages.
         size: height and width of clips in pixels; by default the recipe's for a fresh model, else the model's.
         frames: of a sample; by default the most that a phase of the stage asks for.
         processes: that share each batch, and the weights where they are sharded.
@@ -142,7 +142,7 @@ def plan_training(
         ValueError: a size that the model does not take.
     """
     plans, there = [], []
-    for stage in recipe.in_stages():
+    for stage in recipe.stages:
         if stage.trained in ADAPTERS and stage.trained not in there:
             there.append(stage.trained)
         plans.append(_plan_stage(stage, list(there), size, frames, processes))
@@ -150,7 +150,7 @@ def plan_training(
 
 
 def _plan_stage(
-    recipe: Recipe, names: list[str], size: tuple[int, int] | None, frames: int | None, processes: int
+    recipe: StageRecipe, names: list[str], size: tuple[int, int] | None, frames: int | None, processes: int
 ) -> TrainingPlan:
     model, vae, encoder, text_dim = _parts(recipe)
     codec = SequenceCodec.of(model, vae)
@@ -171,7 +171,7 @@ def _plan_stage(
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(adapters.is_base(name) if own == "base" else adapters.belongs_to(name, own))
         for fitted in model.fitted_parts():
-            fitted.requires_grad_(own == "base" and recipe.train_sketch)
+            fitted.requires_grad_(own == "base" and recipe.train_fitted)
         inputs = _inputs(model, layout, codec.autoencoder.latent_size(height, width), text_dim, samples)
         encoding = 0
         if vae is not None:
@@ -209,17 +209,17 @@ def _plan_stage(
     )  # fmt: skip
 
 
-def _parts(recipe: Recipe) -> tuple[Any, Any, Any, int]:
+def _parts(recipe: StageRecipe) -> tuple[Any, Any, Any, int]:
     """Transformer, autoencoder and text encoder without weights, and the width of text states."""
-    folder = Path(model_folder(recipe.start_from or recipe.text, weights=False))
+    family = load_family("mini")  # of fresh networks
+    folder = Path(model_folder(recipe.start_from or family.text_model(recipe), weights=False))
     encoder, text_dim = text_encoder_skeleton(folder, read_index(folder), torch.float32)
     if recipe.start_from is not None:
         parts = skeleton(folder)
-        found = ["transformer"] if parts.transformer_2 is None else ["transformer", "transformer_2"]
-        return getattr(parts, trained_transformer(recipe, found)), parts.vae, encoder, text_dim
+        names = ["transformer"] if parts.transformer_2 is None else ["transformer", "transformer_2"]
+        return getattr(parts, trained_transformer(recipe, names)), parts.vae, encoder, text_dim
     with torch.device("meta"):
-        sizes: dict[str, Any] = {"sample_size": recipe.size, "sample_frames": recipe.clip_frames}
-        return CompactTransformer3DModel(**{**sizes, **recipe.model}), None, encoder, text_dim
+        return family.fresh_network(recipe), None, encoder, text_dim
 
 
 def _inputs(model: Any, layout: Layout, size: tuple[int, int], text_dim: int, samples: int) -> tuple[Any, ...]:

@@ -15,10 +15,10 @@ from torch.distributed.tensor import DTensor
 from ..core.config import ConfigError
 from . import zero
 from .optimizer import make_optimizer
-from .recipe import Recipe
+from .recipe import StageRecipe
 
 
-def build_accelerator(recipe: Recipe) -> Accelerator:
+def build_accelerator(recipe: StageRecipe) -> Accelerator:
     """Return Accelerate's handle on the processes that `torchrun` or `accelerate launch` started; else on this one.
 
     Raises:
@@ -53,7 +53,7 @@ class Optimisation:
     ema: EMAModel
 
 
-def build_optimisation(accelerator: Accelerator, recipe: Recipe, model: Any) -> Optimisation:
+def build_optimisation(accelerator: Accelerator, recipe: StageRecipe, model: Any) -> Optimisation:
     """Build the optimiser and the moving average of the parameters that require gradients, among all processes.
 
     Args:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..core.config import ConfigError, load_config, read_values
-from ..mini.world import Variations
+from ..core.config import ConfigError, read_dataclass, read_values, read_yaml
+from ..core.schema import TASKS
+from .family import load_family
 
 PRECISIONS = ("auto", "no", "bf16", "fp16")
+STAGES = ("base", "motion", "content", "unify")
+"""Stages of the paper's training, in order; `unify` goes over everything once more."""
+ADAPTERS = ("motion", "content")
+ANY = "any"
+"""Name, among tasks, of a random proper subset of given clips."""
 
 
 def mixed_precision(name: str) -> str:
-    """One of `PRECISIONS` other than `auto`, which is bf16 where that computes faster than float32."""
+    """Return one of `PRECISIONS` other than `auto`, which is bf16 where that computes faster than float32."""
     if name != "auto":
         return name
     import torch
@@ -22,6 +28,11 @@ def mixed_precision(name: str) -> str:
     from ..runtime.placement import cpu_has_bfloat16
 
     return "bf16" if torch.accelerator.is_available() or cpu_has_bfloat16() else "no"
+
+
+def _check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{key} is {value!r}, but must be {', '.join(choices[:-1])} or {choices[-1]}", key)
 
 
 @dataclass(frozen=True)
@@ -38,23 +49,22 @@ class NoiseRecipe:
     uniform: bool = False
     """Draw those uniformly instead, as large models are trained."""
     max_weight: float = 4.0
-    """The x-prediction loss is weighted by 1 / t^2 (the loss on velocity, arXiv 2511.13720), at most this."""
+    """Highest weight of the x-prediction loss, which is 1 / t^2 (the loss on velocity, arXiv 2511.13720)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.pure <= 1:
+            raise ConfigError(f"noise.pure is a share between 0 and 1, got {self.pure}", "noise.pure")
 
 
 @dataclass(frozen=True)
 class PhaseRecipe:
-    """One part of the curriculum: how many frames of its clip a sample shows."""
+    """One part of the curriculum: the number of frames of a clip that a sample shows."""
 
     steps: int
     """Optimiser steps of the phase."""
     frames: dict[int, float]
     """Frames per sample and how often they are drawn. A sample of fewer than all frames shows a random, ordered
     choice of the clip's frames at their true positions: looks are learnt from cheap stills."""
-
-
-STAGES = ("base", "motion", "content", "unify")
-"""Stages of the paper's training, in order; `unify` goes over everything once more."""
-ADAPTERS = ("motion", "content")
 
 
 @dataclass(frozen=True)
@@ -64,14 +74,14 @@ class DataRecipe:
     kind: str = "scenes"
     """scenes: drawn without end; shards: a folder that `layerflow data build` wrote."""
     form: str = "clean"
-    """Of scenes. clean: as drawn; crude: with the matte and background that footage with masks would give; copy-paste:
-    the foreground of one, cut out crudely, over the background of another."""
+    """Form of scenes. clean: as drawn; crude: with the matte and background that footage with masks would give;
+    copy-paste: the foreground of one, cut out crudely, over the background of another."""
     folder: str = ""
-    """Of shards, relative to the recipe's own."""
+    """Folder of shards, relative to the recipe's."""
     kinds: tuple[str, ...] = ()
-    """Kinds of clips that are taken from the shards (masks, layered, pairs, ...); none named: all."""
+    """Kinds of clips that are taken from the shards (masks, layered, pairs, ...); all where none is named."""
     share: float = 1.0
-    """How often a sample is drawn from here, beside the other sources."""
+    """Weight of this source among all, when the source of a sample is drawn."""
     frozen: bool = False
     """One frame is held for the whole clip: a static clip, as layered images give. Stills in shards always are."""
     precomputed: bool = True
@@ -83,18 +93,23 @@ class DataRecipe:
         if self.kind not in ("scenes", "shards") or self.form not in ("clean", "crude", "copy-paste"):
             raise ConfigError(
                 f"data: kind {self.kind!r} and form {self.form!r}; kind must be scenes or shards, and form clean, "
-                "crude or copy-paste"
+                "crude or copy-paste",
+                "data",
             )
         if self.kind == "shards" and not self.folder:
-            raise ConfigError("data: shards want folder, the one that `layerflow data build` wrote")
+            raise ConfigError("data: shards need a folder, the one that `layerflow data build` wrote", "data.folder")
         if not self.share > 0:
-            raise ConfigError(f"data: share is {self.share}, but must be above 0; leave the source out instead")
+            raise ConfigError(
+                f"data: share is {self.share}, but must be above 0; leave the source out instead", "data.share"
+            )
         unknown = [name for name in self.adapters if name not in (*ADAPTERS, "auto")]
         if unknown:
-            raise ConfigError(f"data: adapter {unknown[0]!r} is not known; the adapters are {', '.join(ADAPTERS)}")
+            raise ConfigError(
+                f"data: adapter {unknown[0]!r} is not known; the adapters are {', '.join(ADAPTERS)}", "data.adapters"
+            )
 
     def adapters_on(self, frozen: bool) -> frozenset[str]:
-        """Adapters that are on for a sample of this source, as far as the network has them."""
+        """Return the adapters that are on for a sample of this source, as far as the network has them."""
         if "auto" in self.adapters:
             return frozenset(ADAPTERS if frozen else ("content",))
         return frozenset(self.adapters)
@@ -105,59 +120,63 @@ class AdapterRecipe:
     """Size of the adapters."""
 
     rank: int = 16
+    """Rank of the two matrices of each adapted layer."""
     alpha: float = 16.0
-    """Their output is scaled by alpha / rank."""
+    """Scale of their output, times the rank: it is multiplied by alpha / rank."""
     targets: tuple[str, ...] = ()
-    """Ends of the names of layers that get one; by default those that fit the backbone, see `adapters.targets_of`."""
+    """Ends of the names of layers that get an adapter; by default those that fit the backbone."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError(f"adapters.rank is {self.rank}, but must be at least 1", "adapters.rank")
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All that a training run depends on; two runs of one recipe on one machine give the same weights."""
+class StageRecipe:
+    """Everything that one stage of a training run depends on; two runs on one machine give the same weights."""
 
     name: str
     """Folder under the output folder."""
-    phases: tuple[PhaseRecipe, ...] = ()
-    stages: tuple[dict[str, Any], ...] = ()
-    """Stages in turn. Each names its `stage` and any keys of the recipe that are other in it; without, the recipe is
-    one stage itself."""
+    phases: tuple[PhaseRecipe, ...]
+    """Parts of the curriculum, one after another."""
     stage: str = "base"
-    """Of `STAGES`: base trains the network, motion and content an adapter of that name, all else frozen."""
+    """base trains the network; motion and content an adapter of that name, with all else frozen; unify goes over
+    everything once more."""
     trains: str = "auto"
-    """base, motion or content: what is trained, if not what the stage says; unify trains content by default."""
+    """base, motion or content: the part that is trained, if not the stage's; unify trains content by default."""
     data: tuple[DataRecipe, ...] = (DataRecipe(),)
-    """Where clips come from."""
+    """Sources of clips."""
     adapters: AdapterRecipe = field(default_factory=AdapterRecipe)
+    """Size of the adapters."""
     model: dict[str, Any] = field(default_factory=dict)
     """Arguments of the backbone, see CompactTransformer3DModel; with start_from, those that are changed."""
-    text: str = "mini"
-    """Model whose tokenizer and text encoder are used, frozen."""
     start_from: str | None = None
     """Model whose transformer weights training starts from; a fresh network where absent."""
     transformer: str = "auto"
-    """Which one is trained of a model that has two: transformer, at noise levels from the boundary up, or
-    transformer_2, at those below. Train the other from what this run leaves."""
+    """Transformer that is trained, of a model that has two: transformer, at noise levels from the boundary up, or
+    transformer_2, at those below. Train the other from the result of this run."""
+    train_fitted: bool = False
+    """Also train the parts of the network that were fitted before, such as the mini's sketch; else they stay as they
+    are."""
     seed: int = 0
+    """Seed of everything random: clips, tasks, noise, fresh weights."""
     size: int = 64
-    """Pixels, height and width of drawn scenes."""
+    """Height and width of drawn scenes, in pixels."""
     clip_frames: int = 8
     """Frames of a whole clip."""
     frames_per_batch: int = 32
-    """Frames in one optimiser step; a batch holds this many divided by the frames per sample. Of larger clips than
-    `size` it holds as many fewer."""
+    """Frames in one optimiser step; a batch holds this many divided by the frames per sample. Of clips larger than
+    `size` it holds proportionally fewer."""
     batch_multiple: int = 1
-    """Batches hold a multiple of this many samples, so that so many processes can share each of them."""
+    """Divisor of every batch's number of samples, so that this many processes can share it."""
     tasks: dict[str, float] = field(
         default_factory=lambda: {
-            "generate": 0.5, "decompose": 0.22, "add-background": 0.08, "add-foreground": 0.08, "any": 0.12,
+            "generate": 0.5, "decompose": 0.22, "add-background": 0.08, "add-foreground": 0.08, ANY: 0.12,
         }
     )  # fmt: skip
     """How often each set of given clips is drawn; `any` is a random proper subset."""
-    extra_objects: float = 0.5
-    """Share of samples that may show any object, and not one of the core objects that evaluation asks for."""
-    variations: Variations = field(default_factory=Variations)
-    """How often drawn scenes are varied."""
     noise: NoiseRecipe = field(default_factory=NoiseRecipe)
+    """Noise levels."""
     prompt_dropout: float = 0.1
     """Share of samples without any prompt; guidance needs them."""
     layer_dropout: float = 0.1
@@ -166,23 +185,18 @@ class Recipe:
     """Extra loss weight of pixels on and around the foreground."""
     hidden_weight: float = 0.0
     """Extra loss weight of the background where the foreground hides it."""
-    sketch_scenes: int = 60_000
-    """Stills that a fresh network's sketch is fitted to before training begins; 0 leaves it as it is."""
-    train_sketch: bool = False
-    """Train the sketch on with the rest; else it stays as it was fitted."""
-    sketch_epochs: int = 7
-    """Times that it sees each of them."""
-    fill_steps: int = 4000
-    """Steps in which a fresh network learns to continue backgrounds behind a foreground; 0 leaves it as it is."""
     optimizer: str = "muon"
-    """muon: Muon for matrices, AdamW for the rest; adamw, which sharded weights want."""
+    """muon: Muon for matrices, AdamW for the rest; adamw, which sharded weights need."""
     learning_rate: float = 1e-3
+    """Learning rate after the warm-up."""
     warmup: int = 200
     """Steps of linear warm-up."""
     decay: float = 0.4
     """Last share of the steps in which the learning rate falls along a cosine to a fiftieth; 1 is a plain cosine."""
     weight_decay: float = 0.01
+    """Weight decay of matrices and kernels."""
     max_grad_norm: float = 1.0
+    """Norm that gradients are clipped to."""
     ema: float = 0.999
     """Decay of the moving average of the weights, reached by a warm-up."""
     precision: str = "no"
@@ -191,117 +205,72 @@ class Recipe:
     compile: bool = False
     """torch.compile the blocks of the network."""
     compile_backend: str = "inductor"
-    """What compiles it, of `torch.compiler.list_backends()`; inductor wants a C++ compiler, on a GPU Triton."""
+    """Backend of torch.compile, one of `torch.compiler.list_backends()`; inductor needs a C++ compiler, on a GPU
+    Triton."""
     tiling: bool = False
     """The autoencoder encodes clips tile by tile: a fraction of the memory, and nearly the same latents."""
     gradient_checkpointing: bool = False
-    """Blocks compute their activations again on the way back, instead of keeping them."""
+    """Activations of the blocks are computed again in the backward pass, instead of kept."""
     frozen_dtype: str = "float32"
     """Number format of a base that is frozen, float32 or bfloat16."""
     workers: int = 1
-    """Processes that render scenes."""
+    """Processes that make batches."""
     log_every: int = 20
+    """Steps from one entry of the log to the next."""
     checkpoint_every: int = 200
+    """Steps from one checkpoint to the next."""
     sample_every: int = 1000
+    """Steps from one sample sheet to the next."""
     sample_steps: int = 16
+    """Denoising steps of a sample sheet."""
+    mini: Any = field(
+        default_factory=lambda: load_family("mini").recipe_keys(),
+        metadata={"class": lambda: load_family("mini").recipe_keys},
+    )
+    """Keys of the mini alone: how a fresh one is fitted, and what its drawn scenes show."""
 
     def __post_init__(self) -> None:
-        from ..core.schema import TASKS
-
+        self._check_choices()
         for task in self.tasks:
-            if task not in TASKS and task != "any":
-                raise ConfigError(f"tasks: unknown task {task!r}; the tasks are {', '.join(TASKS)} and any")
-        if self.stages:
-            return
-        self._check_stage()
+            if task not in TASKS and task != ANY:
+                raise ConfigError(f"tasks: unknown task {task!r}; the tasks are {', '.join(TASKS)} and {ANY}", "tasks")
+        if not self.data:
+            raise ConfigError("data: a recipe needs at least one source", "data")
+        if self.batch_multiple < 1:
+            raise ConfigError(f"batch_multiple is {self.batch_multiple}, but must be at least 1", "batch_multiple")
         if not self.phases or self.steps < 1:
-            raise ConfigError("phases: a recipe wants at least one phase with at least one step")
-        for phase in self.phases:
-            for frames in phase.frames:
-                if not 1 <= frames <= self.clip_frames or self.frames_per_batch % frames:
-                    raise ConfigError(
-                        f"phases: {frames} frames per sample; it must be at most clip_frames={self.clip_frames} and "
-                        f"divide frames_per_batch={self.frames_per_batch}"
-                    )
-        if not 0 <= self.noise.pure <= 1:
-            raise ConfigError(f"noise.pure is a share between 0 and 1, got {self.noise.pure}")
+            raise ConfigError("phases: a recipe needs at least one phase with at least one step", "phases")
+        for frames in sorted({frames for phase in self.phases for frames in phase.frames}):
+            if not 1 <= frames <= self.clip_frames or self.frames_per_batch % frames:
+                raise ConfigError(
+                    f"phases: {frames} frames per sample; it must be at most clip_frames={self.clip_frames} and "
+                    f"divide frames_per_batch={self.frames_per_batch}",
+                    "phases",
+                )
 
-    def _check_stage(self) -> None:
+    def _check_choices(self) -> None:
         if self.stage not in STAGES:
-            raise ConfigError(f"stage {self.stage!r} is not known; the stages are {', '.join(STAGES)}")
-        if self.trains not in ("auto", "base", *ADAPTERS):
-            raise ConfigError(f"trains is {self.trains!r}, but must be auto, base, {' or '.join(ADAPTERS)}")
-        if self.transformer not in ("auto", "transformer", "transformer_2"):
-            raise ConfigError(f"transformer is {self.transformer!r}, but must be auto, transformer or transformer_2")
-        if self.optimizer not in ("muon", "adamw"):
-            raise ConfigError(f"optimizer is {self.optimizer!r}, but must be muon or adamw")
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"precision is {self.precision!r}, but must be one of {', '.join(PRECISIONS)}")
-        if self.frozen_dtype not in ("float32", "bfloat16"):
-            raise ConfigError(f"frozen_dtype is {self.frozen_dtype!r}, but must be float32 or bfloat16")
+            raise ConfigError(f"stage {self.stage!r} is not known; the stages are {', '.join(STAGES)}", "stage")
+        _check_choice("trains", self.trains, ("auto", "base", *ADAPTERS))
+        _check_choice("transformer", self.transformer, ("auto", "transformer", "transformer_2"))
+        _check_choice("optimizer", self.optimizer, ("muon", "adamw"))
+        _check_choice("precision", self.precision, PRECISIONS)
+        _check_choice("frozen_dtype", self.frozen_dtype, ("float32", "bfloat16"))
         if self.compile:
             import torch
 
-            known = torch.compiler.list_backends(exclude_tags=())
-            if self.compile_backend not in known:
-                raise ConfigError(f"compile_backend is {self.compile_backend!r}, but must be of {', '.join(known)}")
-        if not self.data:
-            raise ConfigError("data: a recipe wants at least one source")
-        if self.batch_multiple < 1 or self.adapters.rank < 1:
-            raise ConfigError(
-                f"batch_multiple {self.batch_multiple} and adapters.rank {self.adapters.rank} must be at least 1"
-            )
+            _check_choice("compile_backend", self.compile_backend, torch.compiler.list_backends(exclude_tags=()))
 
     @property
     def trained(self) -> str:
-        """What the stage trains: base, motion or content."""
+        """Part that the stage trains: base, motion or content."""
         if self.trains != "auto":
             return self.trains
         return "content" if self.stage == "unify" else self.stage
 
-    def samples(self, frames: int, height: int, width: int) -> int:
-        """Samples of a batch, over all processes, of so many frames of a size in pixels."""
-        smaller = min(1.0, self.size**2 / (width * height))
-        whole = int(self.frames_per_batch * smaller / frames + 1e-9) // self.batch_multiple
-        return max(1, whole) * self.batch_multiple
-
-    def in_stages(self) -> tuple[Recipe, ...]:
-        """A recipe for each stage, in turn; this one alone where it names none.
-
-        Raises:
-            ConfigError: a stage that cannot be followed, or that wants another before it.
-        """
-        if not self.stages:
-            return (self,)
-        common = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("stages", "stage")}
-        resolved: list[Recipe] = []
-        for number, own in enumerate(self.stages):
-            where = f"stages[{number}]"
-            if not isinstance(own, Mapping) or "stage" not in own or "stages" in own or "name" in own:
-                raise ConfigError(f"{where}: a stage names its `stage` ({', '.join(STAGES)}) and keys of a recipe")
-            # What is common was read already, so only the stage's own values are.
-            read = read_values(Recipe, own, where)
-            resolved.append(Recipe(**{**common, **read}))
-        there = {"base"} if self.start_from is not None or self.stages[0]["stage"] == "base" else set()
-        for recipe in resolved:
-            wanted = {"base"} | ({recipe.trained} if recipe.stage == "unify" else set())
-            if missing := sorted(wanted - there):
-                raise ConfigError(
-                    f"stages: {recipe.stage} wants a stage {missing[0]} before it"
-                    + (", or start_from, a model that is trained already" if missing[0] == "base" else "")
-                )
-            there |= {recipe.trained}
-        for key in ("precision", "transformer"):
-            if len({getattr(recipe, key) for recipe in resolved}) > 1:
-                raise ConfigError(f"stages: {key} must be the same in all of them; give it once, outside of stages")
-        names = [recipe.stage for recipe in resolved]
-        if len(set(names)) != len(names):
-            raise ConfigError(f"stages: each may be named once, got {', '.join(names)}")
-        return tuple(resolved)
-
     @property
     def mixed_precision(self) -> str:
-        """`precision` as this machine has it, see `mixed_precision`."""
+        """`precision` on this machine, see `mixed_precision`."""
         return mixed_precision(self.precision)
 
     @property
@@ -309,8 +278,14 @@ class Recipe:
         """Optimiser steps of all phases."""
         return sum(phase.steps for phase in self.phases)
 
+    def samples(self, frames: int, height: int, width: int) -> int:
+        """Return the samples of a batch, over all processes, from their number of frames and size in pixels."""
+        smaller = min(1.0, self.size**2 / (width * height))
+        whole = int(self.frames_per_batch * smaller / frames + 1e-9) // self.batch_multiple
+        return max(1, whole) * self.batch_multiple
+
     def phase_at(self, step: int) -> PhaseRecipe:
-        """The phase that a step falls in."""
+        """Return the phase that a step falls in."""
         for phase in self.phases:
             if step < phase.steps:
                 return phase
@@ -318,32 +293,116 @@ class Recipe:
         return self.phases[-1]
 
     def to_dict(self) -> dict[str, Any]:
+        """Return plain values by key."""
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """A training run: one stage, or several, of which each starts from the results of those before it."""
+
+    name: str
+    """Folder under the output folder."""
+    stages: tuple[StageRecipe, ...]
+    """Stages in order."""
+    staged: bool = False
+    """The file names its stages; each then has a folder in the run's."""
+
+    def __post_init__(self) -> None:
+        names = [stage.stage for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise ConfigError(f"stages: each may be named once, got {', '.join(names)}", "stages")
+        for key in ("precision", "transformer"):
+            if len({getattr(stage, key) for stage in self.stages}) > 1:
+                raise ConfigError(
+                    f"stages: {key} must be the same in all of them; give it once, outside of stages", "stages"
+                )
+        if self.staged:
+            self._check_order()
+
+    def _check_order(self) -> None:
+        trained = {"base"} if self.stages[0].start_from is not None else set()
+        for stage in self.stages:
+            needed = {stage.trained} if stage.stage == "unify" else set()
+            if stage.stage != "base":
+                needed |= {"base"}
+            if missing := sorted(needed - trained):
+                raise ConfigError(
+                    f"stages: {stage.stage} needs a stage {missing[0]} before it"
+                    + (", or start_from, a model that is trained already" if missing[0] == "base" else ""),
+                    "stages",
+                )
+            trained |= {stage.trained}
+
+    @property
+    def start_from(self) -> str | None:
+        """Model that the first stage starts from."""
+        return self.stages[0].start_from
+
+    def with_seed(self, seed: int) -> Recipe:
+        """Return the recipe with another seed, which is added to its name."""
+        name = f"{self.name}-seed{seed}"
+        stages = tuple(replace(stage, seed=seed, name=name) for stage in self.stages)
+        return replace(self, name=name, stages=stages)
+
+
 def load_recipe(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """Read a recipe of the backbone; unknown keys, wrong types and values out of range raise ConfigError.
+    """Read a training recipe: the keys of a `StageRecipe`, and `stages`, a list of stages with their own keys.
 
-    Folders of shards are taken as relative to the recipe's own.
+    `extends: other.yaml` takes over the keys of a recipe in the same folder that this one does not give itself.
+    Folders of shards are relative to the recipe's.
+
+    Args:
+        path: a YAML file.
+        overrides: values by key that replace those of the file.
+
+    Raises:
+        ConfigError: the file cannot be read; a key is unknown, missing, of another type or out of range; a stage needs
+            another before it.
     """
-    recipe = load_config(Recipe, path, overrides)
-    home = Path(path).resolve().parent
-    recipe = replace(
-        recipe,
-        data=tuple(_at_home(data, home) for data in recipe.data),
-        stages=tuple(_stage_at_home(stage, home) for stage in recipe.stages),
-    )
-    recipe.in_stages()
-    return recipe
+    path = Path(path)
+    values = {"name": path.stem, **read_yaml(path), **(overrides or {})}
+    stages = values.pop("stages", None)
+    if not stages:
+        stage: StageRecipe = read_dataclass(StageRecipe, values, str(path))
+        return Recipe(stage.name, (_with_home(stage, path),))
+    if not isinstance(stages, Sequence) or isinstance(stages, str):
+        raise ConfigError(f"{path}: stages is {stages!r}, but must be a list of stages", "stages")
+    common = read_values(StageRecipe, values, str(path))
+    read = tuple(_read_stage(own, common, f"stages[{number}]") for number, own in enumerate(stages))
+    return Recipe(common["name"], tuple(_with_home(stage, path) for stage in read), staged=True)
 
 
-def _at_home(data: DataRecipe, home: Path) -> DataRecipe:
-    return replace(data, folder=str(home / data.folder)) if data.folder else data
+def _read_stage(own: Any, common: Mapping[str, Any], where: str) -> StageRecipe:
+    if not isinstance(own, Mapping) or "stage" not in own or "stages" in own or "name" in own:
+        raise ConfigError(
+            f"{where}: a stage needs the key stage ({', '.join(STAGES)}) and may have others of a recipe, but no name",
+            where,
+        )
+    merged = {**common, **read_values(StageRecipe, own, where, where)}
+    if "phases" not in merged:
+        raise ConfigError(f"{where}: key 'phases' is missing", f"{where}.phases")
+    try:
+        return StageRecipe(**merged)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}", f"{where}.{error.field}" if error.field else where) from None
 
 
-def _stage_at_home(stage: dict[str, Any], home: Path) -> dict[str, Any]:
-    sources = stage.get("data") if isinstance(stage, Mapping) else None
-    if not isinstance(sources, list) or not all(isinstance(source, Mapping) for source in sources):
-        return stage  # said by `in_stages`
-    placed = [{**s, "folder": str(home / str(s["folder"]))} if s.get("folder") else dict(s) for s in sources]
-    return {**stage, "data": placed}
+def _with_home(stage: StageRecipe, path: Path) -> StageRecipe:
+    home = path.resolve().parent
+    data = (replace(source, folder=str(home / source.folder)) if source.folder else source for source in stage.data)
+    return replace(stage, data=tuple(data))
+
+
+__all__ = [
+    "ADAPTERS",
+    "STAGES",
+    "AdapterRecipe",
+    "DataRecipe",
+    "NoiseRecipe",
+    "PhaseRecipe",
+    "Recipe",
+    "StageRecipe",
+    "load_recipe",
+    "mixed_precision",
+]

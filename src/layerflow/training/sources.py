@@ -1,10 +1,11 @@
-"""Where training clips come from: drawn scenes without end, and shards of footage. Each clip has a number.
+"""Sources of training clips: shards of footage, and those that a family of models draws. Each clip has a number.
 
 Shapes: F frames, C channels, H, W pixels; clips in [0, 1], straight colour.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -16,91 +17,70 @@ from ..core.config import ConfigError
 from ..core.schema import CLIPS
 from ..datasets.encoding import held
 from ..datasets.reader import HELD, LATENTS, TEXT, Row, ShardSet
-from ..mini.world import SceneSource
-from ..mini.world.crude import crude_layers, pasted_layers
-from .recipe import DataRecipe, Recipe
+from .family import load_family
+from .recipe import DataRecipe, StageRecipe
 
 Size = tuple[int, int]
 """Height and width in pixels."""
 SHUFFLED_SHARDS = 8
-"""Samples are shuffled among so many shards at a time, so that a reader stays with a few files."""
+"""Shards among which samples are shuffled at a time, so that a reader stays with a few files."""
 
 
 @dataclass
-class Wanted:
-    """What a sample asks of a source."""
+class Query:
+    """Request for a sample."""
 
     size: Size
     frames: int
     """Frames that are shown."""
     number: int
-    """Which clip: counts up for each source, size and number of frames."""
+    """Number of the clip; it counts up for each source, size and number of frames."""
     scattered: bool
     """The frames shown may be any of the clip's, in order; else they follow each other."""
 
 
 @dataclass
-class Found:
-    """A clip as a source gives it."""
+class Sample:
+    """All clips of one training sample."""
 
     clips: dict[str, Tensor]
     """(F, C, H, W) by name, all of `CLIPS`."""
     positions: Tensor
-    """(F,) which frames of the clip these are."""
+    """(F,) positions of these frames in the clip."""
     captions: Mapping[str, str]
-    """A text for each layer that has one."""
+    """Caption of each layer that has one."""
     latents: Mapping[str, Tensor] = field(default_factory=dict)
-    """Instead of `clips`, where they are precomputed: (f, C, h, w) by clip, and `NEAR` and `HIDDEN` (N, 1, h, w)."""
+    """Precomputed latents instead of `clips`: (f, C, h, w) by clip, and `NEAR` and `HIDDEN` (N, 1, h, w)."""
     text: Mapping[str, Tensor] = field(default_factory=dict)
-    """Precomputed states (S, D) of the prompt of each layer, in turn."""
+    """Precomputed states (S, D) of the prompt of each layer."""
 
 
-class Scenes:
-    """Drawn scenes, clean or as footage would give them."""
+class Source(ABC):
+    """Training clips of one kind."""
 
+    recipe: DataRecipe
     has: frozenset[str] = frozenset()
-    nothing: Mapping[str, Tensor] = {}
+    """Parts that are precomputed: text, latents, or neither."""
+    unconditional: Mapping[str, Tensor] = {}
+    """Precomputed states (S, D) of the empty prompt, by layer."""
 
-    def __init__(self, data: DataRecipe, recipe: Recipe) -> None:
-        self.recipe, self.seed, self.frames = data, recipe.seed, recipe.clip_frames
-        self.extra_objects = recipe.extra_objects
-        self.core, self.all = (
-            SceneSource("train", recipe.size, recipe.clip_frames, objects, recipe.variations)
-            for objects in ("core", "all")
-        )
-
+    @abstractmethod
     def sizes(self, frames: int) -> dict[Size, int]:
-        """Sizes of clips that can show so many frames, and how many there are of each; 0: without end."""
-        return {(self.core.size, self.core.size): 0}
+        """Return the sizes of clips that can show a number of frames, and how many there are of each; 0: no end."""
 
-    def frozen(self, wanted: Wanted) -> bool:
-        """Whether the clip is a still, held."""
-        return self.recipe.frozen
+    @abstractmethod
+    def frozen(self, query: Query) -> bool:
+        """Return whether one frame is held for the whole sample."""
 
-    def clip(self, wanted: Wanted, rng: np.random.Generator) -> Found:
-        """The clip; the same for the same request and state of `rng`."""
-        source = self.all if rng.random() < self.extra_objects else self.core
-        positions = shown_frames(self.frames, wanted, rng)
-        drawn = [int(rng.integers(self.frames))] if self.recipe.frozen else positions.tolist()
-        scene = source.scene(int(rng.integers(2**62)), self.seed, frame_indices=drawn)
-        clips = {name: getattr(scene, name) for name in CLIPS}
-        captions = dict(scene.captions)
-        if self.recipe.form != "clean":
-            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            if self.recipe.form == "crude":
-                clips = crude_layers(clips, generator)
-            else:
-                other = self.core.scene(int(rng.integers(2**62)), self.seed, frame_indices=drawn)
-                clips = pasted_layers(clips, {name: getattr(other, name) for name in CLIPS}, generator)
-                captions = {name: (other if name == "background" else scene).captions[name] for name in captions}
-                captions.pop("blended")
-        return Found(held(clips, wanted.frames), positions, captions)
+    @abstractmethod
+    def read(self, query: Query, rng: np.random.Generator) -> Sample:
+        """Return the sample of a query; the same for the same state of `rng`."""
 
 
-class Shards:
+class Shards(Source):
     """Clips from shards, each once in every round; rounds are shuffled anew."""
 
-    def __init__(self, data: DataRecipe, recipe: Recipe, number: int) -> None:
+    def __init__(self, data: DataRecipe, recipe: StageRecipe, number: int) -> None:
         self.recipe, self.clip_frames = data, recipe.clip_frames
         self.seed = [recipe.seed, 7, number]
         self.set = ShardSet(data.folder)
@@ -112,9 +92,7 @@ class Shards:
             )
         self.precomputed = self.set.precomputed if data.precomputed else None
         self.has = frozenset(self.precomputed["has"]) if self.precomputed else frozenset()
-        """What is precomputed: text, latents, or nothing."""
-        self.nothing: Mapping[str, Tensor] = self.set.nothing() if self.precomputed else {}
-        """Precomputed states (S, D) of no prompt, by layer."""
+        self.unconditional = self.set.nothing() if self.precomputed else {}
         if "latents" in self.has:
             self._check_latents(recipe)
         self._sizes = sorted({(row.height, row.width) for row in self.rows})
@@ -122,8 +100,8 @@ class Shards:
         self._pools: dict[tuple[Size, int], np.ndarray] = {}
         self._orders: dict[tuple[Size, int], tuple[int, np.ndarray]] = {}
 
-    def _check_latents(self, recipe: Recipe) -> None:
-        """Raise ConfigError where the recipe asks for what latents that were made before cannot give."""
+    def _check_latents(self, recipe: StageRecipe) -> None:
+        """Raise ConfigError where the recipe asks for more than precomputed latents can give."""
         assert self.precomputed is not None
         frames, folder = self.precomputed["frames"], self.recipe.folder
         other = sorted({count for phase in recipe.phases for count in phase.frames} - {frames})
@@ -134,7 +112,7 @@ class Shards:
             )
         if self.recipe.frozen and not self.precomputed["frozen"]:
             raise ConfigError(
-                f"data: frozen wants latents of held frames, and {folder} was precomputed without; precompute with "
+                f"data: frozen needs latents of held frames, and {folder} was precomputed without; precompute with "
                 "`frozen`, or set precomputed: false"
             )
 
@@ -142,11 +120,10 @@ class Shards:
         return self.recipe.frozen or frames == 1
 
     def sizes(self, frames: int) -> dict[Size, int]:
-        """Sizes of clips that can show so many frames, and how many there are of each."""
         return {size: len(pool) for size in self._sizes if len(pool := self.pool(size, frames))}
 
     def pool(self, size: Size, frames: int) -> np.ndarray:
-        """Rows of a size that can show so many frames."""
+        """Return the rows of a size that can show a number of frames."""
         if (size, frames) not in self._pools:
             fit = [
                 place
@@ -162,7 +139,7 @@ class Shards:
         return row.frames >= frames or self._is_frozen(row.frames)
 
     def order(self, size: Size, frames: int, turn: int) -> np.ndarray:
-        """The pool in the order of a round: shards shuffled, then samples among neighbouring shards."""
+        """Return the pool in the order of a round: shards shuffled, then samples among neighbouring shards."""
         known = self._orders.get((size, frames))
         if known is None or known[0] != turn:
             pool = self.pool(size, frames)
@@ -172,54 +149,54 @@ class Shards:
             self._orders[size, frames] = known
         return known[1]
 
-    def row(self, wanted: Wanted) -> int:
-        """Which of the rows a request is for."""
-        turn, place = divmod(wanted.number, len(self.pool(wanted.size, wanted.frames)))
-        return int(self.order(wanted.size, wanted.frames, turn)[place])
+    def row(self, query: Query) -> int:
+        """Return the index of the row that a query is for."""
+        turn, place = divmod(query.number, len(self.pool(query.size, query.frames)))
+        return int(self.order(query.size, query.frames, turn)[place])
 
-    def frozen(self, wanted: Wanted) -> bool:
-        return self._is_frozen(self.rows[self.row(wanted)].frames)
+    def frozen(self, query: Query) -> bool:
+        return self._is_frozen(self.rows[self.row(query)].frames)
 
-    def clip(self, wanted: Wanted, rng: np.random.Generator) -> Found:
-        row = self.rows[self.row(wanted)]
+    def read(self, query: Query, rng: np.random.Generator) -> Sample:
+        row = self.rows[self.row(query)]
         text = self.set.tensors(row, TEXT) if "text" in self.has else {}
         if "latents" in self.has:
             kind = HELD if self.recipe.frozen and row.frames > 1 else LATENTS
-            positions = torch.arange(wanted.frames)
-            return Found({}, positions, self.set.captions(row), self.set.tensors(row, kind), text)
-        sample = self.set.read(row)
-        clips = sample.video.clips()
+            positions = torch.arange(query.frames)
+            return Sample({}, positions, self.set.captions(row), self.set.tensors(row, kind), text)
+        stored = self.set.read(row)
+        clips = stored.video.clips()
         if self._is_frozen(row.frames):
-            positions = shown_frames(self.clip_frames, wanted, rng)
+            positions = shown_frames(self.clip_frames, query, rng)
             drawn = [int(rng.integers(row.frames))]
         else:
             length = min(row.frames, self.clip_frames)
             start = int(rng.integers(row.frames - length + 1))
-            positions = shown_frames(length, wanted, rng)
+            positions = shown_frames(length, query, rng)
             drawn = (start + positions).tolist()
-        clips = held({name: clips[name][drawn] for name in CLIPS}, wanted.frames)
-        return Found(clips, positions, sample.captions, text=text)
+        clips = held({name: clips[name][drawn] for name in CLIPS}, query.frames)
+        return Sample(clips, positions, stored.captions, text=text)
 
 
-def shown_frames(length: int, wanted: Wanted, rng: np.random.Generator) -> Tensor:
-    """Which of a clip's frames are shown, (F,) in order: any, or the first ones of it."""
-    if not wanted.scattered:
-        return torch.arange(wanted.frames)
+def shown_frames(length: int, query: Query, rng: np.random.Generator) -> Tensor:
+    """Return which of a clip's frames are shown, (F,) in order: any of them, or the first ones."""
+    if not query.scattered:
+        return torch.arange(query.frames)
     # A clip that is held has no end.
-    return torch.from_numpy(np.sort(rng.choice(max(length, wanted.frames), wanted.frames, replace=False)))
+    return torch.from_numpy(np.sort(rng.choice(max(length, query.frames), query.frames, replace=False)))
 
 
-def open_sources(recipe: Recipe) -> list[Scenes | Shards]:
-    """The sources that a recipe names.
+def open_sources(recipe: StageRecipe) -> list[Source]:
+    """Return the sources that a recipe names.
 
     Raises:
         ConfigError: shards hold nothing of what is asked for.
         MediaError: a folder holds no shards.
     """
     return [
-        Scenes(data, recipe) if data.kind == "scenes" else Shards(data, recipe, number)
+        load_family("mini").open_source(data, recipe) if data.kind == "scenes" else Shards(data, recipe, number)
         for number, data in enumerate(recipe.data)
     ]
 
 
-__all__ = ["Found", "Scenes", "Shards", "Wanted", "open_sources"]
+__all__ = ["Query", "Sample", "Shards", "Source", "open_sources", "shown_frames"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch import nn
 from ..pipeline import LayerFlowPipeline
 from . import adapters as adapters_module
 from .adapters import AdapterSwitch
+from .loop import Report
 from .network import build_pipeline, trained_levels, trained_transformer
 from .processes import keeps_strides
-from .recipe import ADAPTERS, Recipe
+from .recipe import ADAPTERS, StageRecipe
 from .results import Result
 
 
@@ -65,11 +66,11 @@ class Trainable:
 
 
 def build_trainable(
-    recipe: Recipe,
+    recipe: StageRecipe,
     results: Sequence[Result],
     accelerator: Accelerator,
     fit: bool,
-    report: Callable[[int, dict[str, float]], None] | None = None,
+    report: Report | None = None,
 ) -> Trainable:
     """Build the network that a stage trains, on its device.
 
@@ -87,7 +88,7 @@ def build_trainable(
     part = trained_transformer(recipe, pipeline.transformers)
     model: Any = pipeline.transformers[part]
     for fitted in model.fitted_parts():
-        fitted.requires_grad_(recipe.train_sketch)
+        fitted.requires_grad_(recipe.train_fitted)
     fixed = frozenset(name for name, parameter in model.named_parameters() if not parameter.requires_grad)
     levels = trained_levels(part, pipeline.config.boundary_ratio)
     names = add_adapters(model, recipe, results)
@@ -102,7 +103,7 @@ def build_trainable(
     return trainable
 
 
-def add_adapters(model: Any, recipe: Recipe, results: Sequence[Result]) -> list[str]:
+def add_adapters(model: Any, recipe: StageRecipe, results: Sequence[Result]) -> list[str]:
     """Load the results of earlier stages into a network and add the adapter of this one; return the adapters' names."""
     for result in results:
         if result.base is not None:
@@ -120,7 +121,7 @@ def add_adapters(model: Any, recipe: Recipe, results: Sequence[Result]) -> list[
     return names
 
 
-def place_encoders(pipeline: LayerFlowPipeline, recipe: Recipe, device: torch.device, idle: bool) -> None:
+def place_encoders(pipeline: LayerFlowPipeline, recipe: StageRecipe, device: torch.device, idle: bool) -> None:
     """Freeze text encoder and autoencoder and move them to their device, in the number format of training.
 
     Args:

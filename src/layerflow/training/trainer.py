@@ -29,10 +29,11 @@ from ..pipeline import LayerFlowPipeline
 from . import adapters as adapters_module
 from .batches import MOST_SAMPLES, Batch, build_batches, draw_noise_levels
 from .checkpoints import last_checkpoint, load_checkpoint, save_checkpoint
+from .family import load_family
 from .loop import Every, Report, run_steps
 from .objective import Target, clip_errors, encode_batch, encode_clips, loss_of, make_target, noise_of
 from .processes import build_accelerator, build_optimisation
-from .recipe import Recipe
+from .recipe import StageRecipe
 from .results import read_results, save_result
 from .schedule import make_schedule, warm_cosine
 from .sharding import gathered, load_average, load_model, load_optimizer
@@ -42,7 +43,7 @@ TEXT_MULTIPLE = 16
 """Texts are padded to a multiple of this many tokens where the network is compiled."""
 
 
-def learning_rates(recipe: Recipe, optimizer: Optimizer, step: int = 0) -> LambdaLR:
+def learning_rates(recipe: StageRecipe, optimizer: Optimizer, step: int = 0) -> LambdaLR:
     """Return the schedule of a stage at a step: warm-up, plateau, and a cosine over `decay` to a fiftieth."""
     return make_schedule(
         optimizer,
@@ -73,7 +74,7 @@ class Trainer:
 
     def __init__(
         self,
-        recipe: Recipe,
+        recipe: StageRecipe,
         output: Path,
         resume: bool = False,
         report: Report | None = None,
@@ -153,7 +154,7 @@ class Trainer:
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.trained, recipe.max_grad_norm)  # of DeepSpeed's a plain number
         norm = torch.as_tensor(gathered(norm), device=self.device)
-        rate = self.schedule.get_last_lr()[0]
+        rate = float(self.schedule.get_last_lr()[0])
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -299,15 +300,13 @@ class Trainer:
                 part.float()
 
     def sample(self) -> None:
-        """A picture of what the averaged weights make of drawn scenes, for the person who watches; only of backbones
-        that work on pixels, whose scenes these are."""
-        from ..mini.fitting.sample_sheet import write_sample_sheet
-
+        """Write a sheet of samples of the averaged weights, of backbones that work on pixels as the drawn scenes do."""
         if self.pipeline.vae is not None:
             return
         pipeline = self.averaged()
         if self.is_main:
-            write_sample_sheet(pipeline, self.recipe, self.folder / "samples" / f"step-{self.step:06d}.png")
+            path = self.folder / "samples" / f"step-{self.step:06d}.png"
+            load_family("mini").write_samples(pipeline, self.recipe, path)
         self.accelerator.wait_for_everyone()
 
     def _log(self, step: int, values: dict[str, float]) -> None:

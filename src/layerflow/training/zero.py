@@ -13,7 +13,7 @@ from accelerate.utils import parse_flag_from_env
 from torch import Tensor
 
 from ..core.config import ConfigError
-from .recipe import Recipe
+from .recipe import StageRecipe
 from .sharding import load_model
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -32,7 +32,7 @@ class ZeRO:
         ConfigError: the recipe or DeepSpeed's configuration ask for what is not known here.
     """
 
-    def __init__(self, accelerator: Accelerator, recipe: Recipe, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, accelerator: Accelerator, recipe: StageRecipe, optimizer: torch.optim.Optimizer) -> None:
         """`optimizer` as it is before DeepSpeed gets it."""
         config = accelerator.deepspeed_plugin.deepspeed_config
         zero = config.get("zero_optimization", {})

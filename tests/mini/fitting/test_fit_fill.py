@@ -6,10 +6,11 @@ import torch
 
 from layerflow.mini.fitting.fill import fit_fill
 from layerflow.mini.network.transformer import CompactTransformer3DModel
-from layerflow.training.recipe import PhaseRecipe, Recipe
+from layerflow.mini.recipes import MiniRecipe
+from layerflow.training.recipe import PhaseRecipe, StageRecipe
 
-RECIPE = Recipe(
-    name="fill", phases=(PhaseRecipe(1, {1: 1.0}),), size=32, clip_frames=2, fill_steps=60, workers=0,
+RECIPE = StageRecipe(
+    name="fill", phases=(PhaseRecipe(1, {1: 1.0}),), size=32, clip_frames=2, mini=MiniRecipe(fill_steps=60), workers=0,
     model={"widths": (8, 8, 8), "blocks_up": (1, 1, 1), "dim": 16, "num_heads": 2, "fill_width": 16},
 )  # fmt: skip
 
@@ -18,7 +19,7 @@ def error_after(steps: int, told: list[float] | None = None) -> float:
     torch.manual_seed(0)
     model = CompactTransformer3DModel(sample_size=32, sample_frames=2, **RECIPE.model)
     report = None if told is None else lambda _, share: told.append(share)
-    return fit_fill(model, dataclasses.replace(RECIPE, fill_steps=steps), report)
+    return fit_fill(model, dataclasses.replace(RECIPE, mini=MiniRecipe(fill_steps=steps)), report)
 
 
 def test_fitting_draws_nearer_to_what_was_hidden_and_says_how_far_it_is() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from layerflow.core.schema import CLIPS, LAYERS
 from layerflow.mini.fitting.sketch import fit, from_bytes, gather, pose_of, upright
+from layerflow.mini.fitting.whitening import fit_text_whitening
 from layerflow.mini.network.sketch import (
     OBJECT_SIZE,
     SCENE_PLANES,
@@ -26,17 +27,18 @@ from layerflow.mini.network.sketch import (
 )
 from layerflow.mini.network.text_encoder import load_text_encoder
 from layerflow.mini.network.transformer import CompactTransformer3DModel
+from layerflow.mini.recipes import MiniRecipe
 from layerflow.mini.world import MOTIONS, SceneSource
 from layerflow.mini.world.motions import UNITS
 from layerflow.mini.world.scenes import motion_params
 from layerflow.models.folders import find_model
 from layerflow.models.layout import Layout
-from layerflow.training.network import fit_text_whitening
-from layerflow.training.recipe import PhaseRecipe, Recipe
+from layerflow.training.recipe import PhaseRecipe, StageRecipe
 
-RECIPE = Recipe(
-    name="sketch", phases=(PhaseRecipe(1, {1: 1.0}),), size=32, clip_frames=2, sketch_scenes=500, sketch_epochs=30,
-    workers=0, model={"widths": (8, 8, 8), "blocks_up": (1, 1, 1), "dim": 16, "num_heads": 2, "sketch_width": 64},
+RECIPE = StageRecipe(
+    name="sketch", phases=(PhaseRecipe(1, {1: 1.0}),), size=32, clip_frames=2, workers=0,
+    mini=MiniRecipe(sketch_scenes=500, sketch_epochs=30),
+    model={"widths": (8, 8, 8), "blocks_up": (1, 1, 1), "dim": 16, "num_heads": 2, "sketch_width": 64},
 )  # fmt: skip
 
 
@@ -125,11 +127,11 @@ def test_an_upright_object_laid_by_its_pose_is_the_scene(motion: str) -> None:
 def test_fitted_sketches_know_more_than_the_mean_of_all_scenes() -> None:
     model, tokenizer, encoder = build()
     data = gather(model, tokenizer, encoder, RECIPE)
-    again = gather(model, tokenizer, encoder, dataclasses.replace(RECIPE, sketch_scenes=250))
+    again = gather(model, tokenizer, encoder, dataclasses.replace(RECIPE, mini=MiniRecipe(sketch_scenes=250)))
     assert torch.equal(data.scenes[:250], again.scenes)
     assert torch.equal(data.sprites[:250], again.sprites)
     shares: list[float] = []
-    before = fit(model, data, dataclasses.replace(RECIPE, sketch_epochs=0))
+    before = fit(model, data, dataclasses.replace(RECIPE, mini=MiniRecipe(sketch_epochs=0)))
     error = fit(model, data, RECIPE, lambda _, share: shares.append(share))
     assert error < before
     scenes = from_bytes(data.scenes)

@@ -60,8 +60,8 @@ def test_what_does_not_fit_is_refused() -> None:
 @pytest.mark.parametrize("trained", [False, True])
 def test_a_sketch_stays_as_it_was_fitted_unless_it_is_trained_on(tmp_path: Path, trained: bool) -> None:
     steps = "phases: [{steps: 1, frames: {1: 1.0}}]\nframes_per_batch: 2\n"
-    (tmp_path / "tiny.yaml").write_text(f"{TINY}{steps}train_sketch: {str(trained).lower()}\n")
-    trainer = Trainer(load_recipe(tmp_path / "tiny.yaml"), tmp_path)
+    (tmp_path / "tiny.yaml").write_text(f"{TINY}{steps}train_fitted: {str(trained).lower()}\n")
+    trainer = Trainer(load_recipe(tmp_path / "tiny.yaml").stages[0], tmp_path)
     model: Any = trainer.model
     for parameter in model.parameters():  # a fresh network does not look at its sketch yet
         if parameter.requires_grad and not parameter.any():

@@ -65,7 +65,7 @@ def test_a_recipe_takes_over_what_the_one_that_it_extends_says(tmp_path: Path) -
     phases = "phases: [{steps: 3, frames: {1: 1.0}}]"
     (tmp_path / "first.yaml").write_text(f"seed: 4\nsize: 32\n{phases}\n")
     (tmp_path / "second.yaml").write_text("extends: first.yaml\nseed: 5\n")
-    recipe = load_recipe(tmp_path / "second.yaml")
+    recipe = load_recipe(tmp_path / "second.yaml").stages[0]
     assert (recipe.name, recipe.seed, recipe.size, recipe.steps) == ("second", 5, 32, 3)
     (tmp_path / "round.yaml").write_text("extends: trip.yaml\n")
     (tmp_path / "trip.yaml").write_text("extends: round.yaml\n")

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...models.model_space import to_model_space
 from ...training.loop import optimizer_step, run_steps
-from ...training.recipe import Recipe
+from ...training.recipe import StageRecipe
 from ...training.schedule import warm_cosine
 from ..network.composition import known_background, visibility
 from ..network.transformer import CompactTransformer3DModel
@@ -27,12 +27,12 @@ LEARNING_RATE = 3e-3
 class _Holes(Dataset):
     """Item i: the backgrounds of step i, what is known of them, and how certain that is."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: StageRecipe) -> None:
         self.recipe = recipe
         self.source = SceneSource("train", size=recipe.size, frames=recipe.clip_frames, objects="all")
 
     def __len__(self) -> int:
-        return self.recipe.fill_steps
+        return self.recipe.mini.fill_steps
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         rng = np.random.default_rng([self.recipe.seed, 6, step])
@@ -56,11 +56,11 @@ def _holes(clips: dict[str, Tensor], frames: list[int]) -> tuple[Tensor, Tensor,
 
 
 def fit_fill(
-    model: CompactTransformer3DModel, recipe: Recipe, report: Callable[[str, float], None] | None = None
+    model: CompactTransformer3DModel, recipe: StageRecipe, report: Callable[[str, float], None] | None = None
 ) -> float:
     """Fit `model.fill` to training scenes for `fill_steps` steps; the mean squared error under the mattes of the last
     tenth of them, all new scenes, is returned. The last bits depend on the number of threads."""
-    fill, steps = model.fill.train(), recipe.fill_steps
+    fill, steps = model.fill.train(), recipe.mini.fill_steps
     optimizer = torch.optim.AdamW(fill.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, steps, warmup=50))
     errors: list[float] = []

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 
+from ...core.atomic import write_atomically
 from ...core.layered_video import LayeredVideo
 from ...core.schema import CLIPS, TASKS
 from ...media import contact_sheet
 from ...pipeline import LayerFlowPipeline
-from ...training.recipe import Recipe
+from ...training.recipe import StageRecipe
 from ..world import SceneSource
 
 SHEET_TASKS = (*["generate"] * 4, *["decompose"] * 2, "add-background", "add-foreground")
 
 
-def write_sample_sheet(pipeline: LayerFlowPipeline, recipe: Recipe, path: Path) -> None:
+def write_sample_sheet(pipeline: LayerFlowPipeline, recipe: StageRecipe, path: Path) -> None:
     """Generate, decompose and add layers for fixed scenes; rows are clips, columns frames."""
     source = SceneSource("held_out_combinations", size=recipe.size, frames=recipe.clip_frames)
     sheets = []
@@ -41,7 +43,6 @@ def write_sample_sheet(pipeline: LayerFlowPipeline, recipe: Recipe, path: Path) 
     sheet = Image.new("RGB", (columns * (width + 4), -(-len(sheets) // columns) * (height + 4)), "black")
     for i, picture in enumerate(sheets):
         sheet.paste(picture, ((i % columns) * (width + 4), (i // columns) * (height + 4)))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}")
-    sheet.save(partial, format="PNG")
-    partial.replace(path)
+    content = io.BytesIO()
+    sheet.save(content, format="PNG")
+    write_atomically(path, content.getvalue())

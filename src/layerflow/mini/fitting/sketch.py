@@ -17,7 +17,7 @@ from ...models.layout import Layout
 from ...models.model_space import to_model_space
 from ...models.text import encode_prompts
 from ...training.loop import optimizer_step, run_steps
-from ...training.recipe import Recipe
+from ...training.recipe import StageRecipe
 from ..network.sketch import MOTION_SENSES, PLACE_SENSES, SENSES, SPRITE_EXTENT, SPRITE_SIZE, Sketch, scene_target
 from ..network.text_encoder import LayerTextEncoder, pool
 from ..network.transformer import CompactTransformer3DModel
@@ -60,12 +60,12 @@ class Sketches:
 class _Stills(Dataset):
     """Item i: chunk i of stills, what is to be sketched of them, positions and prompts."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: StageRecipe) -> None:
         self.recipe = recipe
-        self.source = SceneSource("train", recipe.size, recipe.clip_frames, "all", recipe.variations)
+        self.source = SceneSource("train", recipe.size, recipe.clip_frames, "all", recipe.mini.variations)
 
     def __len__(self) -> int:
-        return -(-self.recipe.sketch_scenes // CHUNK)
+        return -(-self.recipe.mini.sketch_scenes // CHUNK)
 
     def __getitem__(self, chunk: int) -> tuple[tuple[Tensor, ...], Tensor, list[list[str]]]:
         rng = np.random.default_rng([self.recipe.seed, 5, chunk])
@@ -113,7 +113,7 @@ def gather(
     model: CompactTransformer3DModel,
     tokenizer: PreTrainedTokenizerBase,
     text_encoder: LayerTextEncoder,
-    recipe: Recipe,
+    recipe: StageRecipe,
     report: Callable[[str, float], None] | None = None,
 ) -> Sketches:
     """Draw the recipe's `sketch_scenes` stills, in whole chunks of `CHUNK`, and encode their prompts."""
@@ -153,7 +153,7 @@ def fit_sketch(
     model: CompactTransformer3DModel,
     tokenizer: PreTrainedTokenizerBase,
     text_encoder: LayerTextEncoder,
-    recipe: Recipe,
+    recipe: StageRecipe,
     report: Callable[[str, float], None] | None = None,
 ) -> float:
     """Fit `model.sketch` by least squares to stills of training scenes; the error on the last tenth, which it is not
@@ -167,14 +167,14 @@ def fit_sketch(
 def fit(
     model: CompactTransformer3DModel,
     data: Sketches,
-    recipe: Recipe,
+    recipe: StageRecipe,
     report: Callable[[str, float], None] | None = None,
 ) -> float:
     """The same with stills that were gathered already."""
     count = len(data.scenes)
     kept = count - count // 10
     optimizer = torch.optim.AdamW(model.sketch.parameters(), lr=2e-3, weight_decay=0.02)
-    steps = max(1, recipe.sketch_epochs * (kept // BATCH))
+    steps = max(1, recipe.mini.sketch_epochs * (kept // BATCH))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     generator = torch.Generator().manual_seed(recipe.seed)
 

@@ -1,0 +1,159 @@
+"""The mini's side of training and evaluation: what `training.family` asks of a family of models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..core.config import load_config
+from ..models.folders import find_model
+from ..training.family import Family, Progress
+from ..training.loop import Report
+from .recipes import MiniRecipe, TextRecipe, UpscalerRecipe
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..pipeline import LayerFlowPipeline
+    from ..training.recipe import DataRecipe, StageRecipe
+    from .acceptance import Report as EvaluationReport
+    from .acceptance.ablation import AblationReport
+    from .data import DrawnScenes
+    from .network.transformer import CompactTransformer3DModel
+
+
+@dataclass
+class MiniEvaluation:
+    """Figures of a model on held-out drawn scenes."""
+
+    report: EvaluationReport
+
+    def table(self) -> Table:
+        from .acceptance import rich_table
+
+        return rich_table(self.report)
+
+    def write(self, folder: Path) -> Path:
+        from .acceptance import write_report
+
+        return write_report(self.report, folder)
+
+
+@dataclass
+class MiniAblation:
+    """Figures of several runs on held-out drawn scenes."""
+
+    report: AblationReport
+
+    def markdown(self) -> str:
+        return self.report.markdown()
+
+    def write(self, folder: Path) -> Path:
+        from .acceptance.ablation import write_ablation
+
+        return write_ablation(self.report, folder)
+
+
+class Mini(Family):
+    """The bundled model's family. Modules are imported on demand: each command uses few of them."""
+
+    recipe_keys = MiniRecipe
+
+    def check_installation(self) -> None:
+        from .world import find_font
+
+        find_font()
+
+    def fresh_network(self, recipe: StageRecipe) -> CompactTransformer3DModel:
+        from .network.transformer import CompactTransformer3DModel
+
+        sizes: dict[str, Any] = {"sample_size": recipe.size, "sample_frames": recipe.clip_frames}
+        return CompactTransformer3DModel(**{**sizes, **recipe.model})
+
+    def text_model(self, recipe: StageRecipe) -> str:
+        text: str = recipe.mini.text
+        return text
+
+    def fresh_pipeline(self, recipe: StageRecipe, fit: bool = True, report: Report | None = None) -> LayerFlowPipeline:
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
+        from ..pipeline import LayerFlowPipeline
+        from .fitting.fill import fit_fill
+        from .fitting.sketch import fit_sketch
+        from .fitting.whitening import fit_text_whitening
+        from .network.text_encoder import load_text_encoder
+
+        tokenizer, text_encoder = load_text_encoder(find_model(self.text_model(recipe)))
+        model = self.fresh_network(recipe)
+        progress = None if report is None else lambda part, share: report(0, {part: share})
+        if fit:
+            fit_text_whitening(model, tokenizer, text_encoder, recipe)
+        if fit and recipe.mini.sketch_scenes:
+            fit_sketch(model, tokenizer, text_encoder, recipe, progress)
+        if fit and recipe.mini.fill_steps:
+            fit_fill(model, recipe, progress)
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+        return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
+
+    def open_source(self, data: DataRecipe, recipe: StageRecipe) -> DrawnScenes:
+        from .data import DrawnScenes
+
+        return DrawnScenes(data, recipe)
+
+    def write_samples(self, pipeline: LayerFlowPipeline, recipe: StageRecipe, path: Path) -> None:
+        from .fitting.sample_sheet import write_sample_sheet
+
+        write_sample_sheet(pipeline, recipe, path)
+
+    def train_upscaler(self, path: Path, output: Path, resume: bool, report: Report) -> Path:
+        from .fitting.upscaler import train_upscaler
+
+        return train_upscaler(load_config(UpscalerRecipe, path), output, resume, report)
+
+    def distil_text_encoder(self, path: Path, output: Path, report: Report, say: Callable[[str], object]) -> Path:
+        from .fitting.text_encoder import distil_text_encoder
+
+        return distil_text_encoder(load_config(TextRecipe, path), output, report, say)
+
+    def evaluate(
+        self,
+        pipeline: LayerFlowPipeline,
+        name: str,
+        folder: Path,
+        samples: int,
+        quick: bool = False,
+        cases: Sequence[str] | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        progress: Progress | None = None,
+    ) -> MiniEvaluation:
+        from .acceptance import evaluate
+        from .acceptance.trials import trials_here
+
+        report = evaluate(
+            pipeline, samples=samples, quick=quick, trials=cases or trials_here(), steps=steps, guidance=guidance,
+            folder=folder, name=name, progress=progress,
+        )  # fmt: skip
+        return MiniEvaluation(report)
+
+    def evaluate_runs(
+        self,
+        folder: Path,
+        samples: int,
+        steps: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        progress: Progress | None = None,
+    ) -> MiniAblation:
+        from .acceptance import load_judge
+        from .acceptance.ablation import find_runs, measure_ablation
+
+        find_runs(folder)  # refuse a run without a model before the judge is trained
+        judge = load_judge(progress=progress)
+        return MiniAblation(measure_ablation(folder, samples, judge, progress, dtype, steps))
+
+
+FAMILY = Mini()
