@@ -341,7 +341,6 @@ def recipe(tiny_model: Path, tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(
         f"""
-        text: {tiny_model}
         start_from: {tiny_model}
         size: 16
         clip_frames: 2

@@ -1,7 +1,7 @@
-"""Adapters in training: put on a network, and switched on and off for single samples of a batch.
+"""Adapters in training: added to a network, and switched on and off for single samples of a batch.
 
-PEFT chooses adapters for a whole batch, or, in inference only, one for each sample. Here a sample may want two of them
-and its neighbour one: images want the motion adapter, which knows that they stand still, and video does not.
+PEFT chooses adapters for a whole batch, or, in inference only, one for each sample. Here a sample may need two of them
+and its neighbour one: images need the motion adapter, which absorbs their stillness, and video does not.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .recipe import AdapterRecipe
 
 
 def targets_of(model: Backbone, recipe: AdapterRecipe) -> list[str]:
-    """Names of the layers that get an adapter.
+    """Return the names of the layers that get an adapter.
 
-    By default those that the backbone names.
+    By default the backbone names them.
 
     Raises:
         ConfigError: a target of the recipe fits no layer.
@@ -53,7 +53,7 @@ def add_adapter(model: Any, adapter: str, recipe: AdapterRecipe) -> None:
 
 
 def save(model: Any, adapter: str, folder: Path) -> None:
-    """Write an adapter as `models.registry.fuse_content` and diffusers' pipelines read it."""
+    """Write an adapter in the format that diffusers' pipelines and `models.registry.fuse_content` read."""
     weights, config = get_peft_model_state_dict(model, adapter_name=adapter), model.peft_config[adapter]
     facts = {"r": config.r, "lora_alpha": config.lora_alpha, "target_modules": sorted(config.target_modules)}
     metadata = json.dumps({f"transformer.{key}": value for key, value in facts.items()})
@@ -66,7 +66,7 @@ def save(model: Any, adapter: str, folder: Path) -> None:
 
 
 def load(model: Any, adapter: str, folder: Path) -> None:
-    """Give a network the adapter that `save` wrote."""
+    """Load an adapter that `save` wrote into a network."""
     model.load_lora_adapter(folder, adapter_name=adapter, use_safetensors=True)
     _in_float32(model, adapter)
 
@@ -78,25 +78,25 @@ def _in_float32(model: nn.Module, adapter: str) -> None:
 
 
 def belongs_to(name: str, adapter: str) -> bool:
-    """Whether a parameter is one of an adapter's."""
+    """Return whether a parameter is part of an adapter."""
     return f".{adapter}." in name and ".lora_" in name
 
 
 def is_base(name: str) -> bool:
-    """Whether a parameter is one of the network's own."""
+    """Return whether a parameter is part of the network itself."""
     return ".lora_" not in name
 
 
 def plain_name(name: str) -> str:
-    """The name that a parameter of the network has without adapters."""
+    """Return the name that a parameter has in a network without adapters."""
     return name.replace(".base_layer.", ".")
 
 
 class AdapterSwitch:
     """Turns adapters on for some samples of a batch and off for others.
 
-    What an adapter adds is multiplied by 1 or 0 for each sample. All layers with adapters must see a batch as
-    its first dimension, on its own or folded with others behind it, as in all backbones here.
+    An adapter's output is multiplied by 1 or 0 for each sample. In all layers with adapters the first dimension must be
+    the batch, alone or folded with others behind it, as in all backbones here.
     """
 
     def __init__(self, model: Any, adapters: list[str]) -> None:
@@ -110,8 +110,10 @@ class AdapterSwitch:
                     out.register_forward_hook(partial(self._masked, adapter))
 
     def set(self, on: Mapping[str, Tensor]) -> None:
-        """For each adapter (B,) bool: on or off until the next call, so also where gradient checkpointing computes
-        a forward pass again."""
+        """Set which samples each adapter is on for, until the next call: (B,) bool by name.
+
+        The setting also holds where gradient checkpointing computes a forward pass again.
+        """
         self.on = dict(on)
 
     def _masked(self, adapter: str, module: nn.Module, args: Any, output: Tensor) -> Tensor | None:

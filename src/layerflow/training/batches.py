@@ -1,4 +1,4 @@
-"""Batches of layered clips: which clip, which frames, which clips are given. A pure function of seed and step.
+"""Batches of layered clips, with their frames and given clips: a pure function of seed and step.
 
 A batch is decided as a whole, whatever the number of processes; each process then makes its share of the samples.
 """
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..core.config import ConfigError
-from ..core.schema import CLIPS, LAYERS, TASKS
+from ..core.schema import ALPHA, CLIPS, LAYERS, TASKS
 from ..datasets.encoding import HIDDEN, NEAR, marked, prompts_of
 from ..datasets.precompute import check_identity
 from ..models.layout import Layout
@@ -27,7 +27,7 @@ from .recipe import ADAPTERS, ANY, StageRecipe
 from .sources import Query, Sample, Size, open_sources
 
 MOST_SAMPLES = 10_000
-"""Random streams of samples of one step do not run into those of the next."""
+"""Upper bound of a batch's samples, which keeps the random streams of different steps apart."""
 
 
 @dataclass
@@ -37,23 +37,24 @@ class Batch:
     sequence: Tensor
     """(B, K*F, 3, H, W) clean packed clips in model space; or (B, N, C, h, w), precomputed latents of them."""
     given: Tensor
-    """(B, K) bool."""
+    """(B, K) bool, True for given clips."""
     positions: Tensor
-    """(B, F) which frames of their clip the samples show."""
+    """(B, F) positions of the shown frames in their clip."""
     weight: Tensor
-    """(B, K, F, 1, H, W) loss weight: larger on and around the foreground, more so where it hides the background. Of
-    latents (B, N, 1, h, w)."""
+    """(B, K, F, 1, H, W) loss weight, larger on and around the foreground and where it hides the background; of latents
+    (B, N, 1, h, w)."""
     prompts: list[list[str]]
     """B x L prompts in the order of LAYERS; "" where left out."""
     tasks: list[str]
+    """B names of tasks."""
     adapters: dict[str, Tensor]
-    """(B,) bool for each of `ADAPTERS`: whether it is on for a sample."""
+    """(B,) bool for each of `ADAPTERS`, True where it is on."""
     first: int = 0
     """Place of the first sample in the whole batch."""
     size: int = 0
     """Samples of the whole batch."""
     latents: Layout | None = None
-    """The layout of `sequence` where that is latents."""
+    """Layout of `sequence`, where that is latents."""
     text: Tensor | None = None
     """(B, L, S, D) precomputed states of the prompts, zero at padding."""
     text_mask: Tensor | None = None
@@ -61,15 +62,15 @@ class Batch:
 
     @property
     def layout(self) -> Layout:
-        """The layout of the clips in pixels."""
+        """Layout of the clips in pixels."""
         return Layout(self.positions.shape[1])
 
     def to(self, device: torch.device) -> Batch:
-        """The batch with its tensors on a device."""
+        """Return the batch with its tensors on a device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """The batch with its tensors where a GPU can fetch them by itself; `DataLoader` asks for it."""
+        """Return the batch with its tensors in pinned memory; `DataLoader` calls this."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
@@ -79,7 +80,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Step:
-    """What a batch consists of."""
+    """Composition of a batch."""
 
     frames: int
     size: Size
@@ -88,16 +89,16 @@ class Step:
 
 
 class ClipBatches(Dataset):
-    """The batch of every step of a recipe; item `step` is always the same.
+    """Batches of a recipe; item `step` is always the same.
 
     Args:
         recipe: one stage of it.
-        rank, processes: this process makes its share of each batch, and all shares together are the batch.
+        rank, processes: this process makes its share of each batch; all shares together are the batch.
         scattered: samples of fewer than all frames show any of them, in order; else the first ones.
 
     Raises:
-        ConfigError: batches that cannot be shared among the processes, or shards that hold nothing fitting.
-        MediaError: a folder of shards is not there or damaged.
+        ConfigError: batches that cannot be shared among the processes, or shards without clips that fit.
+        MediaError: a folder of shards is missing or damaged.
     """
 
     def __init__(self, recipe: StageRecipe, rank: int = 0, processes: int = 1, scattered: bool = True) -> None:
@@ -117,13 +118,13 @@ class ClipBatches(Dataset):
         """Text states are precomputed, and latents wherever there is an autoencoder."""
         self._all_or_none("latents")
 
-    def _all_or_none(self, what: str) -> bool:
-        """Whether all sources have something precomputed; raises ConfigError where some have and others not."""
-        there = [what in source.has for source in self.sources]
+    def _all_or_none(self, part: str) -> bool:
+        """Return whether all sources have a part precomputed; raise ConfigError where some have it and others not."""
+        there = [part in source.has for source in self.sources]
         if any(there) and not all(there):
             with_, without = (self.recipe.data[there.index(which)] for which in (True, False))
             raise ConfigError(
-                f"data: {with_.folder} has precomputed {what} and {without.folder or without.kind} has none, but a "
+                f"data: {with_.folder} has precomputed {part} and {without.folder or without.kind} has none, but a "
                 "batch holds clips of both; precompute both, or set precomputed: false"
             )
         return all(there)
@@ -132,10 +133,10 @@ class ClipBatches(Dataset):
         return self.recipe.steps
 
     def shapes(self) -> list[tuple[int, Size]]:
-        """Frames and sizes that batches have.
+        """Return the frames and sizes of all batches.
 
         Raises:
-            ConfigError: no source has clips of so many frames as a phase asks for.
+            ConfigError: no source has clips with the frames of a phase.
         """
         shapes: list[tuple[int, Size]] = []
         for frames in sorted({frames for phase in self.recipe.phases for frames in phase.frames}):
@@ -146,7 +147,7 @@ class ClipBatches(Dataset):
         return shapes
 
     def step(self, number: int) -> Step:
-        """What the batch of a step consists of. Clips are counted through from the first step on."""
+        """Return the composition of a step's batch. Clips are counted from the first step on."""
         while len(self._steps) <= number:
             self._steps.append(self._decide(len(self._steps)))
         return self._steps[number]
@@ -194,7 +195,7 @@ class ClipBatches(Dataset):
 
     def _of_pixels(self, read: list[Sample]) -> tuple[Tensor, Tensor, None]:
         clips = {name: torch.stack([one.clips[name] for one in read]) for name in CLIPS}
-        weight = self._weight(*marked(clips["alpha"]))  # alpha before it becomes a clip in model space
+        weight = self._weight(*marked(clips[ALPHA]))  # alpha before it becomes a clip in model space
         return Layout(len(read[0].positions)).pack(to_model_space(clips)), weight, None
 
     def _of_latents(self, read: list[Sample]) -> tuple[Tensor, Tensor, Layout]:
@@ -206,7 +207,7 @@ class ClipBatches(Dataset):
         return layout.pack(latents), weight, layout
 
     def _weight(self, near: Tensor, hidden: Tensor) -> Tensor:
-        """Loss weight of places, from what `marked` gives of them."""
+        """Return the loss weight of pixels or latents from the two masks of `marked`."""
         return 1 + self.recipe.foreground_weight * near + self.recipe.hidden_weight * hidden
 
     def request(self, number: int, step: Step, place: int) -> tuple[np.random.Generator, str, frozenset[str], Query]:
@@ -241,14 +242,14 @@ def build_batches(recipe: StageRecipe, accelerator: Accelerator, pipeline: Layer
     """Return this process's share of the batches, checked against the model that is to be trained on them.
 
     Raises:
-        ConfigError: clips of a size or of so many frames that the model does not take, a model for one task, latents
+        ConfigError: clips of a size or number of frames that the model does not take, a model for one task, latents
             that another model encoded, or batches that the processes cannot share.
     """
     scattered = pipeline.vae is None
     batches = ClipBatches(recipe, accelerator.process_index, accelerator.num_processes, scattered)
     config = pipeline.transformer.config
     if tuple(config.clips) != CLIPS or config.get("task") is not None:
-        raise ConfigError(f"start_from: {recipe.start_from} is for one task; training wants a model for all")
+        raise ConfigError(f"start_from: {recipe.start_from} is for one task; training needs a model for all")
     for frames, (height, width) in batches.shapes():
         try:
             pipeline.codec.check(frames, height, width)
@@ -259,7 +260,7 @@ def build_batches(recipe: StageRecipe, accelerator: Accelerator, pipeline: Layer
 
 
 def _padded(texts: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
-    """B x L states (S, D) of any lengths to (B, L, S, D), zero at padding, and their mask (B, L, S)."""
+    """Pad B x L states (S, D) of different lengths with zeros to (B, L, S, D), and return their mask (B, L, S) too."""
     lengths = torch.tensor([[len(states) for states in one] for one in texts])
     longest = int(lengths.max())
     flat = [torch.nn.functional.pad(s.float(), (0, 0, 0, longest - len(s))) for one in texts for s in one]
@@ -268,7 +269,7 @@ def _padded(texts: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 def any_subset(rng: np.random.Generator) -> frozenset[str]:
-    """A random set of given clips that leaves at least one to generate."""
+    """Draw a set of given clips that leaves at least one to generate."""
     while True:
         given = frozenset(name for name in CLIPS if rng.random() < 0.5)
         if len(given) < len(CLIPS):
@@ -283,8 +284,8 @@ def _normalised(shares: Any) -> np.ndarray:
 def draw_noise_levels(
     recipe: StageRecipe, size: int, generator: torch.Generator, within: tuple[float, float] = (0.0, 1.0)
 ) -> Tensor:
-    """Noise levels (size,) in (0, 1]: a share at exactly 1, the rest logit-normal (arXiv 2403.03206, eq. 19) or
-    uniform; of both only what lies `within`."""
+    """Draw noise levels (size,) in (0, 1]: a share at exactly 1, the others logit-normal (arXiv 2403.03206, eq. 19) or
+    uniform, both limited to `within`."""
     noise, (low, high) = recipe.noise, within
     if noise.uniform:
         t = low + (high - low) * torch.rand(size, generator=generator)

@@ -1,4 +1,4 @@
-"""The card of a stage: what was trained, and what it saw. Counted from the recipe, so that no restart can miscount."""
+"""The card of a stage: its training and its samples, counted from the recipe so that no restart can miscount."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .recipe import StageRecipe
 from .sources import Shards
 
 MOST_COUNTED = 5000
-"""Steps whose samples are asked for their tasks; of longer stages every so manieth."""
+"""Steps whose samples are counted by task; longer stages are subsampled to this many."""
 
 
-def seen(batches: ClipBatches) -> dict[str, Any]:
-    """What the samples of a stage were: by source, by task, by shape, and how many clips of shards were different."""
+def count_samples(batches: ClipBatches) -> dict[str, Any]:
+    """Count the samples of a stage by source, task, shape and adapter, and the distinct clips of each shard source."""
     recipe = batches.recipe
     by_source: Counter[int] = Counter()
     shapes: Counter[tuple[int, int, int]] = Counter()
@@ -30,40 +30,40 @@ def seen(batches: ClipBatches) -> dict[str, Any]:
             by_source[source] += 1
             if number % stride and source not in clips:
                 continue
-            _, task, _, wanted = batches.request(number, step, place)
+            _, task, _, query = batches.request(number, step, place)
             own = batches.sources[source]
             if isinstance(own, Shards):
-                clips[source].add(own.row(wanted))
+                clips[source].add(own.row(query))
             if not number % stride:
                 tasks[task] += 1
-                adapters.update(own.recipe.adapters_on(own.frozen(wanted)))
+                adapters.update(own.recipe.adapters_on(own.frozen(query)))
     return {"sources": by_source, "shapes": shapes, "clips": clips, "tasks": tasks, "adapters": adapters}
 
 
 def stage_card(recipe: StageRecipe, batches: ClipBatches) -> str:
-    """The card in Markdown."""
-    told = seen(batches)
-    samples, counted = sum(told["sources"].values()), sum(told["tasks"].values())
+    """Return the card in Markdown."""
+    counts = count_samples(batches)
+    samples, counted = sum(counts["sources"].values()), sum(counts["tasks"].values())
     lines = [
         f"# Stage {recipe.stage} of {recipe.name}",
         "",
         f"Trained: {'the whole network' if recipe.trained == 'base' else f'the {recipe.trained} adapter'}, "
         f"{recipe.steps} steps, {samples} samples, seed {recipe.seed}, from {recipe.start_from or 'fresh weights'}.",
         "",
-        "| source | samples | different clips |",
+        "| source | samples | distinct clips |",
         "| --- | ---: | ---: |",
     ]
     for number, data in enumerate(recipe.data):
         kinds = ", ".join(data.kinds) or "every kind"
-        what = f"{data.form} scenes" if data.kind == "scenes" else f"shards {Path(data.folder).name}, {kinds}"
-        different = f"{len(told['clips'][number])}" if number in told["clips"] else "all"
+        source = f"{data.form} scenes" if data.kind == "scenes" else f"shards {Path(data.folder).name}, {kinds}"
+        distinct = f"{len(counts['clips'][number])}" if number in counts["clips"] else "all"
         frozen = ", frozen" if data.frozen else ""
-        lines.append(f"| {what}{frozen} | {told['sources'][number]} | {different} |")
+        lines.append(f"| {source}{frozen} | {counts['sources'][number]} | {distinct} |")
     lines += ["", "| task | share of samples |", "| --- | ---: |"]
-    lines += [f"| {task} | {count / counted:.1%} |" for task, count in sorted(told["tasks"].items())]
+    lines += [f"| {task} | {count / counted:.1%} |" for task, count in sorted(counts["tasks"].items())]
     lines += ["", "| frames | size | samples |", "| ---: | --- | ---: |"]
-    lines += [f"| {f} | {w}x{h} | {count} |" for (f, h, w), count in sorted(told["shapes"].items())]
-    on = [f"{name} on for {count / counted:.1%}" for name, count in sorted(told["adapters"].items())]
+    lines += [f"| {f} | {w}x{h} | {count} |" for (f, h, w), count in sorted(counts["shapes"].items())]
+    on = [f"{name} on for {count / counted:.1%}" for name, count in sorted(counts["adapters"].items())]
     if recipe.stage != "base" and on:
         lines += ["", f"Adapters, where the network had them: {', '.join(on)} of the samples."]
     return "\n".join(lines) + "\n"

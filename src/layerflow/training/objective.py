@@ -1,4 +1,4 @@
-"""What a network learns: from clips to a noised sequence, its target and its loss, by the network's kind of prediction.
+"""Objective of training: from clips to a noised sequence, its target and its loss, by the network's prediction type.
 
 Letters in shape comments: B batch, K clips, F frames of a clip, N latent frames of the sequence, C channels, H, W
 pixels, h, w latents. A backbone without an autoencoder has pixels for latents.
@@ -20,18 +20,18 @@ from .recipe import StageRecipe
 
 @dataclass
 class Target:
-    """A noised sequence, and what the network should predict for it."""
+    """A noised sequence, and the target of the network's prediction."""
 
     noised: Tensor
-    """(B, N, C, h, w), given clips clean."""
+    """(B, N, C, h, w) input of the network; given clips are clean."""
     timestep: Tensor
     """(B, K) noise level of each clip, 0 for given ones."""
     prediction: Tensor
-    """(B, N, C, h, w) what the network should predict."""
+    """(B, N, C, h, w) target, of the network's prediction type."""
     clean: Tensor
-    """(B, N, C, h, w)."""
+    """(B, N, C, h, w) clean latents."""
     layout: Layout
-    """In latent frames."""
+    """Layout of the sequence, in latent frames."""
     weight: Tensor
     """(B, N, 1, h, w) loss weight of places."""
     level_weight: Tensor
@@ -41,8 +41,10 @@ class Target:
 
 
 def encode_clips(pipeline: LayerFlowPipeline, batch: Batch) -> tuple[Tensor, Layout]:
-    """A batch's clips as latents (B, N, C, h, w), and their layout; as they are where they are latents already or there
-    is no autoencoder."""
+    """Return a batch's clips as latents (B, N, C, h, w), and their layout.
+
+    Precomputed latents, and pixels where there is no autoencoder, are returned as they are.
+    """
     if batch.latents is not None:
         return batch.sequence, batch.latents
     if pipeline.vae is None:
@@ -51,7 +53,7 @@ def encode_clips(pipeline: LayerFlowPipeline, batch: Batch) -> tuple[Tensor, Lay
 
 
 def noise_of(batch: Batch, layout: Layout, latents: Tensor, seed: int) -> Tensor:
-    """Noise (B, N, C, h, w); that of a sample is the same whatever process makes it, on the same kind of device."""
+    """Draw noise (B, N, C, h, w); a sample's is the same in every process, on one kind of device."""
     rows = []
     for place in range(batch.first, batch.first + len(latents)):
         generator = torch.Generator(latents.device).manual_seed((seed * MOST_SAMPLES + place) % 2**63)
@@ -68,18 +70,18 @@ def make_target(
     noise: Tensor,
     recipe: StageRecipe,
 ) -> Target:
-    """Noise what is generated and leave what is given, as the network's kind of prediction wants it.
+    """Noise generated clips, keep given ones clean, and return the target for the network's prediction type.
 
     Args:
-        pipeline: its transformer says what it predicts, its scheduler has the levels of v-prediction.
-        batch: which clips are given.
+        pipeline: its transformer has the prediction type, its scheduler the levels of v-prediction.
+        batch: its given clips and loss weights.
         latents, noise: (B, N, C, h, w).
-        layout: theirs.
+        layout: their layout.
         t: (B,) noise levels in (0, 1].
         recipe: weights of the loss.
 
     Raises:
-        ValueError: a kind of prediction that is not known.
+        ValueError: an unknown prediction type.
     """
     kind = pipeline.transformer.prediction_type
     weight = batch.weight if batch.latents else place_weights(batch.weight, layout, latents.shape[-2:])  # type: ignore[arg-type]
@@ -106,7 +108,7 @@ def make_target(
 
 
 def clip_errors(prediction: Tensor, target: Target) -> Tensor:
-    """Weighted mean squared error of a prediction (B, N, C, h, w) per sample and clip: (B, K)."""
+    """Return the weighted mean squared error of a prediction (B, N, C, h, w) per sample and clip, (B, K)."""
     layout = target.layout
     squared = (prediction.float() - target.prediction).square()
     errors = []
@@ -118,18 +120,18 @@ def clip_errors(prediction: Tensor, target: Target) -> Tensor:
 
 
 def loss_of(errors: Tensor, target: Target) -> Tensor:
-    """Errors (B, K) of generated clips, weighted by noise level, averaged over clips and samples."""
+    """Return the mean of errors (B, K) over generated clips and samples, weighted by noise level."""
     generated = (~target.given).to(errors.dtype)
     return ((errors * generated).sum(1) / generated.sum(1) * target.level_weight).mean()
 
 
 def encode_batch(pipeline: LayerFlowPipeline, batch: Batch) -> tuple[Tensor, Tensor]:
-    """A batch's prompts as states (B, L, S, D) and mask (B, L, S)."""
+    """Encode a batch's prompts as states (B, L, S, D) and mask (B, L, S)."""
     if batch.text is not None and batch.text_mask is not None:
         states, mask = batch.text, batch.text_mask
     else:
         states, mask = encode_texts(pipeline, batch.prompts)
     if pipeline.transformer.conventions.zero_unconditional:
-        nothing = torch.tensor([not any(sample) for sample in batch.prompts], device=states.device)
-        states = states.masked_fill(nothing[:, None, None, None], 0)
+        uncond = torch.tensor([not any(sample) for sample in batch.prompts], device=states.device)
+        states = states.masked_fill(uncond[:, None, None, None], 0)
     return states, mask

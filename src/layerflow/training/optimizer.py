@@ -13,15 +13,15 @@ from ..runtime.placement import cpu_has_bfloat16
 from .recipe import StageRecipe
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
-"""Of the quintic Newton-Schulz iteration that Muon was published with."""
+"""Coefficients of the quintic Newton-Schulz iteration that Muon was published with."""
 MIN_SIDE = 32
-"""A matrix with a shorter side gains nothing from being orthogonalised and is left to AdamW."""
+"""Shortest side of a matrix for Muon; smaller ones gain nothing from it and are left to AdamW."""
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Nearly the closest matrices with orthonormal rows or columns: (K, M, N) to (K, M, N), singular values near 1.
+    """Return nearly the closest matrices (K, M, N) with orthonormal rows or columns: singular values are near 1.
 
-    In bf16, which loses nothing here, but for processors that only emulate it and take four times as long.
+    It computes in bfloat16, which is accurate enough, except on processors that emulate it at a quarter of the speed.
     """
     a, b, c = COEFFICIENTS
     emulated = matrices.device.type == "cpu" and not cpu_has_bfloat16()
@@ -36,7 +36,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for `MuonAdamW`: matrices inside the network, other weights, and what is not decayed."""
+    """Return groups for `MuonAdamW`: matrices inside the network, other weights, and weights without decay."""
     groups: list[dict[str, Any]] = [
         {"params": [], "muon": True, "weight_decay": weight_decay},
         {"params": [], "muon": False, "weight_decay": weight_decay},
@@ -52,7 +52,7 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: fl
 
 
 def make_optimizer(recipe: StageRecipe, named: list[tuple[str, nn.Parameter]]) -> torch.optim.Optimizer:
-    """The optimiser that a recipe names, for named parameters."""
+    """Return the optimiser that a recipe names, for named parameters."""
     if recipe.optimizer == "muon":
         return MuonAdamW(parameter_groups(named, recipe.weight_decay), lr=recipe.learning_rate)
     groups: list[dict[str, Any]] = [
@@ -81,16 +81,16 @@ class MuonAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step on all parameters that have a gradient."""
+        """Update all parameters that have a gradient."""
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if parameters:
                 torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
                 update = self._muon if group["muon"] else self._adamw
-                update(parameters, [_laid_out_as(parameter) for parameter in parameters], group)
+                update(parameters, [_gradient_of(parameter) for parameter in parameters], group)
 
     def _muon(self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
-        averages = self._kept(parameters, "momentum")
+        averages = self._averages(parameters, "momentum")
         torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
         nesterov = torch._foreach_lerp(gradients, averages, group["momentum"])
         alike: dict[Any, list[int]] = {}  # on a GPU many small products take the time of their launches
@@ -103,7 +103,7 @@ class MuonAdamW(torch.optim.Optimizer):
                 parameters[place].sub_(step.view(shape), alpha=group["lr"] * scale)
 
     def _adamw(self, parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
-        means, squares = self._kept(parameters, "mean"), self._kept(parameters, "square")
+        means, squares = self._averages(parameters, "mean"), self._averages(parameters, "square")
         steps = []
         for parameter in parameters:
             state = self.state[parameter]
@@ -118,16 +118,16 @@ class MuonAdamW(torch.optim.Optimizer):
         torch._foreach_add_(spreads, group["eps"])
         torch._foreach_addcdiv_(parameters, means, spreads, [-group["lr"] / (1 - first**step) for step in steps])
 
-    def _kept(self, parameters: list[Tensor], name: str) -> list[Tensor]:
-        """What is kept of each parameter under a name, zero at first."""
+    def _averages(self, parameters: list[Tensor], name: str) -> list[Tensor]:
+        """Return each parameter's moving average of a name, zero at first."""
         for parameter in parameters:
             if name not in self.state[parameter]:
                 self.state[parameter][name] = torch.zeros_like(parameter)
         return [self.state[parameter][name] for parameter in parameters]
 
 
-def _laid_out_as(parameter: Tensor) -> Tensor:
-    """The gradient with its parameter's strides: one that has others makes a whole list of them slow."""
+def _gradient_of(parameter: Tensor) -> Tensor:
+    """Return a gradient with its parameter's strides: a single one with others makes operations on the list slow."""
     gradient = parameter.grad
     assert gradient is not None
     return gradient if gradient.stride() == parameter.stride() else torch.empty_like(parameter).copy_(gradient)

@@ -1,7 +1,7 @@
-"""What training needs, before any weights are loaded: one step is run, forwards and back, on tensors without data.
+"""Memory and arithmetic of training, counted without weights: one step runs forwards and back on meta tensors.
 
-As in `runtime.plan` nothing is estimated by formula but what is plain arithmetic: the bytes that every trained
-parameter has beside it.
+As in `runtime.plan` only plain arithmetic is computed by formula: the bytes of gradients and states of every trained
+parameter.
 """
 
 from __future__ import annotations
@@ -42,56 +42,56 @@ class TrainingPlan:
     height: int
     width: int
     samples: int
-    """Of a batch on one device."""
+    """Samples of a batch on one device."""
     processes: int
     parameters: int
     trained_parameters: int
     weights: int
-    """Of the network: what is trained in float32, what is frozen as the recipe says."""
+    """Weights of the network: trained ones in float32, frozen ones in the recipe's `frozen_dtype`."""
     copies: int
-    """Of trained weights in half precision, which autocast keeps during a step."""
+    """Copies of trained weights in half precision, which autocast keeps during a step."""
     gradients: int
     optimizer: int
     averages: int
     activations: int
-    """At the peak of a step, as the recipe has it."""
+    """Activations at the peak of a step, by the recipe."""
     activations_otherwise: int
-    """The same with gradient checkpointing the other way."""
+    """Activations with gradient checkpointing the other way."""
     encoding: int
-    """At the peak of encoding a batch's clips to latents, before the step; 0 without an autoencoder."""
+    """Peak of encoding a batch's clips to latents, before the step; 0 without an autoencoder."""
     largest_block: int
-    """Of the weights that sharding gathers at once."""
+    """Largest block of weights that sharding gathers at once."""
     frozen_parts: int
     """Text encoder and autoencoder."""
     flops: int
-    """Of a step on one device."""
+    """Floating-point operations of a step on one device."""
 
     @property
     def state(self) -> int:
-        """What sharding divides among the devices."""
+        """Bytes that sharding divides among the devices."""
         return self.weights + self.gradients + self.optimizer + self.averages
 
     @property
     def peak(self) -> int:
-        """With everything on every device."""
+        """Peak with everything on every device."""
         return self.state + self.frozen_parts + max(self.copies + self.activations, self.encoding)
 
     @property
     def precomputed_peak(self) -> int:
-        """With everything but encoders on every device: latents and text states lie in the shards."""
+        """Peak with everything but the encoders on every device: shards hold latents and text states."""
         return self.state + self.copies + self.activations
 
     @property
     def sharded_peak(self) -> int:
-        """With the state shared out among the processes, two blocks gathered at once."""
+        """Peak with the state sharded among the processes, two blocks gathered at once."""
         step = 2 * self.largest_block + self.activations
         return self.state // self.processes + self.frozen_parts + max(step, self.encoding)
 
 
 class TrainedAttention:
-    """Within it attention is as fused kernels do it in training: they keep inputs and output, and compute scores again.
+    """Context in which attention has the memory of fused kernels: they keep inputs and output, and recompute scores.
 
-    It stands in for the function itself: a torch function mode is not there where checkpointing computes again.
+    It replaces the function itself: a torch function mode is not active where checkpointing recomputes.
     """
 
     def __init__(self) -> None:
@@ -128,17 +128,17 @@ class _KeepsInputs(torch.autograd.Function):
 def plan_training(
     recipe: Recipe, size: tuple[int, int] | None = None, frames: int | None = None, processes: int = 1
 ) -> list[TrainingPlan]:
-    """Plan each stage of a recipe. Data need not be there.
+    """Plan each stage of a recipe; its data need not exist.
 
     Args:
         recipe: all stages.
         size: height and width of clips in pixels; by default the recipe's for a fresh model, else the model's.
         frames: of a sample; by default the most that a phase of the stage asks for.
-        processes: that share each batch, and the weights where they are sharded.
+        processes: number of processes that share each batch, and the weights where they are sharded.
 
     Raises:
         ConfigError: the recipe cannot be followed.
-        UnknownModelError: the model to start from is none.
+        UnknownModelError: the model to start from does not exist.
         ValueError: a size that the model does not take.
     """
     plans, there = [], []
@@ -210,7 +210,7 @@ def _plan_stage(
 
 
 def _parts(recipe: StageRecipe) -> tuple[Any, Any, Any, int]:
-    """Transformer, autoencoder and text encoder without weights, and the width of text states."""
+    """Return transformer, autoencoder and text encoder without weights, and the width of text states."""
     family = load_family("mini")  # of fresh networks
     folder = Path(model_folder(recipe.start_from or family.text_model(recipe), weights=False))
     encoder, text_dim = text_encoder_skeleton(folder, read_index(folder), torch.float32)
@@ -225,7 +225,7 @@ def _parts(recipe: StageRecipe) -> tuple[Any, Any, Any, int]:
 def _inputs(model: Any, layout: Layout, size: tuple[int, int], text_dim: int, samples: int) -> tuple[Any, ...]:
     config = model.config
     if tuple(config.clips) != CLIPS:
-        raise ConfigError(f"training wants a model of all clips, and this one has {', '.join(config.clips)}")
+        raise ConfigError(f"training needs a model of all clips, but this one has {', '.join(config.clips)}")
     prompts, words = len(prompt_prefixes(config)), config.get("text_length", MAX_TOKENS)
     dtype = next(parameter.dtype for name, parameter in model.named_parameters() if adapters.is_base(name))
     return (
@@ -238,11 +238,11 @@ def _inputs(model: Any, layout: Layout, size: tuple[int, int], text_dim: int, sa
 
 
 def _one_step(model: Any, inputs: tuple[Any, ...]) -> tuple[int, int]:
-    """Bytes of activations at the peak of a forward and backward pass, and floating-point operations of both."""
+    """Return the peak of activations in bytes, and the floating-point operations, of a forward and backward pass."""
     live, counter = LiveBytes(), FlopCounterMode(display=False)
     for weight in (*model.parameters(), *model.buffers()):
         live.forget(weight)
-    # Gradients are counted by arithmetic, so each is dropped as soon as it is there.
+    # Gradients are counted by arithmetic, so each is dropped at once.
     hooks = [p.register_post_accumulate_grad_hook(_dropped) for p in model.parameters() if p.requires_grad]
     flops = 0
     for mode in (live, counter):  # one after the other: the counter keeps alive what checkpointing computes again
@@ -263,14 +263,14 @@ def _count(*parts: nn.Module | None) -> int:
 
 
 def _largest_block(model: nn.Module) -> int:
-    """Parameters of the largest of the blocks that are sharded one by one."""
+    """Return the parameters of the largest of the blocks that are sharded one by one."""
     kinds = set(model._no_split_modules or ())  # type: ignore[arg-type]
     blocks = [part for part in model.modules() if type(part).__name__ in kinds]
     return max((sum(p.numel() for p in block.parameters()) for block in blocks), default=0)
 
 
 def described(plan: TrainingPlan) -> list[str]:
-    """A plan in lines for people."""
+    """Return a plan as lines of text."""
     gib = 2**30
     percent = plan.trained_parameters / plan.parameters
     rows = {

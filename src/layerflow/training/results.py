@@ -1,4 +1,4 @@
-"""What a stage leaves to those after it: the network's own weights, or an adapter; and a card that says what it saw."""
+"""Results of a stage for those after it: the network's own weights, or an adapter, and a card."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CARD = "README.md"
 
 @dataclass
 class Result:
-    """What one stage left."""
+    """Result of one stage."""
 
     base: dict[str, Tensor] | None
     """Weights and buffers of the network, float32; None where an adapter was trained."""
@@ -34,18 +34,17 @@ class Result:
 
 
 def read_results(folders: Iterable[Path]) -> list[Result]:
-    """Results of stages, in turn."""
+    """Read the results of stages, in order."""
     results = []
     for folder in folders:
-        found = {path.name: path for path in sorted((folder / "adapters").glob("*")) if path.is_dir()}
+        adapter_folders = {path.name: path for path in sorted((folder / "adapters").glob("*")) if path.is_dir()}
         base = load_file(folder / BASE) if (folder / BASE).is_file() else None
-        results.append(Result(base, found))
+        results.append(Result(base, adapter_folders))
     return results
 
 
 def save_result(trainer: Trainer, model: Any, folder: Path) -> None:
-    """Write what a stage trained, of the network with averaged weights, in float32, with its card; whole or not at
-    all."""
+    """Write the trained part of a network with averaged weights, in float32, with a card; whole or not at all."""
     own = trainer.recipe.trained
     with whole_folder(folder, replace=True) as partial:
         if own == "base":

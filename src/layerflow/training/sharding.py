@@ -1,7 +1,7 @@
-"""State that may be shared out among processes (FSDP2): gathered to be written, shared out again when read.
+"""State that may be sharded among processes (FSDP2): gathered for writing, distributed again after reading.
 
-A checkpoint holds whole tensors, so a run may go on with another number of processes, or without sharding. Where
-nothing is sharded these functions change nothing.
+A checkpoint holds whole tensors, so a run may continue with another number of processes, or without sharding. Without
+sharding these functions change nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def gathered(tree: Any) -> Any:
-    """A nest of tensors with every sharded one whole. All processes must call it, in the same order."""
+    """Return a nest of tensors with every sharded one whole. All processes must call it, in the same order."""
     if isinstance(tree, DTensor):
         return tree.full_tensor()
     if isinstance(tree, dict):
@@ -26,14 +26,14 @@ def gathered(tree: Any) -> Any:
 
 
 def like(tensor: Any, other: Tensor) -> Any:
-    """A whole tensor shared out as another of its shape is; numbers and tensors of another shape stay."""
+    """Shard a whole tensor like another of its shape; return numbers and tensors of another shape as they are."""
     if isinstance(other, DTensor) and isinstance(tensor, Tensor) and tensor.shape == other.shape:
         return distribute_tensor(tensor.to(other.device), other.device_mesh, other.placements)
     return tensor
 
 
 def load_model(model: torch.nn.Module, state: dict[str, Tensor]) -> tuple[list[str], list[str]]:
-    """`load_state_dict` of whole tensors, not strict; names that are missing and unexpected."""
+    """Load whole tensors, not strictly; return the missing and the unexpected names."""
     own = model.state_dict()
     shared = {name: like(tensor, own[name]) if name in own else tensor for name, tensor in state.items()}
     missing, unexpected = model.load_state_dict(shared, strict=False)
@@ -41,7 +41,7 @@ def load_model(model: torch.nn.Module, state: dict[str, Tensor]) -> tuple[list[s
 
 
 def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
-    """`load_state_dict` of whole tensors."""
+    """Load whole tensors into an optimiser."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state["state"] = {
         place: {key: like(value, parameters[place]) for key, value in own.items()}
@@ -51,6 +51,6 @@ def load_optimizer(optimizer: Any, state: dict[str, Any]) -> None:
 
 
 def load_average(ema: Any, state: dict[str, Any], parameters: Sequence[Tensor]) -> None:
-    """`load_state_dict` of whole tensors for a moving average of parameters."""
+    """Load whole tensors into a moving average of parameters."""
     pairs = zip(state["shadow_params"], parameters, strict=True)
     ema.load_state_dict({**state, "shadow_params": [like(tensor, parameter) for tensor, parameter in pairs]})

@@ -1,4 +1,4 @@
-"""The network of a stage: with the results of earlier stages and the stage's adapter, frozen but for what it trains."""
+"""The network of a stage, with the results of earlier stages and the stage's adapter; other parts are frozen."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .results import Result
 
 @dataclass
 class Trainable:
-    """A pipeline, and which of its parameters a stage trains."""
+    """A pipeline and the parameters of it that a stage trains."""
 
     pipeline: LayerFlowPipeline
     part: str
     """Name of the trained transformer in the pipeline."""
     model: Any
-    """That transformer."""
+    """The trained transformer."""
     levels: tuple[float, float]
     """Lowest and highest noise level at which it works."""
     adapters: list[str]

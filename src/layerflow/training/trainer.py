@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ..core.atomic import whole_folder
 from ..core.config import ConfigError
+from ..core.schema import ALPHA
 from ..evaluation.metrics import alpha_iou
 from ..models.folders import ADAPTER_FOLDERS
 from ..models.layout import Layout
@@ -173,7 +174,7 @@ class Trainer:
     def further_inputs(
         self, batch: Batch, clean: Tensor, layout: Layout, text: Tensor, mask: Tensor, seed: int
     ) -> dict[str, Tensor]:
-        """Return the backbone's `training_inputs` for a batch; those of a sample are the same in whatever process."""
+        """Return the backbone's `training_inputs` of a batch; a sample's are the same in every process."""
         model: Any = self.accelerator.unwrap_model(self.model)
         if self.sharded:
             model.unshard()  # outside of `forward` weights are shards
@@ -185,7 +186,7 @@ class Trainer:
         return inputs
 
     def _mean(self, value: Tensor) -> float:
-        """Over all processes, whose shares of a batch are equal."""
+        """Return the mean over all processes, whose shares of a batch are equal."""
         if self.accelerator.num_processes > 1:
             value = self.accelerator.reduce(value, "mean")
         return float(value)
@@ -198,15 +199,15 @@ class Trainer:
                 values[f"error/{clip}"] = float(errors[generated[:, column], column].mean())
         pure = torch.tensor([task == "decompose" for task in batch.tasks], device=t.device) & (t == 1)
         if pure.any() and self.pipeline.vae is None:
-            # What decides: a matte found from pure noise, not read out of a half-noised one.
-            where = target.layout.clip_slice("alpha")
+            # The figure that counts: a matte from pure noise, not read out of a half-noised one.
+            where = target.layout.clip_slice(ALPHA)
             pairs = zip(prediction[pure][:, where], target.clean[pure][:, where], strict=True)
-            ious = [alpha_iou(found, true, threshold=0) for found, true in pairs]
+            ious = [alpha_iou(matte, true, threshold=0) for matte, true in pairs]
             values["decompose/alpha_iou_from_pure_noise"] = sum(ious) / len(ious)
         return values
 
     def _state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps of the network: all of it where the base is trained, else the adapter alone."""
+        """Return the weights for a checkpoint: all where the base is trained, else the adapter's alone."""
         state = self.accelerator.unwrap_model(self.model).state_dict()
         return gathered({name: tensor for name, tensor in state.items() if self.network.is_kept(name)})  # type: ignore[no-any-return]
 
@@ -241,7 +242,7 @@ class Trainer:
         return int(info["step"])
 
     def averaged_model(self) -> Any:
-        """A copy of the network, adapters and all, with the averaged weights. All processes must call it."""
+        """Return a copy of the network with averaged weights and its adapters. All processes must call it."""
         model: Any = self.accelerator.unwrap_model(self.model)
         if self.sharded or self.zero is not None:  # such a network cannot be copied as it is
             state = gathered(model.state_dict())
@@ -259,7 +260,7 @@ class Trainer:
         return whole.eval().to(memory_format=torch.contiguous_format)
 
     def averaged(self) -> LayerFlowPipeline:
-        """The pipeline as it is used: averaged weights, content fused, motion left out."""
+        """Return a pipeline for inference: averaged weights, content fused, motion left out."""
         model = self.averaged_model()
         if self.network.adapters:
             if "content" in self.network.adapters:
@@ -270,12 +271,12 @@ class Trainer:
         return pipeline
 
     def _pipeline_with(self, model: Any) -> LayerFlowPipeline:
-        """The pipeline with another network in place of the trained one."""
+        """Return the pipeline with another network in place of the trained one."""
         parts = {**self.pipeline.components, self.network.part: model}
         return LayerFlowPipeline(**parts, boundary_ratio=self.pipeline.config.boundary_ratio)
 
     def _finish(self) -> None:
-        """Leave what the stage trained, and at the last stage a whole model."""
+        """Write the result of the stage, and after the last stage a whole model."""
         model = self.averaged_model()
         if self.is_main:
             save_result(self, model, self.folder / "result")
@@ -284,10 +285,9 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def export(self, folder: Path, model: Any) -> None:
-        """Write a copy of the network, which is used up, as a model folder in diffusers layout, bf16, whole or not at
-        all.
+        """Write a copy of the network as a model folder in diffusers layout and bfloat16, whole or not at all.
 
-        Adapters lie in it beside the network; loading fuses content and leaves motion out.
+        Adapters are stored beside the network; loading fuses content and leaves motion out. The copy is modified.
         """
         with whole_folder(folder, replace=True) as partial:
             for name in self.network.adapters:
@@ -295,7 +295,7 @@ class Trainer:
             if self.network.adapters:
                 model.unload_lora()
             self._pipeline_with(model).to(torch.bfloat16).save_pretrained(partial)
-        for name, part in self.pipeline.components.items():  # they are shared with the copy that was rounded
+        for name, part in self.pipeline.components.items():  # shared with the copy that was rounded
             if isinstance(part, torch.nn.Module) and name != self.network.part:
                 part.float()
 

@@ -1,6 +1,7 @@
-"""DeepSpeed's ZeRO-2: gradients and optimiser shared out among processes; weights and averages are whole on each.
+"""DeepSpeed's ZeRO-2: gradients and optimiser are sharded among processes; weights and averages are whole on each.
 
-Checkpoints hold whole tensors as elsewhere, so a run may go on without DeepSpeed, or with another number of processes.
+Checkpoints hold whole tensors as elsewhere, so a run may continue without DeepSpeed or with another number of
+processes.
 """
 
 from __future__ import annotations
@@ -17,34 +18,38 @@ from .recipe import StageRecipe
 from .sharding import load_model
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
-"""What AdamW keeps of a parameter."""
+"""Names of AdamW's states of a parameter."""
 
 
 def is_requested() -> bool:
-    """Whether `accelerate launch` was told to use DeepSpeed."""
+    """Return whether `accelerate launch` is set to use DeepSpeed."""
     return bool(parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"))
 
 
 class ZeRO:
     """The parts of training that DeepSpeed does in its own way.
 
+    Args:
+        accelerator: set to use DeepSpeed.
+        recipe: decides on the number format.
+        optimizer: the optimiser before DeepSpeed wraps it.
+
     Raises:
-        ConfigError: the recipe or DeepSpeed's configuration ask for what is not known here.
+        ConfigError: the recipe or DeepSpeed's configuration asks for something that is not supported.
     """
 
     def __init__(self, accelerator: Accelerator, recipe: StageRecipe, optimizer: torch.optim.Optimizer) -> None:
-        """`optimizer` as it is before DeepSpeed gets it."""
         config = accelerator.deepspeed_plugin.deepspeed_config
         zero = config.get("zero_optimization", {})
-        offloads = [zero.get(f"offload_{what}", {}).get("device", "none") for what in ("optimizer", "param")]
+        offloads = [zero.get(f"offload_{part}", {}).get("device", "none") for part in ("optimizer", "param")]
         if zero.get("stage") not in (1, 2) or any(device != "none" for device in offloads):
             raise ConfigError(
                 f"DeepSpeed: stage {zero.get('stage')} with offloading to {' and '.join(offloads)}; stages 1 and 2 "
-                "without offloading are known here, and where weights must be shared out recipes/accelerate/fsdp2.yaml"
+                "without offloading are supported; to shard weights use recipes/accelerate/fsdp2.yaml"
             )
         if recipe.optimizer != "adamw" or recipe.mixed_precision == "fp16":
             raise ConfigError(
-                f"DeepSpeed wants optimizer: adamw and precision: bf16 or no, not {recipe.optimizer} and "
+                f"DeepSpeed needs optimizer: adamw and precision: bf16 or no, not {recipe.optimizer} and "
                 f"{recipe.precision}"
             )
         # Batches vary in size, which DeepSpeed only counts; norms are clipped by its engine.
@@ -55,7 +60,7 @@ class ZeRO:
         self.parameters: list[Tensor] = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
-        """`state_dict` of the optimiser as it would be in one process. All processes must call it."""
+        """Return the state of the optimiser as it would be in one process. All processes must call it."""
         from deepspeed.utils import safe_get_full_optimizer_state
 
         _link(optimizer)
@@ -69,14 +74,14 @@ class ZeRO:
     def restore(
         self, accelerator: Accelerator, model: torch.nn.Module, optimizer: Any, state: dict[str, Any]
     ) -> tuple[list[str], list[str]]:
-        """Put in what a checkpoint has of network and optimiser; names that are missing and unexpected."""
+        """Load a checkpoint into network and optimiser; return the missing and the unexpected names."""
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         # The optimiser's state is made at the first step, so one is made that changes nothing.
         for group in optimizer.param_groups:
             group["lr"] = 0.0
         accelerator.backward(sum(parameter.sum() * 0.0 for parameter in self.parameters))
-        told = load_model(model, state["model"])
+        mismatches = load_model(model, state["model"])
         _link(optimizer)
         moments = state["optimizer"]["state"]
         for place, parameter in enumerate(self.parameters):
@@ -85,19 +90,21 @@ class ZeRO:
                 safe_set_full_optimizer_state(parameter, moments[place][key].to(parameter.device), key)
         for own in _inner(optimizer).state.values():
             own["step"].copy_(torch.as_tensor(moments[0]["step"]))
-        return told
+        return mismatches
 
 
 def _link(optimizer: Any) -> None:
-    """Let DeepSpeed find the moments of all parameters: by itself it looks for them once, when its first group of
-    parameters was stepped and the others have none yet (0.19.8)."""
+    """Link the moments of all parameters.
+
+    DeepSpeed 0.19.8 looks for them once, after the step of its first group, when the others have none yet.
+    """
     zero = optimizer.optimizer
     zero._hp_optimizer_states_linked = False
     zero._lazy_init_hp_params_optimizer_state()
 
 
 def _inner(optimizer: Any) -> Any:
-    """torch's optimiser, inside DeepSpeed's, inside Accelerate's."""
+    """Return torch's optimiser, inside DeepSpeed's, inside Accelerate's."""
     return optimizer.optimizer.optimizer
 
 

@@ -1,1 +1,1 @@
-"""Training of the mini's own parts."""
+"""Fitting of the mini's own parts."""

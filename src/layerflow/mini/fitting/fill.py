@@ -1,4 +1,4 @@
-"""Teaches the backbone to continue a background behind its foreground, before it is trained itself."""
+"""Fitting of the network that continues a background behind its foreground, before the backbone is trained."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ...core.schema import ALPHA, BACKGROUND, BLENDED
 from ...models.model_space import to_model_space
 from ...training.loop import optimizer_step, run_steps
 from ...training.recipe import StageRecipe
@@ -18,14 +19,14 @@ from ..network.transformer import CompactTransformer3DModel
 from ..world import SceneSource
 
 FRAMES = {1: 0.5, 2: 0.2, 4: 0.15, 8: 0.15}
-"""Frames of a scene that are shown, and how often: the fewer, the larger the hole."""
+"""Frames of a scene that are shown, and how often; the fewer, the larger the hole."""
 HOLES = 48
 """Frames in one step."""
 LEARNING_RATE = 3e-3
 
 
 class _Holes(Dataset):
-    """Item i: the backgrounds of step i, what is known of them, and how certain that is."""
+    """Item i: known parts of the backgrounds of step i, their certainty, and the whole backgrounds."""
 
     def __init__(self, recipe: StageRecipe) -> None:
         self.recipe = recipe
@@ -43,23 +44,28 @@ class _Holes(Dataset):
         for _ in range(HOLES // max(2, frames)):
             shown = np.sort(rng.choice(longest, frames, replace=False)).tolist()
             scene = self.source.scene(int(rng.integers(2**62)), self.recipe.seed + 2, frame_indices=shown)
-            clips = {name: getattr(scene, name)[None] for name in ("blended", "alpha", "background")}
+            clips = {name: getattr(scene, name)[None] for name in (BLENDED, ALPHA, BACKGROUND)}
             parts.append(_holes(to_model_space(clips), rng.permutation(frames)[:taken].tolist()))
         known, certainty, background = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return known, certainty, background
 
 
 def _holes(clips: dict[str, Tensor], frames: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Clips (1, F, C, H, W) in model space to known background, certainty and background of the named frames."""
-    known, certainty = known_background(clips["blended"], visibility(clips["alpha"][:, :, :1]))
-    return known[0, frames], certainty[0, frames], clips["background"][0, frames]
+    """Return known background, certainty and background of some frames of clips (1, F, C, H, W) in model space."""
+    known, certainty = known_background(clips[BLENDED], visibility(clips[ALPHA][:, :, :1]))
+    return known[0, frames], certainty[0, frames], clips[BACKGROUND][0, frames]
 
 
 def fit_fill(
     model: CompactTransformer3DModel, recipe: StageRecipe, report: Callable[[str, float], None] | None = None
 ) -> float:
-    """Fit `model.fill` to training scenes for `fill_steps` steps; the mean squared error under the mattes of the last
-    tenth of them, all new scenes, is returned. The last bits depend on the number of threads."""
+    """Fit `model.fill` to training scenes for `fill_steps` steps.
+
+    The last bits depend on the number of threads.
+
+    Returns:
+        The mean squared error under the mattes in the last tenth of the steps, whose scenes were not seen before.
+    """
     fill, steps = model.fill.train(), recipe.mini.fill_steps
     optimizer = torch.optim.AdamW(fill.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, steps, warmup=50))

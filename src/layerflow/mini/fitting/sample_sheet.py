@@ -1,4 +1,4 @@
-"""Sample sheets: what the weights make of a few scenes, as one picture."""
+"""Sample sheets: results for a few scenes as one picture."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from ...core.atomic import write_atomically
 from ...core.layered_video import LayeredVideo
-from ...core.schema import CLIPS, TASKS
+from ...core.schema import CLIPS, LAYERS, TASKS
 from ...media import contact_sheet
 from ...pipeline import LayerFlowPipeline
 from ...training.recipe import StageRecipe
@@ -28,9 +28,7 @@ def write_sample_sheet(pipeline: LayerFlowPipeline, recipe: StageRecipe, path: P
         scene = source.scene(index, recipe.seed)
         shown: dict[str, Any] = {name: getattr(scene, name) if name in TASKS[task] else None for name in CLIPS}
         result = pipeline(
-            scene.captions["foreground"],
-            scene.captions["background"],
-            scene.captions["blended"],
+            *(scene.captions[layer] for layer in LAYERS),
             given=LayeredVideo(**shown) if TASKS[task] else None,
             num_frames=recipe.clip_frames,
             num_inference_steps=recipe.sample_steps,

@@ -1,4 +1,4 @@
-"""Teaches the backbone's sketches what prompts alone say of a frame, before the backbone itself is trained."""
+"""Fitting of the backbone's sketches, which draw a frame from prompts alone, before the backbone is trained."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ...core.schema import CLIPS, LAYERS
+from ...core.schema import BLENDED, CLIPS, FOREGROUND, LAYERS
 from ...models.layout import Layout
 from ...models.model_space import to_model_space
 from ...models.text import encode_prompts
@@ -29,7 +29,7 @@ from ..world.sprites import draw
 CHUNK = 250
 BATCH = 128
 SENSE_WEIGHT = 0.01
-"""Weight of the choices of an object, a motion and a place."""
+"""Loss weight of the choice of object, motion and place."""
 _OBJECTS = [spec.name for spec in OBJECTS + EXTRA_OBJECTS + SOFT_OBJECTS]
 _MOTIONS, _PLACES = list(MOTIONS), list(PLACES)
 assert len(_OBJECTS) <= SENSES
@@ -39,26 +39,26 @@ assert len(_PLACES) <= PLACE_SENSES
 
 @dataclass
 class Sketches:
-    """N stills as the sketch knows them."""
+    """Targets of the sketch for N stills."""
 
     scenes: Tensor
-    """(N, 7, 16, 16) in 8 bits, see `models.sketch`."""
+    """(N, 7, 16, 16) in 8 bits, see `network.sketch`."""
     sprites: Tensor
     """(N, 4, 36, 36) in 8 bits: the object upright, alpha in model space too."""
     senses: Tensor
-    """(N, 3) which object, motion and place it is."""
+    """(N, 3) indices of object, motion and place."""
     poses: Tensor
-    """(N, 4) where the prompts say it is: place and turn, see `models.sketch.Pose`."""
+    """(N, 4) place and turn by the prompts, see `network.sketch.Pose`."""
     means: Tensor
     """(N, L, R) whitened mean text states per layer."""
     empty: Tensor
-    """(R,) that of a prompt left out."""
+    """(R,) whitened mean text state of the empty prompt."""
     positions: Tensor
-    """(N, 1) which frame of its clip each still is."""
+    """(N, 1) position of each still in its clip."""
 
 
 class _Stills(Dataset):
-    """Item i: chunk i of stills, what is to be sketched of them, positions and prompts."""
+    """Item i: targets, positions and prompts of chunk i of the stills."""
 
     def __init__(self, recipe: StageRecipe) -> None:
         self.recipe = recipe
@@ -88,7 +88,7 @@ class _Stills(Dataset):
 
 
 def upright(spec: SceneSpec) -> Tensor:
-    """A scene's first object by itself in model space, (4, 36, 36): premultiplied colour and alpha."""
+    """Draw a scene's first object alone in model space, (4, 36, 36): premultiplied colour and alpha."""
     middle, width = SPRITE_SIZE / 2, SPRITE_SIZE * BASE_WIDTH / (UNITS * SPRITE_EXTENT)
     rgba = torch.from_numpy(draw(spec.object, spec.colour, SPRITE_SIZE, middle, middle, width, 0.0)) * spec.opacity
     colour, alpha = rgba.permute(2, 0, 1).split([3, 1])
@@ -96,12 +96,12 @@ def upright(spec: SceneSpec) -> Tensor:
 
 
 def senses_of(spec: SceneSpec) -> Tensor:
-    """Numbers (3,) of a scene's object, motion and place."""
+    """Return the indices (3,) of a scene's object, motion and place."""
     return torch.tensor([_OBJECTS.index(spec.object.name), _MOTIONS.index(spec.motion), _PLACES.index(spec.place)])
 
 
 def pose_of(spec: SceneSpec, t: float) -> Tensor:
-    """Place and turn (4,) of a scene's first object at a moment in [0, 1], as far as its captions tell them."""
+    """Return place and turn (4,) of a scene's first object at a time in [0, 1], as far as captions describe them."""
     x, y, scale, angle = MOTIONS[spec.motion](t, MotionParams(spec.place))
     turn, shrunk = np.deg2rad(angle), 1 / (scale * SPRITE_EXTENT)
     place = [2 * x / UNITS - 1, 2 * y / UNITS - 1]
@@ -139,7 +139,7 @@ def _means(
     text_encoder: LayerTextEncoder,
     prompts: list[str],
 ) -> Tensor:
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # of about one length, little is padded
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))  # texts of similar length need little padding
     means = torch.cat(
         [
             pool(*encode_prompts(tokenizer, text_encoder, [prompts[i] for i in order[start : start + CHUNK]]))
@@ -156,8 +156,7 @@ def fit_sketch(
     recipe: StageRecipe,
     report: Callable[[str, float], None] | None = None,
 ) -> float:
-    """Fit `model.sketch` by least squares to stills of training scenes; the error on the last tenth, which it is not
-    fitted to, is returned.
+    """Fit `model.sketch` by least squares to stills of training scenes; return the error on a held-out tenth.
 
     The text whitening must have been fitted before. The last bits depend on the number of threads.
     """
@@ -170,7 +169,7 @@ def fit(
     recipe: StageRecipe,
     report: Callable[[str, float], None] | None = None,
 ) -> float:
-    """The same with stills that were gathered already."""
+    """Fit `model.sketch` to gathered stills; return the error on a held-out tenth."""
     count = len(data.scenes)
     kept = count - count // 10
     optimizer = torch.optim.AdamW(model.sketch.parameters(), lr=2e-3, weight_decay=0.02)
@@ -190,46 +189,47 @@ def fit(
     progress = None if report is None else lambda step, _: report("sketch/fitted", step / steps)
     run_steps(train_step, _batches(kept, generator), stop=steps, report=progress)
     with torch.no_grad():
-        rest = torch.arange(kept if kept < count else 0, count)
-        nothing = torch.zeros(1, len(LAYERS), 1, dtype=torch.bool)
-        return float(torch.stack([error(rows, nothing.expand(len(rows), -1, -1)) for rows in rest.split(BATCH)]).mean())
+        held_out = torch.arange(kept if kept < count else 0, count)
+        none_left_out = torch.zeros(1, len(LAYERS), 1, dtype=torch.bool)
+        return float(
+            torch.stack([error(rows, none_left_out.expand(len(rows), -1, -1)) for rows in held_out.split(BATCH)]).mean()
+        )
 
 
 def sketch_error(sketch: Sketch, data: Sketches, rows: Tensor, left_out: Tensor, frame_code: Tensor) -> Tensor:
-    """What the sketches of N stills leave to be desired: squared errors of scene, sprite and pose, and the surprise at
-    what the prompts mean, added.
+    """Return the loss of N stills: squared errors of scene, sprite and pose, and cross-entropy of the prompts' meaning.
 
     Args:
         sketch: both networks.
         data: all stills.
-        rows: (N,) which of them.
-        left_out: (N, L, 1) true for a layer whose prompt is not told.
+        rows: (N,) indices of stills.
+        left_out: (N, L, 1) bool, True for a layer whose prompt is left out.
         frame_code: (N, 1, 64).
     """
     means = torch.where(left_out, data.empty, data.means[rows])
     sprite, objects = sketch.object.looks(means)
     pose, motions, places = sketch.object.poses(means, frame_code)
     drawn = torch.cat([sprite[:, :3], 2 * sprite[:, 3:] - 1], dim=1)
-    told = ~(left_out[:, LAYERS.index("foreground"), 0] & left_out[:, LAYERS.index("blended"), 0])
-    surprise = sum(
-        (F.cross_entropy(scores, senses, reduction="none") * told).mean()
+    described = ~(left_out[:, LAYERS.index(FOREGROUND), 0] & left_out[:, LAYERS.index(BLENDED), 0])
+    entropy = sum(
+        (F.cross_entropy(scores, senses, reduction="none") * described).mean()
         for scores, senses in zip((objects, motions, places), data.senses[rows].unbind(1), strict=True)
     )
     return (
         F.mse_loss(sketch.scene(means, frame_code), from_bytes(data.scenes[rows]))
         + F.mse_loss(drawn, from_bytes(data.sprites[rows]))
         + F.mse_loss(torch.cat([pose.place, pose.turn], dim=1), data.poses[rows])
-        + SENSE_WEIGHT * surprise
+        + SENSE_WEIGHT * entropy
     )
 
 
 def to_bytes(planes: Tensor) -> Tensor:
-    """Model space, [-1, 1], in 8 bits."""
+    """Convert model space, [-1, 1], to 8 bits."""
     return ((planes.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
 def from_bytes(planes: Tensor) -> Tensor:
-    """The way back of `to_bytes`."""
+    """Convert 8 bits to model space, [-1, 1]."""
     return planes.float() / 127.5 - 1
 
 

@@ -59,7 +59,7 @@ def load_teacher() -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
 
 
 def build_student(teacher: PreTrainedModel, recipe: TextRecipe) -> LayerTextEncoder:
-    """A new student whose word and position embeddings are principal components of the teacher's."""
+    """Build a student whose word and position embeddings are principal components of the teacher's."""
     student = LayerTextEncoder(
         projection_dim=teacher.config.hidden_size,
         vocab_size=teacher.config.vocab_size,
@@ -92,11 +92,14 @@ def build_student(teacher: PreTrainedModel, recipe: TextRecipe) -> LayerTextEnco
 
 @dataclass
 class Batch:
-    """Texts of like length, taught: ids (N, T), mask (N, T), the teacher's states (N, T, D) in float16."""
+    """Texts of similar length with the teacher's states."""
 
     ids: Tensor
+    """(N, T)."""
     mask: Tensor
+    """(N, T)."""
     states: Tensor
+    """(N, T, D) in float16."""
 
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: list[str], max_tokens: int) -> tuple[Tensor, Tensor]:
@@ -119,14 +122,14 @@ def encode_pool(
 
 
 def similarities(states: Tensor, target: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines of student and teacher: of each token (tokens,), and of each text's mean state (N,)."""
+    """Return cosines of student and teacher: of each token (tokens,), and of each text's mean state (N,)."""
     tokens = mask.bool()
     token = F.cosine_similarity(states[tokens], target[tokens], dim=-1)
     return token, F.cosine_similarity(pool(states, mask), pool(target, mask), dim=-1)
 
 
 def distillation_loss(states: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Relative squared error of the token states, plus the cosine distances of token and pooled states."""
+    """Return the relative squared error of token states plus the cosine distances of token and pooled states."""
     tokens = mask.bool()
     error = F.mse_loss(states[tokens], target[tokens]) / target[tokens].square().mean()
     token, pooled = similarities(states, target, mask)
@@ -135,7 +138,7 @@ def distillation_loss(states: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 @torch.no_grad()
 def evaluate(student: LayerTextEncoder, batches: list[Batch]) -> tuple[float, float]:
-    """Mean token cosine and mean pooled cosine with the teacher."""
+    """Return the mean cosine with the teacher, of tokens and of pooled states."""
     pairs = [
         similarities(student(batch.ids, batch.mask).last_hidden_state, batch.states.float(), batch.mask)
         for batch in batches
@@ -207,7 +210,7 @@ PLAIN_WORDS = [
 def nearest_words(
     tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel, probes: list[str], words: list[str]
 ) -> list[str]:
-    """For each probe the word whose mean state has the largest cosine with its own."""
+    """Return for each probe the word whose mean state has the largest cosine with its own."""
     probe, word = (F.normalize(pool(*encode_prompts(tokenizer, encoder, texts)), dim=-1) for texts in (probes, words))
     return [words[i] for i in (probe @ word.T).argmax(1).tolist()]
 

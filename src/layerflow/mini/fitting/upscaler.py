@@ -1,6 +1,6 @@
 """Training of the mini's upscaler.
 
-Scenes are drawn small and large; the network learns the way from one to the other.
+Scenes are drawn small and large; the network learns to turn one into the other.
 
 Letters in shape comments: N crops, F frames, C channels, H height, W width.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...core.atomic import whole_folder
-from ...core.schema import CLIPS
+from ...core.schema import ALPHA, BACKGROUND, BLENDED, CLIPS, SCENE
 from ...models.model_space import to_model_space
 from ...training.checkpoints import last_checkpoint, load_checkpoint, save_checkpoint
 from ...training.loop import Every, optimizer_step, run_steps
@@ -56,28 +56,30 @@ class ScenePairs(Dataset):
             start = int(rng.integers(recipe.clip_frames - recipe.frames + 1))
             shown, number = range(start, start + recipe.frames), int(rng.integers(2**62))
             fine = _space(self.large, number, shown)
-            if rng.random() < 0.5:  # as a scene of that size is drawn, or as one that was made smaller looks
+            if rng.random() < 0.5:  # drawn at that size, or a large one made smaller
                 coarse = _space(self.small, number, shown)
             else:
                 coarse = {name: F.avg_pool2d(clip, recipe.factor) for name, clip in fine.items()}
-                coarse["blended"] = composite(coarse)
+                coarse[BLENDED] = composite(coarse)
             soft = soften(coarse, rng, recipe)
-            for top, left in crops(coarse["alpha"], recipe.crop, rng):
+            for top, left in crops(coarse[ALPHA], recipe.crop, rng):
                 small.append(_cut(soft, top, left, recipe.crop))
                 large.append(_cut(fine, recipe.factor * top, recipe.factor * left, recipe.factor * recipe.crop))
         return _stacked(small), _stacked(large)
 
 
 def _space(source: SceneSource, number: int, frames: range) -> dict[str, Tensor]:
-    """A scene in model space, alpha with one channel."""
+    """Return a scene in model space, alpha with one channel."""
     scene = source.scene(number, 0, frame_indices=frames)
     clips = to_model_space({name: getattr(scene, name) for name in CLIPS})
-    return clips | {"alpha": clips["alpha"][:, :1]}
+    return clips | {ALPHA: clips[ALPHA][:, :1]}
 
 
 def crops(alpha: Tensor, size: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Top and left of `CROPS` crops of a matte (F, 1, H, W) in [-1, 1]: the first anywhere, the others around pixels
-    that are not clear."""
+    """Draw top and left of `CROPS` crops of a matte (F, 1, H, W) in [-1, 1].
+
+    The first lies anywhere, the others around pixels that are not clear.
+    """
     height, width = alpha.shape[-2:]
     rows, columns = np.nonzero((alpha.amax(0)[0] > -0.9).numpy())
     corners = []
@@ -92,14 +94,13 @@ def crops(alpha: Tensor, size: int, rng: np.random.Generator) -> list[tuple[int,
 
 
 def soften(clips: dict[str, Tensor], rng: np.random.Generator, recipe: UpscalerRecipe) -> dict[str, Tensor]:
-    """Small clips (F, C, H, W) with the faults of generated ones: blurred, noisy and with a grid, the foreground with
-    its alpha."""
+    """Degrade small clips (F, C, H, W) like generated ones: blur, noise and a grid, the foreground with its alpha."""
     soft = dict(clips)
-    for names in (("foreground", "alpha"), ("background",)):
+    for names in (SCENE[0].clips, (BACKGROUND,)):
         if rng.random() < 0.5:
             sigma = rng.uniform(0.3, recipe.blur) if recipe.blur > 0.3 else recipe.blur
             soft |= {name: _blurred(soft[name], sigma) for name in names}
-    soft["blended"] = composite(soft)
+    soft[BLENDED] = composite(soft)
     level = rng.uniform(0, recipe.noise) if rng.random() < 0.7 else 0.0
     grid = rng.uniform(0, recipe.grid) if rng.random() < 0.5 else 0.0
     side = int(rng.choice(TILES))
@@ -128,15 +129,15 @@ def _stacked(samples: list[dict[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def upscaling_loss(drawn: dict[str, Tensor], target: dict[str, Tensor], temporal_weight: float) -> Tensor:
-    """Mean absolute errors of all clips (N, F, C, H, W), alpha's twice, and those of their change between frames.
+    """Return the mean absolute errors of all clips (N, F, C, H, W), alpha's twice, and of their change between frames.
 
-    Squared errors are added: where nothing small shows at which pixel an edge lies, the mean of what may be is less
-    wrong than the likelier of two colours.
+    Squared errors are added: where a small clip does not show at which pixel an edge lies, the mean of the possible
+    colours is less wrong than the likelier of two.
     """
     loss = torch.zeros(())
     for name in CLIPS:
         error = drawn[name] - target[name]
-        weight = 2.0 if name == "alpha" else 1.0
+        weight = 2.0 if name == ALPHA else 1.0
         loss = loss + weight * (error.abs().mean() + temporal_weight * error.diff(dim=1).abs().mean())
         loss = loss + SQUARED_WEIGHT * error.square().mean()
     return loss / (len(DRAWN) + 1)
