@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from layerflow.core import atomic
 from layerflow.core.layered_video import LayeredVideo
 from layerflow.media import (
     FORMATS,
     MediaError,
     contact_sheet,
-    layers,
     load_layers,
     read_video,
     save_layers,
@@ -116,14 +116,14 @@ def test_a_folder_is_filled_whole_or_not_at_all(scene, tmp_path, monkeypatch):
     save_layers(scene, folder, ("png",))
     (folder / "notes.txt").write_text("mine")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    real = layers.os.replace
+    real = atomic.os.replace
 
     def failing(source, target):
         if str(target).endswith("out/layers.json") and ".old" not in str(source):
             raise OSError(28, "No space left on device")
         real(source, target)
 
-    monkeypatch.setattr(layers.os, "replace", failing)
+    monkeypatch.setattr(atomic.os, "replace", failing)
     with pytest.raises(MediaError, match="No space left"):
         save_layers(scene.replace(background=1 - scene.background), folder, ("png", "webm"))
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -133,7 +133,7 @@ def test_a_folder_is_filled_whole_or_not_at_all(scene, tmp_path, monkeypatch):
     def broken(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(layers, "write_preview", broken)
+    monkeypatch.setattr("layerflow.media.layers.write_preview", broken)
     with pytest.raises(MediaError, match="No space left"):
         save_layers(scene, tmp_path / "new", ("png",))
     assert names(tmp_path) == ["out"]

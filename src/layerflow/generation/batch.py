@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..core.atomic import hash_path
+from ..core.atomic import hash_path, replace_path, write_atomically
 from ..core.errors import FieldError, UserError, sentence
 from ..media import save_layers
 from . import load as models
@@ -155,9 +155,7 @@ def run_job(job: Job, model: LoadedModel, stage: Stage | None = None) -> None:
         metadata = describe(model, resolved, seconds, job.folder)
         record = {"id": job.id, "sha256": sha256}
         save_layers(video, place / "new", list(job.request.formats), metadata | {"job": record})
-        if job.folder.exists():
-            os.replace(job.folder, place / "old")
-        os.replace(place / "new", job.folder)
+        replace_path(place / "new", job.folder)
 
 
 @contextmanager
@@ -227,10 +225,8 @@ def write_failures(failed: list[Outcome], output: Path) -> None:
         (output / FAILURES).unlink(missing_ok=True)
         return
     rows = ({"id": one.job.id, "line": one.job.line, "error": one.error} for one in failed)
-    written = output / UNFINISHED / FAILURES
-    written.parent.mkdir(parents=True, exist_ok=True)
-    written.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    os.replace(written, output / FAILURES)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomically(output / FAILURES, lines.encode())
 
 
 def _remove(folder: Path) -> None:
