@@ -26,7 +26,6 @@ BELOW["cli"] = {*BELOW} - {"mini"}
 EXCEPTIONS = {
     ("cli.evaluate", "mini"),
     ("cli.train", "mini"),
-    ("core.layered_video", "media"),
     ("training.network", "mini"),
     ("training.plan", "mini"),
     ("training.recipe", "mini"),
