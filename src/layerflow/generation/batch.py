@@ -11,7 +11,6 @@ import tempfile
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from ..core.atomic import hash_path, replace_path, write_atomically
 from ..core.errors import FieldError, UserError, sentence
 from ..media import save_layers
 from . import load as models
-from .jobs import FAILURES, Job, read_jobs
+from .jobs import FAILURES, Job, Outcome, read_jobs
 from .load import LoadedModel, load_model
 from .progress import Progress, Stage
 from .record import describe
@@ -31,15 +30,6 @@ UNFINISHED = ".unfinished"
 """Folder in the output that holds unfinished jobs."""
 MOST_DEATHS = 3
 """Workers that may die at one job before it counts as failed."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended."""
-
-    job: Job
-    error: str = ""
-    """One sentence; empty when it is done."""
 
 
 def run_batch(
@@ -89,7 +79,7 @@ def run_batch(
     if waiting and ray is not None:
         from .ray_batch import run_on_ray
 
-        outcomes = run_on_ray(waiting, model, sha256, ray, workers)
+        outcomes = run_on_ray(attempt, waiting, model, sha256, ray, workers)
     elif waiting:
         outcomes = run_here(waiting, model, device, folder, facts, sha256, progress)
     try:
