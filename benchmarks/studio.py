@@ -31,7 +31,7 @@ from typing import Any
 import psutil
 import torch
 
-from layerflow import LayeredVideo
+from layerflow import LayeredVideo, save_layers
 from layerflow.media.export import PRESETS
 from layerflow.studio.entry_points import export_layers
 from layerflow.studio.raw_frames import write_raw
@@ -82,7 +82,7 @@ def measure_export(places: Sequence[str]) -> None:
     video = LayeredVideo(**small, alpha=alpha).resize(480, 720).compose()
     with tempfile.TemporaryDirectory() as folder:
         layers = Path(folder) / "layers"
-        video.save(layers, ["ffv1"])
+        save_layers(video, layers, ["ffv1"])
         write_raw(video, layers.parent)
         confined(len, "warm", seconds=600, memory=2**32)
         for preset in places:

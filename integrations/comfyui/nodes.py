@@ -19,7 +19,7 @@ from layerflow.core.schema import CHANNELS, CLIPS, DEFAULT_FPS
 from layerflow.generation.inputs import Source
 from layerflow.generation.load import ModelFacts
 from layerflow.generation.request import Request, Size, field_of, from_plain, options, type_of
-from layerflow.media import FORMATS
+from layerflow.media import FORMATS, save_layers
 
 CATEGORY = "LayerFlow"
 MODEL = "LAYERFLOW_MODEL"
@@ -176,7 +176,7 @@ class SaveLayered:
         """Raises ValueError without a layer, or for a prefix that leads out of the output folder."""
         video = LayeredVideo(**{name: to_clip(images) for name, images in clips.items() if images is not None}, fps=fps)
         folder = free_folder(output_folder(), filename_prefix)
-        video.save(folder, [format])
+        save_layers(video, folder, [format])
         return {"ui": {"text": [str(folder)]}, "result": (str(folder),)}
 
 

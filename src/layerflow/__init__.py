@@ -11,6 +11,7 @@ from .core.garbage_collection import paused_collection
 
 if TYPE_CHECKING:
     from .core.layered_video import LayeredVideo
+    from .media import load_layers, save_layers
     from .pipeline import LayerFlowPipeline
 
 try:
@@ -18,9 +19,14 @@ try:
 except PackageNotFoundError:  # a source tree on the path, not installed
     __version__ = "0.0.0+source"
 
-__all__ = ["LayerFlowPipeline", "LayeredVideo", "__version__"]
+__all__ = ["LayerFlowPipeline", "LayeredVideo", "__version__", "load_layers", "save_layers"]
 
-_HOMES = {"LayerFlowPipeline": ".pipeline", "LayeredVideo": ".core.layered_video"}
+_HOMES = {
+    "LayerFlowPipeline": ".pipeline",
+    "LayeredVideo": ".core.layered_video",
+    "load_layers": ".media",
+    "save_layers": ".media",
+}
 
 
 def __getattr__(name: str) -> Any:

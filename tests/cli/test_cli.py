@@ -19,7 +19,7 @@ import layerflow
 from layerflow.cli import app, run
 from layerflow.core.layered_video import LayeredVideo
 from layerflow.generation.record import LIBRARIES
-from layerflow.media import FORMATS, load_layers, read_video, write_video
+from layerflow.media import FORMATS, load_layers, read_video, save_layers, write_video
 from layerflow.mini.network.transformer import CompactTransformer3DModel
 
 COMMANDS = (
@@ -132,7 +132,7 @@ def test_help_starts_without_torch() -> None:
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_info_imports_no_pipeline(kind: str, scene: LayeredVideo, tmp_path: Path) -> None:
-    scene.save(tmp_path)
+    save_layers(scene, tmp_path)
     path = tmp_path if kind == "folder" else tmp_path / "blended.webm"
     heavy = ("torch._dynamo", "peft", "diffusers", "transformers", "accelerate")
     code = (
@@ -245,7 +245,7 @@ def test_alpha_may_come_in_a_file_of_its_own(
 
 
 def test_a_folder_of_layers_can_be_given(layerflow_run: Callable, scene: LayeredVideo, tmp_path: Path) -> None:
-    scene.save(tmp_path / "layers", formats=["png"])
+    save_layers(scene, tmp_path / "layers", formats=["png"])
     code, _, err, folder = layerflow_run("add-foreground", tmp_path / "layers", "--foreground", "f", "--format", "png")
     assert code == 0, err
     assert torch.equal(load_layers(folder).clips()["background"], scene.clips()["background"])

@@ -188,7 +188,7 @@ def test_a_build_goes_on_where_it_was(footage: Path, tmp_path: Path, monkeypatch
     whole = shards_in(out)
     (out / "shard-00001.json").unlink()  # as when it was killed before the record was written
     (out / "shard-00002.tar").write_bytes(b"cut short")
-    (out / ".shard-00002.tar.4711").write_bytes(b"what a killed build had not finished")
+    (out / ".0123456789ab.partial.tar").write_bytes(b"what a killed build had not finished")
     made: list[int] = []
     make = build.make_shard
     monkeypatch.setattr(build, "make_shard", lambda shard, outcomes: (made.append(shard.number), make(shard, outcomes)))

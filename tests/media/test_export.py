@@ -16,7 +16,7 @@ from PIL import Image, features
 
 from layerflow.cli import run
 from layerflow.core.layered_video import LayeredVideo
-from layerflow.media import MediaError, load_layers, read_video
+from layerflow.media import MediaError, load_layers, read_video, save_layers
 from layerflow.media.export import PRESETS, Settings, clean_edges, deliver, presets
 from layerflow.media.export.exr import to_linear
 from layerflow.media.export.sprite_sheets import LARGEST, grid
@@ -247,14 +247,14 @@ def test_a_missing_package_is_named_with_the_way_to_get_it(tmp_path: Path, monke
 
 def test_the_command_delivers_a_folder_of_layers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     layers, out = tmp_path / "layers", tmp_path / "out"
-    scene().save(layers, formats=["webm"])
+    save_layers(scene(), layers, formats=["webm"])
     assert run(["export", str(layers), "-o", str(out), "--preset", "compositing", "--size", "8x6"]) == 0
     said = capsys.readouterr()
     assert said.out.splitlines() == [str(out / "layers_exr")]
     assert "lossy files only" in said.err
     assert run(["export", str(layers), "-o", str(out), "--preset", "compositing"]) == 2
     assert "is not empty; add --overwrite" in capsys.readouterr().err
-    scene().save(layers, formats=["webm", "png"])
+    save_layers(scene(), layers, formats=["webm", "png"])
     assert run(["export", str(layers), "-o", str(out), "--preset", "game", "--overwrite"]) == 0
     assert "lossy" not in capsys.readouterr().err
     assert read_video(out / "foreground_png").colour.shape[-2:] == load_layers(layers).background.shape[-2:]  # type: ignore[union-attr]
@@ -272,7 +272,7 @@ def test_the_command_delivers_a_folder_of_layers(tmp_path: Path, capsys: pytest.
 def test_mistakes_are_one_sentence(
     words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scene().save(tmp_path / "layers", formats=["png"])
+    save_layers(scene(), tmp_path / "layers", formats=["png"])
     assert run(["export", str(tmp_path / "layers"), "-o", str(tmp_path / "out"), *words]) == 2
     assert message in capsys.readouterr().err
     assert run(["export", str(tmp_path / "layers"), "-o", str(tmp_path / "layers"), "--preset", "game"]) == 2

@@ -238,7 +238,7 @@ def test_a_folder_with_other_things_is_not_replaced(scene, tmp_path):
     write_video(folder, scene.background[:2])  # a folder of frames is replaced whole
     assert len(list(folder.iterdir())) == 2
     (folder / "notes.txt").write_text("mine")
-    with pytest.raises(MediaError, match="other things in it is in the way"):
+    with pytest.raises(MediaError, match="other files is in the way"):
         write_video(folder, scene.foreground)
     assert (folder / "notes.txt").read_text() == "mine"
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from layerflow.core import atomic
 from layerflow.core.layered_video import LayeredVideo
 from layerflow.media import (
     FORMATS,
     MediaError,
     contact_sheet,
-    layers,
     load_layers,
     read_video,
     save_layers,
@@ -42,7 +42,7 @@ def close(one: LayeredVideo, other: LayeredVideo, worst: float) -> None:
 def test_saves_and_loads(scene, tmp_path, name, size):
     scene = scene.crop(0, 0, *size)
     folder = tmp_path / "out"
-    index = scene.save(folder, formats=(name,), metadata={"seed": 7, "prompt": "une forêt"})
+    index = save_layers(scene, folder, formats=(name,), metadata={"seed": 7, "prompt": "une forêt"})
     assert json.loads((folder / "layers.json").read_text("utf-8")) == index
     assert index["metadata"] == {"seed": 7, "prompt": "une forêt"}
     assert index["blended"] == "given"
@@ -53,7 +53,7 @@ def test_saves_and_loads(scene, tmp_path, name, size):
         if not FORMATS[name].folder:
             data = (folder / entry["name"]).read_bytes()
             assert (len(data), hashlib.sha256(data).hexdigest()) == (entry["bytes"], entry["sha256"])
-    close(LayeredVideo.load(folder), scene, 0.01)
+    close(load_layers(folder), scene, 0.01)
 
 
 def test_index_states_the_conventions(scene, tmp_path):
@@ -89,7 +89,7 @@ def test_a_missing_blend_is_composed_and_said_so(scene, tmp_path):
 )
 def test_missing_clips_are_skipped(scene, tmp_path, kept):
     some = LayeredVideo(**{name: clip for name, clip in scene.clips().items() if name in kept})
-    index = some.save(tmp_path / "out", formats=("ffv1",))
+    index = save_layers(some, tmp_path / "out", formats=("ffv1",))
     assert index["blended"] == ("given" if "blended" in kept else "missing")
     loaded = load_layers(tmp_path / "out")
     assert tuple(loaded.clips()) == kept
@@ -107,7 +107,7 @@ def test_the_same_video_gives_the_same_folder(scene, tmp_path):
 
 def test_a_still_scene_survives_webp(scene, tmp_path):
     still = LayeredVideo(background=scene.background[:1].expand(4, -1, -1, -1).clone())
-    still.save(tmp_path / "out", formats=("webp",))
+    save_layers(still, tmp_path / "out", formats=("webp",))
     assert load_layers(tmp_path / "out").frames == 4
 
 
@@ -116,14 +116,14 @@ def test_a_folder_is_filled_whole_or_not_at_all(scene, tmp_path, monkeypatch):
     save_layers(scene, folder, ("png",))
     (folder / "notes.txt").write_text("mine")
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    real = layers.os.replace
+    real = atomic.os.replace
 
     def failing(source, target):
         if str(target).endswith("out/layers.json") and ".old" not in str(source):
             raise OSError(28, "No space left on device")
         real(source, target)
 
-    monkeypatch.setattr(layers.os, "replace", failing)
+    monkeypatch.setattr(atomic.os, "replace", failing)
     with pytest.raises(MediaError, match="No space left"):
         save_layers(scene.replace(background=1 - scene.background), folder, ("png", "webm"))
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -133,7 +133,7 @@ def test_a_folder_is_filled_whole_or_not_at_all(scene, tmp_path, monkeypatch):
     def broken(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(layers, "write_preview", broken)
+    monkeypatch.setattr("layerflow.media.layers.write_preview", broken)
     with pytest.raises(MediaError, match="No space left"):
         save_layers(scene, tmp_path / "new", ("png",))
     assert names(tmp_path) == ["out"]
@@ -193,7 +193,7 @@ def test_layers_of_different_sizes_do_not_fit(scene, tmp_path):
 
 def test_alpha_of_one_survives_webp(scene, tmp_path):
     opaque = scene.replace(alpha=torch.ones_like(scene.alpha), blended=None)
-    opaque.save(tmp_path / "out", formats=("webp",))
+    save_layers(opaque, tmp_path / "out", formats=("webp",))
     assert bool((load_layers(tmp_path / "out").alpha == 1).all())
 
 

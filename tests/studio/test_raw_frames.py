@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from layerflow import LayeredVideo
-from layerflow.media import load_layers
+from layerflow.media import load_layers, save_layers
 from layerflow.studio import raw_frames as raw
 
 
@@ -19,7 +19,7 @@ def scene() -> LayeredVideo:
 
 
 def test_reading_samples_gives_what_reading_files_gives(tmp_path: Path) -> None:
-    scene().save(tmp_path / "layers", ["ffv1"])
+    save_layers(scene(), tmp_path / "layers", ["ffv1"])
     raw.write_raw(scene(), tmp_path)
     assert raw.read_raw(tmp_path) == load_layers(tmp_path / "layers")
 

@@ -1,65 +1,167 @@
-"""Files and folders that appear whole or not at all, and their checksums."""
+"""Files and folders that appear whole or not at all, and their checksums.
+
+Everything is written under a hidden name on the same file system and renamed when it is complete. An error, Ctrl-C or a
+full disk leaves what was there before; a killed process leaves at most a hidden file or folder with `.partial` in its
+name.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def whole_folder(output: Path, replace: bool = False) -> Iterator[Path]:
-    """A hidden folder beside `output` to write into; flushed to disk and renamed when the block ends well.
+def whole_path(path: Path, flush: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside `path` for a file or folder; rename it to `path` when the block ends without error.
 
-    If it does not, nothing is left behind. What a killed process left is removed by the next one. A folder that is
-    there already is only replaced if `replace` says so; an empty one may always be in the way.
+    The temporary path has the suffix of `path`, which many libraries choose a format by. See `replace_path` for what is
+    replaced.
+
+    Args:
+        path: file or folder to write; its parent is created when missing.
+        flush: wait until the content is on the disk, so that it also survives a power failure.
     """
-    output = output.absolute()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    try:
+        yield partial
+        if flush:
+            _flush_all(partial)
+        replace_path(partial, path)
+        if flush:
+            _flush(path.parent)
+    finally:
+        _remove(partial)
+
+
+@contextmanager
+def whole_folder(path: Path, replace: bool = False) -> Iterator[Path]:
+    """Give a new hidden folder beside `path`; flush it to the disk and rename it when the block ends without error.
+
+    Its name is always the same, so that what a killed process left is removed by the next one. One process at a time
+    may write a folder.
+
+    Args:
+        path: folder to write; its parent is created when missing.
+        replace: whether to replace a folder that is not empty.
+
+    Raises:
+        OSError: a folder that is not empty is in the way and `replace` is not set, or writing failed.
+    """
+    path = path.absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    _remove(partial)
     partial.mkdir()
     try:
         yield partial
-        for path in (*partial.rglob("*"), partial):
-            _flush(path)
+        _flush_all(partial)
         if replace:
-            shutil.rmtree(output, ignore_errors=True)
-        os.rename(partial, output)
-        _flush(output.parent)
+            replace_path(partial, path)
+        else:
+            os.rename(partial, path)  # over nothing or an empty folder
+        _flush(path.parent)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
+
+
+@contextmanager
+def whole_files(folder: Path, last: str = "") -> Iterator[Path]:
+    """Give a new hidden folder; move its content into `folder` when the block ends without error, all of it or nothing.
+
+    Other files in `folder` stay.
+
+    Args:
+        folder: folder to fill; created when missing.
+        last: name of the file to move last, such as an index of the others.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(folder)
+    partial.mkdir()
+    try:
+        yield partial
+        folder.mkdir(exist_ok=True)
+        paths = sorted(partial.iterdir(), key=lambda path: (path.name == last, path.name))
+        replace_paths({path: folder / path.name for path in paths})
+    finally:
+        _remove(partial)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that others see either nothing of it or all of it; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a file so that others see either nothing of it or all of it; its parent is created when missing."""
+    with whole_path(path) as partial:
+        partial.write_bytes(content)
+
+
+def replace_path(source: Path, target: Path) -> None:
+    """Rename a file or folder; an earlier one of the same kind at `target` is replaced, and stays where that fails.
+
+    A file is replaced in one step. A folder cannot be: for a moment there is none at `target`.
+
+    Raises:
+        OSError: renaming failed, or a folder is to replace a file, or a file a folder.
+    """
+    if target.is_dir() and source.is_dir():
+        replace_paths({source: target})
+    else:
+        os.replace(source, target)
+
+
+def replace_paths(moves: Mapping[Path, Path]) -> None:
+    """Rename files and folders, from source to target, all of them or none.
+
+    What is at a target is kept beside its source until all moves are done; it is put back where one fails.
+
+    Raises:
+        OSError: renaming failed.
+    """
+    begun: list[tuple[Path, Path, Path]] = []
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)  # mkstemp's files are for nobody else
-        os.replace(name, path)
+        for source, target in moves.items():
+            old = source.with_name(f".{source.name}.old")
+            begun.append((source, target, old))
+            if os.path.lexists(target):
+                os.replace(target, old)
+            os.replace(source, target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        for source, target, old in reversed(begun):
+            if not os.path.lexists(source) and os.path.lexists(target):
+                os.replace(target, source)
+            if os.path.lexists(old):
+                os.replace(old, target)
         raise
+    for _, _, old in begun:
+        _remove(old)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{uuid.uuid4().hex[:12]}.partial{path.suffix}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def cache_folder() -> Path:
-    """Where is kept what can be made again: `layerflow` in the user's cache folder (XDG base directories)."""
+    """Return the folder for files that can be made again: `layerflow` in the user's cache (XDG base directories)."""
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "layerflow"
 
 
 def hash_path(path: Path) -> str:
-    """sha256 of a file, or of the contents of all files in a folder one after another, in the order of their names.
+    """Return the sha256 of a file, or of the contents of all files in a folder in the order of their names.
 
     Raises:
-        OSError: there is none, or it cannot be read.
+        OSError: the path does not exist or cannot be read.
     """
     digest = hashlib.sha256()
     for file in sorted(inner for inner in path.rglob("*") if inner.is_file()) if path.is_dir() else [path]:
@@ -67,6 +169,12 @@ def hash_path(path: Path) -> str:
             while block := content.read(2**20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _flush_all(path: Path) -> None:
+    for inner in path.rglob("*") if path.is_dir() else ():
+        _flush(inner)
+    _flush(path)
 
 
 def _flush(path: Path) -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -231,26 +230,6 @@ class LayeredVideo:
         kept = torch.tensor(chosen)
         clips = {name: clip[kept.to(clip.device)] for name, clip in self.clips().items()}
         return self.replace(**clips, fps=self.fps / abs(chosen.step))
-
-    # Files
-
-    def save(
-        self,
-        folder: str | Path,
-        formats: Sequence[str] = ("webm",),
-        metadata: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """Write each layer, a preview and layers.json into `folder`; see `layerflow.media.save_layers`."""
-        from ..media import save_layers
-
-        return save_layers(self, folder, formats=formats, metadata=metadata)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> LayeredVideo:
-        """Read a folder that `save` wrote, lossless files first; see `layerflow.media.load_layers`."""
-        from ..media import load_layers
-
-        return load_layers(folder)
 
     def _need(self, action: str, *names: str) -> list[Tensor]:
         missing = [name for name in names if getattr(self, name) is None]

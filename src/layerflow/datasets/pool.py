@@ -245,7 +245,7 @@ def stopwatch() -> Callable[[], float]:
 
 def remove_partial(folder: Path) -> None:
     """Remove what a killed process left of shards and records that it had not finished."""
-    for path in folder.glob(".shard-*"):
+    for path in folder.glob(".*.partial.*"):
         path.unlink(missing_ok=True)
 
 

@@ -6,7 +6,6 @@ A sample is `ID.foreground.webp` with alpha, `ID.background.webp`, `ID.blended.w
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..core.atomic import whole_path
 from ..core.layered_video import LayeredVideo
 from ..core.schema import SCENE
 from ..media import MediaError, read_video, write_video
@@ -81,18 +81,11 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> None:
     """Write a tar of samples, whole or not at all; the same samples give the same bytes."""
     import webdataset
 
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            writer = webdataset.TarWriter(file, encoder=False, mtime=0)
-            for sample in samples:
-                writer.write(sample)
-            writer.close()
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_path(path, flush=True) as partial, partial.open("wb") as file:
+        writer = webdataset.TarWriter(file, encoder=False, mtime=0)
+        for sample in samples:
+            writer.write(sample)
+        writer.close()
 
 
 def read_shards(paths: Iterable[Path], on_error: Callable[[Exception], bool] | None = None) -> Iterator[Sample]:

@@ -11,15 +11,14 @@ import tempfile
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..core.atomic import hash_path
+from ..core.atomic import hash_path, replace_path, write_atomically
 from ..core.errors import FieldError, UserError, sentence
 from ..media import save_layers
 from . import load as models
-from .jobs import FAILURES, Job, read_jobs
+from .jobs import FAILURES, Job, Outcome, read_jobs
 from .load import LoadedModel, load_model
 from .progress import Progress, Stage
 from .record import describe
@@ -31,15 +30,6 @@ UNFINISHED = ".unfinished"
 """Folder in the output that holds unfinished jobs."""
 MOST_DEATHS = 3
 """Workers that may die at one job before it counts as failed."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a job ended."""
-
-    job: Job
-    error: str = ""
-    """One sentence; empty when it is done."""
 
 
 def run_batch(
@@ -89,7 +79,7 @@ def run_batch(
     if waiting and ray is not None:
         from .ray_batch import run_on_ray
 
-        outcomes = run_on_ray(waiting, model, sha256, ray, workers)
+        outcomes = run_on_ray(attempt, waiting, model, sha256, ray, workers)
     elif waiting:
         outcomes = run_here(waiting, model, device, folder, facts, sha256, progress)
     try:
@@ -155,9 +145,7 @@ def run_job(job: Job, model: LoadedModel, stage: Stage | None = None) -> None:
         metadata = describe(model, resolved, seconds, job.folder)
         record = {"id": job.id, "sha256": sha256}
         save_layers(video, place / "new", list(job.request.formats), metadata | {"job": record})
-        if job.folder.exists():
-            os.replace(job.folder, place / "old")
-        os.replace(place / "new", job.folder)
+        replace_path(place / "new", job.folder)
 
 
 @contextmanager
@@ -227,10 +215,8 @@ def write_failures(failed: list[Outcome], output: Path) -> None:
         (output / FAILURES).unlink(missing_ok=True)
         return
     rows = ({"id": one.job.id, "line": one.job.line, "error": one.error} for one in failed)
-    written = output / UNFINISHED / FAILURES
-    written.parent.mkdir(parents=True, exist_ok=True)
-    written.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    os.replace(written, output / FAILURES)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomically(output / FAILURES, lines.encode())
 
 
 def _remove(folder: Path) -> None:

@@ -34,6 +34,15 @@ class Job:
     """Where its layers go."""
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended."""
+
+    job: Job
+    error: str = ""
+    """One sentence; empty when it is done."""
+
+
 def read_jobs(file: Path, output: Path) -> list[Job]:
     """Return the jobs of a file; each writes a folder named for its id in `output`.
 

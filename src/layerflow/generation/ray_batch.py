@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,16 @@ from ..core.errors import FieldError, UserError
 from ..models.folders import BUNDLED
 from ..runtime.ray_cluster import joined
 from . import load as models
-from .batch import Outcome, attempt
-from .jobs import Job
-from .load import load_model
+from .jobs import Job, Outcome
+from .load import LoadedModel, load_model
 from .request import ModelOptions
+
+Attempt = Callable[[Job, LoadedModel], Outcome]
+"""A function of a module that runs one job; errors are its outcome."""
 
 
 def run_on_ray(
-    jobs: list[Job], options: ModelOptions, sha256: str, address: str, workers: int | None
+    attempt: Attempt, jobs: list[Job], options: ModelOptions, sha256: str, address: str, workers: int | None
 ) -> Iterator[Outcome]:
     """Run jobs on the cluster at `address`, or with `local` on one of this machine's own.
 
@@ -42,7 +44,7 @@ def run_on_ray(
             [{"index": index} for index in range(len(jobs))], override_num_blocks=len(jobs)
         ).map_batches(
             Worker,
-            fn_constructor_args=(jobs, options, sha256, _place(options.model), "cuda" if gpus else "cpu"),
+            fn_constructor_args=(attempt, jobs, options, sha256, _place(options.model), "cuda" if gpus else "cpu"),
             batch_size=1,
             # None waits at a busy worker while another is idle.
             compute=ray.data.ActorPoolStrategy(size=workers or max(1, gpus), max_tasks_in_flight_per_actor=1),
@@ -62,14 +64,16 @@ def _place(model: str) -> str:
 class Worker:
     """Holds the model and runs the jobs that it is handed by their index."""
 
-    def __init__(self, jobs: list[Job], options: ModelOptions, sha256: str, place: str, device: str) -> None:
+    def __init__(
+        self, attempt: Attempt, jobs: list[Job], options: ModelOptions, sha256: str, place: str, device: str
+    ) -> None:
         folder = models.model_folder(place)
         if models.model_hash(folder) != sha256:
             raise UserError(f"model {options.model} on this worker is another than where the batch was started")
-        self.jobs = jobs
+        self.attempt, self.jobs = attempt, jobs
         self.model = load_model(options, folder, models.model_facts(folder), sha256, device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Errors of the jobs, empty where there is none."""
-        errors = [attempt(self.jobs[int(index)], self.model).error for index in batch["index"]]
+        errors = [self.attempt(self.jobs[int(index)], self.model).error for index in batch["index"]]
         return {"index": batch["index"], "error": errors}

@@ -4,9 +4,6 @@ what each file is."""
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.atomic import hash_path
+from ..core.atomic import hash_path, whole_files
 from ..core.compositing import blend, extend_colour, uncompose
 from ..core.layered_video import LayeredVideo
 from ..core.schema import BACKGROUND, BLENDED, CHANNELS, CLIPS, DEFAULT_FPS, FOREGROUND, SCENE
@@ -23,7 +20,7 @@ from .formats import BEST_FIRST, FORMATS, Format, find_format
 from .preview import write_preview
 from .reading import read_video
 from .video import MediaError, ReadLimits
-from .writing import padded_size, write_video
+from .writing import padded_size, write_video, writing
 
 INDEX = "layers.json"
 VERSION = 1
@@ -179,40 +176,15 @@ def _entry(
 
 @contextmanager
 def filled_together(folder: Path, last: str = INDEX) -> Iterator[Path]:
-    """Give a temporary folder; move what is in it into `folder` when the block ends well, the file named `last` last.
+    """Give a temporary folder whose content moves into `folder` when the block ends without error; see `whole_files`.
 
-    When a move fails, those done are undone.
+    Raises:
+        MediaError: a file is in the way, or the folder cannot be written.
     """
     if folder.exists() and not folder.is_dir():
         raise MediaError(f"{folder}: a file is in the way; choose another name for the folder.")
-    temporary = folder.with_name(f".{uuid.uuid4().hex[:12]}")
-    old = temporary / ".old"
-    moved: list[Path] = []
-    try:
-        old.mkdir(parents=True)
-        yield temporary
-        folder.mkdir(parents=True, exist_ok=True)
-        made = sorted((path for path in temporary.iterdir() if path != old), key=lambda p: p.name == last)
-        try:
-            for path in made:
-                target = folder / path.name
-                if target.exists():
-                    os.replace(target, old / path.name)
-                moved.append(target)
-                os.replace(path, target)
-        except OSError:
-            for target in reversed(moved):
-                if target.exists():
-                    os.replace(target, temporary / target.name)
-                if (old / target.name).exists():
-                    os.replace(old / target.name, target)
-            raise
-    except OSError as error:
-        raise MediaError(
-            f"{folder}: it cannot be written ({error.strerror or error}); check the space and the rights."
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with writing(folder), whole_files(folder, last) as partial:
+        yield partial
 
 
 def _read_index(folder: Path) -> dict[str, Any] | None:

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ..core.atomic import whole_path
 from ..core.compositing import blend
 from ..core.layered_video import LayeredVideo
 from ..core.schema import SCENE
-from .video import MediaError
-from .writing import save_webp, whole_or_not_at_all
+from .writing import save_webp, writing
 
 CELL = 192
 """Pixels of a cell's longer side, about."""
@@ -34,14 +34,8 @@ def write_preview(video: LayeredVideo, path: str | Path, scale: float | None = N
     path = Path(path)
     cells = [_fit(cell, scale) for cell in _cells(video).values()]
     sheets = [_image(_row([cell[index] for cell in cells])) for index in range(video.frames)]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_or_not_at_all(path, lambda _: False) as temporary:
-            save_webp(temporary, sheets, video.fps, lossless=False, quality=85, method=3)
-    except OSError as error:
-        raise MediaError(
-            f"{path}: it cannot be written ({error.strerror or error}); check the space and the rights."
-        ) from error
+    with writing(path), whole_path(path) as partial:
+        save_webp(partial, sheets, video.fps, lossless=False, quality=85, method=3)
     return path
 
 

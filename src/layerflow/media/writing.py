@@ -6,14 +6,11 @@ old file as it was. The same clip gives the same bytes.
 
 from __future__ import annotations
 
+import functools
 import math
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from ..core.atomic import whole_path
 from ..core.compositing import extend_colour
 from ..core.layered_video import LayeredVideo
 from ..core.schema import DEFAULT_FPS
@@ -73,54 +71,34 @@ def write_video(
         colour = extend_colour(colour, alpha, 1 / 512)
     write: Callable[[Path], None]
     if chosen.name == "webp":
-        write = partial(_write_webp, colour=colour, alpha=alpha, fps=fps)
+        write = functools.partial(_write_webp, colour=colour, alpha=alpha, fps=fps)
     elif chosen.folder:
-        write = partial(_write_frames, colour=colour, alpha=alpha, chosen=chosen)
+        write = functools.partial(_write_frames, colour=colour, alpha=alpha, chosen=chosen)
     else:
-        write = partial(_encode, colour=colour, alpha=alpha, fps=fps, chosen=chosen, timecode=timecode)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_or_not_at_all(path, _only_frames) as temporary:
-            write(temporary)
-    except av.error.FFmpegError as error:
-        raise MediaError(
-            f"{path}: {chosen.codec} could not write it ({error.strerror}); check the space and the rights, "
-            "or choose another format."
-        ) from error
-    except OSError as error:
-        raise MediaError(
-            f"{path}: it cannot be written ({error.strerror or error}); check the space and the rights."
-        ) from error
+        write = functools.partial(_encode, colour=colour, alpha=alpha, fps=fps, chosen=chosen, timecode=timecode)
+    if chosen.folder and path.is_dir() and not _only_frames(path):
+        raise MediaError(f"{path}: a folder with other files is in the way; choose another name.")
+    with writing(path):
+        try:
+            with whole_path(path) as partial:
+                write(partial)
+        except av.error.FFmpegError as error:
+            raise MediaError(
+                f"{path}: {chosen.codec} could not write it ({error.strerror}); check the space and the rights, "
+                "or choose another format."
+            ) from error
     return path
 
 
 @contextmanager
-def whole_or_not_at_all(path: Path, may_replace: Callable[[Path], bool]) -> Iterator[Path]:
-    """Give a temporary path beside `path`; put it in place when the block ends well, else remove it.
-
-    An existing folder is replaced only when `may_replace(folder)` says so. Raises `MediaError` if not.
-    """
-    if path.is_dir() and not may_replace(path):
-        raise MediaError(f"{path}: a folder with other things in it is in the way; choose another name.")
-    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}{path.suffix}")
-    old = path.with_name(f".{uuid.uuid4().hex[:12]}")
+def writing(path: Path) -> Iterator[None]:
+    """Raise errors of the file system as `MediaError`."""
     try:
-        yield temporary
-        if path.is_dir():  # a folder cannot be replaced in one step
-            path.rename(old)
-            try:
-                temporary.rename(path)
-            except OSError:
-                old.rename(path)
-                raise
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, path)
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise MediaError(
+            f"{path}: it cannot be written ({error.strerror or error}); check the space and the rights."
+        ) from error
 
 
 def _only_frames(folder: Path) -> bool:

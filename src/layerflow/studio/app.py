@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
-import secrets
-import shutil
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -25,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from .. import __version__
+from ..core.atomic import whole_files
 from .access_control import AccessControl
 from .entry_points import export_layers
 from .jobs import JobQueue, QueueFullError, UnknownJobError
@@ -123,18 +121,12 @@ class Studio:
 
     def _write_export(self, job: Job, asked: ExportRequest, folder: Path, name: str) -> None:
         folder.mkdir(exist_ok=True)
-        place = folder / f".{secrets.token_hex(8)}"
-        try:
-            with self._exporting:
-                place.mkdir()
-                confined(
-                    export_layers, self.store.place(job) / "layers", place / "export.zip",
-                    asked.preset, asked.size, asked.edges, asked.timecode,
-                    seconds=self.limits.job_seconds, memory=self.limits.job_memory,
-                )  # fmt: skip
-                os.replace(place / "export.zip", folder / name)
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
+        with self._exporting, whole_files(folder) as partial:
+            confined(
+                export_layers, self.store.place(job) / "layers", partial / name,
+                asked.preset, asked.size, asked.edges, asked.timecode,
+                seconds=self.limits.job_seconds, memory=self.limits.job_memory,
+            )  # fmt: skip
 
     def close(self) -> None:
         """Stop the workers and let the work folder go."""

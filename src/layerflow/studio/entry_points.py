@@ -25,6 +25,7 @@ def export_layers(
 
     `layers` is a folder as `save_layers` writes it, with `layers.safetensors` beside it if there is that.
     """
+    import shutil
     from zipfile import ZIP_STORED, ZipFile
 
     from ..generation.request import parse_size
@@ -38,6 +39,7 @@ def export_layers(
     with ZipFile(archive, "w", ZIP_STORED) as file:  # what goes in is compressed already
         for path in sorted(folder.rglob("*")):
             file.write(path, f"layerflow-{preset}/{path.relative_to(folder).as_posix()}")
+    shutil.rmtree(folder)
     return record
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..core.atomic import write_atomically
+from ..core.atomic import whole_folder, write_atomically
 from ..core.errors import UserError
 
 IDENTIFIER = re.compile(r"[0-9a-f]{32}")
@@ -89,15 +89,11 @@ class Store:
 
     def add(self, job: Job, given: dict[str, Path]) -> None:
         """Make a job's folder with its given files, `given/<clip>.mkv`, and manifest: whole or not at all."""
-        hidden = self.jobs / f".{job.id}"
-        try:
-            (hidden / "given").mkdir(parents=True)
+        with whole_folder(self.place(job)) as hidden:
+            (hidden / "given").mkdir()
             for clip, path in given.items():
                 link(path, hidden / "given" / f"{clip}.mkv")
             self._write(job, hidden)
-            os.rename(hidden, self.place(job))
-        finally:
-            shutil.rmtree(hidden, ignore_errors=True)
 
     def save(self, job: Job) -> None:
         """Write the manifest of a job that is there."""

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterable, Callable
 from pathlib import Path
 from typing import Any
 
-from ..core.atomic import write_atomically
+from ..core.atomic import replace_path, write_atomically
 from ..core.errors import UserError
 from .entry_points import decode_upload
 from .limits import Limits
@@ -94,7 +94,7 @@ class Uploads:
             facts = {"id": identifier, **facts}
             write_atomically(place / FACTS, json.dumps(facts).encode())
             os.utime(place, (self._clock(), self._clock()))
-            os.rename(place, self.folder / identifier)
+            replace_path(place, self.folder / identifier)
         except ChildError as error:
             raise UploadError(f"the file cannot be taken: {error}") from error
         finally:
