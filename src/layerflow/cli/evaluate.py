@@ -14,9 +14,9 @@ from ..evaluation.folders import measure_folders, samples_in, write_folder_repor
 from ..evaluation.retrieval import load_embedder
 from ..evaluation.run import run_on
 from ..generation.load import load_pipeline, model_folder, model_hash, pick_device, quiet_libraries
-from ..mini.acceptance import TRIALS, evaluate, load_judge, rich_table, write_report
+from ..mini.acceptance import CASES, evaluate, load_judge, rich_table, write_report
 from ..mini.acceptance.ablation import find_runs, measure_ablation, write_ablation
-from ..mini.acceptance.trials import trials_here
+from ..mini.acceptance.cases import available_cases
 from ..mini.world import find_font
 from ..models.folders import INDEX
 from ..pipeline import LayerFlowPipeline
@@ -36,19 +36,19 @@ def evaluate_model(
 ) -> None:
     """Measure a model on held-out scenes, print the table, write report.json and index.html."""
     find_font()
-    trials = trials or trials_here()
+    trials = trials or available_cases()
     _, pipeline = _loaded(model, device)
     with progress_bar() as bar:
         rows: dict[str, TaskID] = {}
 
         def progress(done: int, total: int, what: str) -> None:
-            stage = "measure" if what in TRIALS else what
+            stage = "measure" if what in CASES else what
             if stage not in rows:
                 rows[stage] = bar.add_task(stage, total=total, note="")
             bar.update(rows[stage], completed=done, total=total, note=what if stage == "measure" else "")
 
         report = evaluate(
-            pipeline, samples=samples, quick=quick, trials=trials, steps=steps, guidance=guidance,
+            pipeline, samples=samples, quick=quick, cases=trials, steps=steps, guidance=guidance,
             folder=output, name=model, progress=progress,
         )  # fmt: skip
     page = write_report(report, output)
