@@ -31,7 +31,8 @@ from layerflow.core.schema import CLIPS
 from layerflow.evaluation import metrics
 from layerflow.mini.acceptance.cases import noise_generator
 from layerflow.mini.network import transformer as compact
-from layerflow.mini.network.transformer import CompactBlock, CompactTransformer3DModel
+from layerflow.mini.network.blocks import CompactBlock
+from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.mini.world import SceneSource
 from layerflow.models.folders import find_model
 from layerflow.models.layout import Layout
