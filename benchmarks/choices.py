@@ -29,9 +29,10 @@ from torch import Tensor
 from layerflow.core.layered_video import LayeredVideo
 from layerflow.core.schema import CLIPS
 from layerflow.evaluation import metrics
-from layerflow.mini.acceptance.trials import noise_of
+from layerflow.mini.acceptance.cases import noise_generator
 from layerflow.mini.network import transformer as compact
-from layerflow.mini.network.transformer import CompactBlock, CompactTransformer3DModel
+from layerflow.mini.network.blocks import CompactBlock
+from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.mini.recipes import MiniRecipe
 from layerflow.mini.world import SceneSource
 from layerflow.models.folders import find_model
@@ -150,7 +151,7 @@ def measure(pipeline: LayerFlowPipeline, recipe: StageRecipe) -> dict[str, float
         true = LayeredVideo(**{name: getattr(scene, name).clamp(0, 1) for name in CLIPS})
         output: Any = pipeline(
             given=[LayeredVideo(blended=true.blended)], num_frames=recipe.clip_frames, height=recipe.size,
-            width=recipe.size, generator=[noise_of("decompose", SEED, number)],
+            width=recipe.size, generator=[noise_generator("decompose", SEED, number)],
         )  # fmt: skip
         found = output.videos[0].clips()
         own = {

@@ -16,7 +16,7 @@ import torch
 
 from layerflow.core.schema import CLIPS, LAYERS
 from layerflow.evaluation.metrics import psnr
-from layerflow.mini.acceptance.trials import noise_of
+from layerflow.mini.acceptance.cases import noise_generator
 from layerflow.mini.world import Scene, SceneSource
 from layerflow.models.folders import find_model
 from layerflow.models.layout import Layout
@@ -38,7 +38,7 @@ def reached(
     clean = layout.pack(to_model_space({name: getattr(scene, name)[None] for name in CLIPS}))
     prompts = [scene.captions[layer] for layer in LAYERS]
     states, mask = encode_prompts(pipeline.tokenizer, pipeline.text_encoder, prompts)
-    noise, true = layout.noise(clean, noise_of("generate", SEED, number)), (clean + 1) / 2
+    noise, true = layout.noise(clean, noise_generator("generate", SEED, number)), (clean + 1) / 2
     truly, rows = layout.unpack(true), []
     for level in levels:
         noised = (1 - level) * clean + level * noise

@@ -1,4 +1,4 @@
-"""The import rule of docs/architecture.md, read from the source. Its breaches are listed, and the list only shrinks."""
+"""The import rule of docs/architecture.md, read from the source."""
 
 import ast
 from collections.abc import Iterator

@@ -132,10 +132,10 @@ class Mini(Family):
         progress: Progress | None = None,
     ) -> MiniEvaluation:
         from .acceptance import evaluate
-        from .acceptance.trials import trials_here
+        from .acceptance.cases import available_cases
 
         report = evaluate(
-            pipeline, samples=samples, quick=quick, trials=cases or trials_here(), steps=steps, guidance=guidance,
+            pipeline, samples=samples, quick=quick, cases=cases or available_cases(), steps=steps, guidance=guidance,
             folder=folder, name=name, progress=progress,
         )  # fmt: skip
         return MiniEvaluation(report)

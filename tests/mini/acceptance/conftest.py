@@ -1,4 +1,4 @@
-"""What the tests of the evaluation share: the mark for real scenes, and a judge that is made in a moment."""
+"""Shared by the tests of the evaluation: the marker `real_scenes`, and a tiny judge."""
 
 import os
 
@@ -21,7 +21,7 @@ def _font_is_missing() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Where tests are run for everyone a missing font is a failure, not a reason to skip.
+    # In CI a missing font is a failure, not a reason to skip.
     if _font_is_missing() and not os.environ.get("CI"):
         for item in items:
             if item.get_closest_marker("real_scenes"):
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "real_scenes: draws scenes, so it wants the emoji font")
+    config.addinivalue_line("markers", "real_scenes: draws scenes, so it needs the emoji font")
 
 
 @pytest.fixture

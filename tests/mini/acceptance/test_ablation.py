@@ -1,4 +1,4 @@
-"""Ablations: the recipes run, runs are found and measured alike, the table and charts say what was found."""
+"""Ablations: recipes, discovery and measurement of runs, tables and charts."""
 
 import dataclasses
 from pathlib import Path
@@ -32,7 +32,7 @@ TINY = {"widths": [8, 8, 8], "blocks_up": [1, 1, 1], "dim": 16, "num_layers": 1,
 
 
 def tiny(path: Path, start: Path) -> Recipe:
-    """A recipe as it is, but for the sizes and the model that it starts from, and one step of each stage."""
+    """Return a recipe with one step per stage, tiny sizes and another start model."""
     recipe = load_recipe(path)
     name, stages = f"{recipe.name}-seed0", []
     for stage in recipe.stages:
@@ -45,7 +45,7 @@ def tiny(path: Path, start: Path) -> Recipe:
     return Recipe(name, tuple(stages), recipe.staged)
 
 
-def test_variants_cost_as_much_as_the_full_recipe() -> None:
+def test_variants_have_equal_steps() -> None:
     steps = {path.stem: sum(stage.steps for stage in load_recipe(path).stages) for path in RECIPES}
     assert len(steps) == 7
     quarter = {name: n for name, n in steps.items() if name.startswith("separate-")}
@@ -57,7 +57,7 @@ def test_variants_cost_as_much_as_the_full_recipe() -> None:
 
 @pytest.mark.real_scenes
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_runs(path: Path, tmp_path: Path) -> None:
+def test_recipes_train(path: Path, tmp_path: Path) -> None:
     sizes: dict[str, Any] = {**TINY, "sample_size": 32, "sample_frames": 2}
     LayerFlowPipeline(
         *load_text_encoder(find_model("mini")), CompactTransformer3DModel(**sizes), FlowMatchEulerDiscreteScheduler()
@@ -83,7 +83,7 @@ def fake_run(folder: Path, pipeline: LayerFlowPipeline, adapter: bool = False) -
 
 
 @pytest.mark.real_scenes
-def test_runs_are_measured_alike_and_kept(
+def test_runs_are_measured_once(
     tmp_path: Path, tiny_pipeline: LayerFlowPipeline, untrained_judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_run(tmp_path / "full-seed0", tiny_pipeline, adapter=True)
@@ -99,7 +99,7 @@ def test_runs_are_measured_alike_and_kept(
     report = measure_ablation(tmp_path, 2, untrained_judge)
     assert set(report.figures["full"][0]) == set(ablation.FIGURES)
     assert set(report.figures["separate"][0]) == {f for f, (task, _) in ablation.FIGURES.items() if task == "decompose"}
-    # The same weights on the same scenes, and noise that does not depend on what else is measured.
+    # The same weights and scenes, and noise that is independent of the other tasks.
     same = report.figures["separate"][0]
     assert same == {figure: report.figures["full"][0][figure] for figure in same}
     fewer = measure_ablation(tmp_path, 2, untrained_judge, steps=1)
@@ -108,7 +108,7 @@ def test_runs_are_measured_alike_and_kept(
     assert measure_ablation(tmp_path, 2, untrained_judge, steps=1).figures == fewer.figures
 
 
-def test_the_table_has_means_spreads_and_the_best_in_bold(tmp_path: Path) -> None:
+def test_table_and_charts(tmp_path: Path) -> None:
     figures = {
         "full": {0: {"alpha MAE": 0.01, "motion": 0.5}, 1: {"alpha MAE": 0.03, "motion": 0.5}},
         "crude-only": {0: {"alpha MAE": 0.05, "motion": 0.6}},
@@ -125,7 +125,7 @@ def test_the_table_has_means_spreads_and_the_best_in_bold(tmp_path: Path) -> Non
     assert "![motion](motion.svg)" in text
 
 
-def test_runs_without_a_model_are_named(tmp_path: Path) -> None:
+def test_runs_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(UnknownModelError, match="holds no runs named VARIANT-seedN"):
         find_runs(tmp_path)
     (tmp_path / "full-seed3").mkdir()

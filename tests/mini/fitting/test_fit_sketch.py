@@ -21,7 +21,7 @@ from layerflow.mini.network.sketch import (
     ObjectSketch,
     Pose,
     follow_sketch,
-    lay,
+    place_sprite,
     placement_between,
     scene_target,
 )
@@ -94,8 +94,8 @@ def test_a_sprite_goes_where_its_pose_and_its_placement_say() -> None:
 def test_a_placement_is_measured_as_it_was_laid(placement: tuple[float, ...], angle: float) -> None:
     pose = turned(2, angle)
     wanted = torch.tensor([placement])
-    drawn = lay(wedge(2), pose)[:, 3]
-    true = lay(wedge(2), pose, wanted.expand(2, -1))[:, 3]
+    drawn = place_sprite(wedge(2), pose)[:, 3]
+    true = place_sprite(wedge(2), pose, wanted.expand(2, -1))[:, 3]
     found = placement_between(drawn[None], true[None], limit=0.2)
     # The size comes about the sprite's middle, the place is that of the matte's, a little beside it.
     torch.testing.assert_close(found, wanted, atol=0.025, rtol=0)
@@ -119,7 +119,7 @@ def test_an_upright_object_laid_by_its_pose_is_the_scene(motion: str) -> None:
         placement = torch.tensor([[jitter.dx * 2 / UNITS, jitter.dy * 2 / UNITS, math.log(jitter.scale)]]).float()
         sprite = upright(spec)[None].clone()
         sprite[:, 3] = (sprite[:, 3] + 1) / 2
-        laid = (lay(sprite, Pose(place[None], turn[None]), placement)[:, 3:] + 1) / 2
+        laid = (place_sprite(sprite, Pose(place[None], turn[None]), placement)[:, 3:] + 1) / 2
         assert (laid - alpha).abs().mean() < 0.02
         assert (laid > 0.5).logical_xor(alpha > 0.5).sum() < 0.12 * (alpha > 0.5).sum()
 

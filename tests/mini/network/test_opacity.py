@@ -8,7 +8,7 @@ from torch import Tensor
 
 from layerflow.core.compositing import blend
 from layerflow.mini.network.composition import settle_opacity
-from layerflow.mini.network.opacity import frames_of, opacity_factor
+from layerflow.mini.network.opacity import opacity_factor, tracking_grid
 
 FRAMES, SIZE = 4, 64
 
@@ -94,7 +94,7 @@ def test_following_a_foreground_holds_it_still() -> None:
     turned = carried(torch.zeros(1, FRAMES, 3, SIZE, SIZE).index_fill(-1, torch.arange(10, 30), 1.0))
     matte = square(0.5)
     followed = torch.nn.functional.grid_sample(
-        (turned * matte).flatten(0, 1), frames_of(matte), align_corners=False
+        (turned * matte).flatten(0, 1), tracking_grid(matte), align_corners=False
     )  # fmt: skip
     middle = followed[..., 14:50, 14:50]
     assert (middle - middle[:1]).abs().max() < 1e-3 < middle.abs().max()

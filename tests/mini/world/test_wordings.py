@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from layerflow.mini.acceptance.words import PARAPHRASES
+from layerflow.mini.acceptance.paraphrases import PARAPHRASES
 from layerflow.mini.world import EXTRA_OBJECTS, OBJECTS, SceneSource, Variations, captions
 from layerflow.mini.world.captions import COLOUR_WORDS, MAX_WORDS
 from layerflow.mini.world.wordings import ASIDES, ATTRIBUTES, plural

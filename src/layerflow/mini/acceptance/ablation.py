@@ -1,7 +1,7 @@
-"""Runs of one experiment's variants, measured alike and laid side by side: what each part of the recipe is worth.
+"""Ablation reports: the variants of a recipe, measured on the same held-out scenes and compared.
 
-A folder of runs holds VARIANT-seedN/, as `layerflow train recipes/ablations/VARIANT.yaml --seed N` leaves them. Every
-model is measured on the same held-out scenes; spread is over the seeds of training.
+A folder of runs holds VARIANT-seedN/, as training of recipes/ablations/VARIANT.yaml with seed N leaves them. Spread is
+over the seeds of training.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ import torch
 
 from ...core.atomic import write_atomically
 from ...core.layered_video import LayeredVideo
-from ...core.schema import CLIPS, LAYERS, TASKS
+from ...core.schema import ALPHA, BACKGROUND, CLIPS, FOREGROUND, LAYERS, TASKS
 from ...evaluation import metrics
 from ...models.folders import INDEX, UnknownModelError
 from ...pipeline import LayerFlowPipeline
+from ..world import Scene
+from .cases import case_scene, case_source, name_layers, noise_generator, prompt_matches, require_clips
 from .judge import Judge
-from .trials import found, name_layers, noise_of, scene_of, source_of
 
 RUN = re.compile(r"(?P<variant>.+)-seed(?P<seed>\d+)$")
 MOTION_ON = "motion-left-on"
-"""A variant without runs of its own: the full recipe's models with the motion adapter left in."""
+"""Variant without separate runs: the full recipe's models with the motion adapter kept."""
 BATCH, SEED = 4, 0
 """Scenes denoised together, and the seed of all scenes."""
 FULL = "full"
 SEPARATE = "separate"
-"""Variants of this name and a task, such as separate-decompose, are models for one task; together they are a row."""
+"""Prefix of variants for one task, such as separate-decompose; together they are one column."""
 
 FIGURES: dict[str, tuple[str, bool]] = {
     "alpha MAE": ("decompose", False), "alpha SAD": ("decompose", False), "alpha Grad": ("decompose", False),
@@ -41,8 +42,8 @@ FIGURES: dict[str, tuple[str, bool]] = {
     "background leak": ("decompose", False), "composite PSNR": ("generate", True),
     "layer agreement": ("generate", True), "prompt fidelity": ("generate", True), "motion": ("generate", True),
 }  # fmt: skip
-"""Each figure's task, and whether more is better. Prompt fidelity is the share of object, colours, motion and
-background that judge and rule name as the prompts do; motion how far the matte travels, in hundredths of the frame."""
+"""Task of each figure, and whether higher is better. Prompt fidelity is the share of object, colours, motion and
+background that match the prompts, and motion the travel of the matte in hundredths of the frame."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +54,22 @@ class Run:
     seed: int
     model: Path
     tasks: tuple[str, ...] = ("decompose", "generate")
-    """That it is measured in."""
+    """Tasks to measure."""
     keep_motion: bool = False
+    """Fuse the motion adapter instead of leaving it out."""
 
 
 @dataclass
 class AblationReport:
-    """Figures of every run."""
+    """Figures of all runs."""
 
     samples: int
+    """Scenes of each task."""
     figures: dict[str, dict[int, dict[str, float]]] = field(default_factory=dict)
-    """By variant, seed and figure."""
+    """Values by variant, seed and figure."""
 
     def table(self) -> dict[str, dict[str, tuple[float, float | None]]]:
-        """Mean and standard deviation over seeds, by variant and figure."""
+        """Return mean and standard deviation over seeds by variant and figure."""
         result: dict[str, dict[str, tuple[float, float | None]]] = {}
         for variant, seeds in self.figures.items():
             row = {}
@@ -78,7 +81,7 @@ class AblationReport:
         return result
 
     def markdown(self) -> str:
-        """The table for a document: a row for each figure, a column for each variant."""
+        """Return the table as Markdown, a row for each figure and a column for each variant."""
         table = self.table()
         seeds = {variant: len(own) for variant, own in self.figures.items()}
         lines = [
@@ -89,16 +92,16 @@ class AblationReport:
             f"| --- |{' ---: |' * len(table)}",
         ]
         for figure, (_, higher) in FIGURES.items():
-            told = {variant: row[figure] for variant, row in table.items() if figure in row}
-            if not told:
+            results = {variant: row[figure] for variant, row in table.items() if figure in row}
+            if not results:
                 continue
-            best = (max if higher else min)(value for value, _ in told.values())
+            best = (max if higher else min)(value for value, _ in results.values())
             cells = []
             for variant in table:
-                if variant not in told:
+                if variant not in results:
                     cells.append("")
                     continue
-                value, spread = told[variant]
+                value, spread = results[variant]
                 text = f"{value:.4g}" + (f" ± {spread:.2g}" if spread is not None else "")
                 cells.append(f"**{text}**" if value == best else text)
             lines.append(f"| {figure} {'↑' if higher else '↓'} | {' | '.join(cells)} |")
@@ -106,7 +109,7 @@ class AblationReport:
 
 
 def find_runs(folder: Path) -> list[Run]:
-    """The runs in a folder, and what is measured of each.
+    """Return the runs in a folder with their tasks.
 
     Raises:
         UnknownModelError: there are none, or one is not trained to its end.
@@ -135,7 +138,7 @@ def find_runs(folder: Path) -> list[Run]:
 
 
 def load_run(run: Run, dtype: torch.dtype = torch.float32) -> LayerFlowPipeline:
-    """A run's model in a number format; content is fused as always, and motion too where it is left on."""
+    """Load the model of a run in a dtype, with the motion adapter fused if the run keeps it."""
     pipeline = LayerFlowPipeline.from_pretrained(run.model)
     if run.keep_motion:
         transformer: Any = pipeline.transformer
@@ -154,25 +157,38 @@ def measure_run(
     judge: Judge,
     steps: int | None = None,
 ) -> dict[str, float]:
-    """Figures of a model over held-out scenes, the same for every model; denoised in `steps`, or in as many as it
-    takes by default."""
+    """Measure a model on held-out scenes, the same for every model.
+
+    Args:
+        pipeline: the model.
+        tasks: "decompose", "generate" or both.
+        samples: scenes of each task.
+        judge: judge of prompt fidelity.
+        steps: denoising steps; the model's default if None.
+
+    Returns:
+        Means by figure, see `FIGURES`.
+    """
     config: Any = pipeline.transformer.config
     values: dict[str, list[float]] = {}
     for task in tasks:
-        source = source_of(task, config.sample_size, config.sample_frames)
+        source = case_source(task, config.sample_size, config.sample_frames)
         for start in range(0, samples, BATCH):
             numbers = range(start, min(start + BATCH, samples))
-            scenes = [scene_of(task, source, SEED, number) for number in numbers]
+            scenes = [case_scene(task, source, SEED, number) for number in numbers]
             true = [LayeredVideo(**{name: getattr(scene, name).clamp(0, 1) for name in CLIPS}) for scene in scenes]
-            asked: dict[str, Any] = {} if steps is None else {"num_inference_steps": steps}
+            inputs: dict[str, Any] = {} if steps is None else {"num_inference_steps": steps}
             if task == "decompose":
-                asked["given"] = [LayeredVideo(blended=video.blended) for video in true]
+                inputs["given"] = [LayeredVideo(blended=video.blended) for video in true]
             else:
-                asked |= {layer: [scene.captions[layer] for scene in scenes] for layer in LAYERS}
+                inputs |= {layer: [scene.captions[layer] for scene in scenes] for layer in LAYERS}
             output: Any = pipeline(
-                **asked, num_frames=config.sample_frames, height=config.sample_size,
-                width=config.sample_size, generator=[noise_of(task, SEED, number) for number in numbers],
-            )  # fmt: skip
+                **inputs,
+                num_frames=config.sample_frames,
+                height=config.sample_size,
+                width=config.sample_size,
+                generator=[noise_generator(task, SEED, number) for number in numbers],
+            )
             for scene, video, target in zip(scenes, output.videos, true, strict=True):
                 own = _decomposed(video, target) if task == "decompose" else _generated(scene, video, judge)
                 for figure, value in own.items():
@@ -181,24 +197,26 @@ def measure_run(
 
 
 def _decomposed(video: LayeredVideo, true: LayeredVideo) -> dict[str, float]:
-    alpha, background = (video.clips()[name] for name in ("alpha", "background"))
-    target, behind = (true.clips()[name] for name in ("alpha", "background"))
+    alpha, background = require_clips(video, ALPHA, BACKGROUND)
+    true_alpha, true_background = require_clips(true, ALPHA, BACKGROUND)
     return {
-        "alpha MAE": metrics.alpha_mae(alpha, target), "alpha SAD": metrics.sad(alpha, target),
-        "alpha Grad": metrics.gradient_error(alpha, target), "alpha Conn": metrics.connectivity_error(alpha, target),
-        "alpha dtSSD": metrics.dtssd(alpha, target), "background PSNR": metrics.psnr(background, behind),
-        "background leak": metrics.background_leak(background, behind, target),
-    }  # fmt: skip
+        "alpha MAE": metrics.alpha_mae(alpha, true_alpha),
+        "alpha SAD": metrics.sad(alpha, true_alpha),
+        "alpha Grad": metrics.gradient_error(alpha, true_alpha),
+        "alpha Conn": metrics.connectivity_error(alpha, true_alpha),
+        "alpha dtSSD": metrics.dtssd(alpha, true_alpha),
+        "background PSNR": metrics.psnr(background, true_background),
+        "background leak": metrics.background_leak(background, true_background, true_alpha),
+    }
 
 
-def _generated(scene: Any, video: LayeredVideo, judge: Judge) -> dict[str, float]:
-    named, _ = name_layers(scene, video, judge, ("foreground", "background"))
-    right = found(scene, named)
+def _generated(scene: Scene, video: LayeredVideo, judge: Judge) -> dict[str, float]:
+    named, _ = name_layers(scene, video, judge, (FOREGROUND, BACKGROUND))
     return {
         "composite PSNR": metrics.composite_psnr(video),
         "layer agreement": metrics.layer_agreement(video),
-        "prompt fidelity": fmean(right.values()),
-        "motion": 100 * metrics.matte_travel(video.clips()["alpha"]),
+        "prompt fidelity": fmean(prompt_matches(scene, named).values()),
+        "motion": 100 * metrics.matte_travel(*require_clips(video, ALPHA)),
     }
 
 
@@ -210,8 +228,9 @@ def measure_ablation(
     dtype: torch.dtype = torch.float32,
     steps: int | None = None,
 ) -> AblationReport:
-    """Measure every run in a folder. What is measured is kept beside the run, and measured again only for another
-    number of samples or steps, another number format or other weights.
+    """Measure every run in a folder.
+
+    Figures are saved beside the run and reused until samples, steps, dtype or weights change.
 
     Raises:
         UnknownModelError: a folder without runs, or a run without a model.
@@ -221,22 +240,25 @@ def measure_ablation(
         if progress is not None:
             progress(done, len(runs), f"{run.variant}, seed {run.seed}")
         key = {
-            "samples": samples, "written": (run.model / INDEX).stat().st_mtime_ns, "tasks": list(run.tasks),
-            "dtype": str(dtype), "steps": steps,
-        }  # fmt: skip
-        kept = run.model.parent / ("figures-motion.json" if run.keep_motion else "figures.json")
-        figures = _kept(kept, key)
+            "samples": samples,
+            "written": (run.model / INDEX).stat().st_mtime_ns,
+            "tasks": list(run.tasks),
+            "dtype": str(dtype),
+            "steps": steps,
+        }
+        saved = run.model.parent / ("figures-motion.json" if run.keep_motion else "figures.json")
+        figures = _saved(saved, key)
         if figures is None:
             with torch.no_grad():
                 figures = measure_run(load_run(run, dtype), run.tasks, samples, judge, steps)
-            write_atomically(kept, json.dumps({"key": key, "figures": figures}, indent=1).encode())
+            write_atomically(saved, json.dumps({"key": key, "figures": figures}, indent=1).encode())
         report.figures.setdefault(run.variant, {}).setdefault(run.seed, {}).update(figures)
     if progress is not None:
         progress(len(runs), len(runs), "")
     return report
 
 
-def _kept(path: Path, key: dict[str, Any]) -> dict[str, float] | None:
+def _saved(path: Path, key: dict[str, Any]) -> dict[str, float] | None:
     try:
         content = json.loads(path.read_text("utf-8"))
         return dict(content["figures"]) if content["key"] == key else None
@@ -245,14 +267,14 @@ def _kept(path: Path, key: dict[str, Any]) -> dict[str, float] | None:
 
 
 def write_ablation(report: AblationReport, folder: Path) -> Path:
-    """Write `ablation.md`, `ablation.json` and a bar chart for each figure, and return the first one's path."""
+    """Write `ablation.md`, `ablation.json` and a bar chart for each figure; return the path of `ablation.md`."""
     table = report.table()
     charts = []
     for figure, (_, higher) in FIGURES.items():
-        told = {variant: row[figure] for variant, row in table.items() if figure in row}
-        if told:
+        values = {variant: row[figure] for variant, row in table.items() if figure in row}
+        if values:
             name = f"{figure.lower().replace(' ', '-')}.svg"
-            write_atomically(folder / name, bar_chart(figure, higher, told).encode())
+            write_atomically(folder / name, bar_chart(figure, higher, values).encode())
             charts.append(f"![{figure}]({name})")
     text = report.markdown() + "\n" + "\n".join(charts) + "\n"
     content = {"samples": report.samples, "figures": report.figures}
@@ -262,11 +284,11 @@ def write_ablation(report: AblationReport, folder: Path) -> Path:
 
 
 def bar_chart(figure: str, higher: bool, values: Mapping[str, tuple[float, float | None]]) -> str:
-    """One figure of all variants as an SVG picture: bars from 0, a line for the spread, the number beside it."""
+    """Return an SVG chart of one figure: a bar from 0, a line for the spread and the value of each variant."""
     top = max(abs(value) + (spread or 0) for value, spread in values.values()) or 1.0
     left, width, step = 170, 300, 26
     rows = [
-        f'<text x="10" y="20" font-weight="bold">{escape(figure)} ({"more" if higher else "less"} is better)</text>'
+        f'<text x="10" y="20" font-weight="bold">{escape(figure)} ({"higher" if higher else "lower"} is better)</text>'
     ]
     for place, (variant, (value, spread)) in enumerate(values.items()):
         y = 34 + step * place

@@ -1,6 +1,6 @@
-"""The evaluation: held-out scenes through the pipeline, one record for each sample.
+"""The evaluation: runs a model on held-out scenes and makes a record of each sample.
 
-Results are kept after each (trial, seed), so that an evaluation that was stopped goes on where it was.
+Results are saved after each pair of case and seed, so that an interrupted evaluation resumes.
 """
 
 from __future__ import annotations
@@ -23,50 +23,50 @@ from ...core.schema import CLIPS, LAYERS
 from ...models.backbone import Conventions
 from ...pipeline import LayerFlowPipeline
 from ..world import Scene
-from .figures import Row, ceilings, rows_of
+from .cases import CASES, PAIRED, Record, case_scene, case_source, make_record, noise_generator, scenes_hash
+from .figures import Row, ceilings, make_rows
 from .judge import Judge, Progress, data_version, load_judge
-from .trials import PAIRED, TRIALS, Record, noise_of, record_of, scene_of, scenes_version, source_of
 
 QUICK_SAMPLES = 12
-"""Samples of each trial with `quick`."""
+"""Samples of each case with `quick`."""
 
 KINDS = ("best", "median", "worst")
-"""Samples of each trial that are shown, by their score."""
+"""Samples of each case that a report shows, by their score."""
 
 
 @dataclass
 class Picture:
-    """A sample to be shown."""
+    """A sample in the report."""
 
-    trial: str
-    """A name of `TRIALS`."""
+    case: str
+    """A name of `CASES`."""
     kind: str
     """One of `KINDS`."""
     record: Record
-    """What was measured of it."""
+    """Measurements of the sample."""
     output: LayeredVideo
-    """What the model gave back, in 8 bits."""
+    """Result of the model, in 8 bits."""
     truth: LayeredVideo
-    """The real scene; what the prompts were written from."""
+    """True layers of the scene that the prompts describe."""
 
 
 @dataclass
 class Report:
-    """Everything that an evaluation found out."""
+    """Result of an evaluation."""
 
     settings: dict[str, Any]
-    """What was evaluated, and how."""
+    """Model and settings of the evaluation."""
     records: list[Record]
-    """One for each sample."""
+    """Records of all samples."""
     pictures: list[Picture] = field(default_factory=list)
-    """Best, median and worst sample of each trial."""
+    """Best, median and worst sample of each case."""
 
     def rows(self) -> list[Row]:
-        """The table."""
-        return rows_of(self.records)
+        """Return the rows of the table."""
+        return make_rows(self.records)
 
     def to_json(self) -> dict[str, Any]:
-        """Settings, table and records as JSON values, without the pictures."""
+        """Return settings, table and records as JSON values, without the pictures."""
         rows = [asdict(row) | {"passed": row.passed} for row in self.rows()]
         ceiling = ceilings(self.records)
         return {"settings": self.settings, "rows": rows, "real_clips": ceiling, "records": self.records}
@@ -81,7 +81,7 @@ def evaluate(
     guidance: float | None = None,
     batch_size: int = 4,
     quick: bool = False,
-    trials: Sequence[str] = tuple(TRIALS),
+    cases: Sequence[str] = tuple(CASES),
     judge: Judge | None = None,
     folder: str | Path | None = None,
     name: str = "",
@@ -90,19 +90,18 @@ def evaluate(
     """Measure a model on held-out scenes.
 
     Args:
-        pipeline: the model, all four clips in its layout, square frames.
-        samples: of each trial over all seeds together: 200 on three seeds are 67, 67 and 66.
-        seeds: of the scenes and of the noise.
-        steps: denoising steps; None: the pipeline's default.
-        guidance: guidance scale of every trial; None: the pipeline's default where there are prompts, and 1
-            where a clip is decomposed, which takes none.
-        batch_size: samples denoised together; it changes time and memory, not what is drawn.
-        quick: only the first seed and `QUICK_SAMPLES` samples of each trial, to see that all works.
-        trials: names of `TRIALS` to run.
-        judge: None: the one from the cache, trained first when it is not there.
-        folder: where results are kept as they come, and looked for first; None: nowhere.
-        name: of the model, for the report.
-        progress: called as (done, total, what).
+        pipeline: model of all four clips and square frames.
+        samples: samples of each case over all seeds: 200 on three seeds are 67, 67 and 66.
+        seeds: seeds of scenes and noise.
+        steps: denoising steps; the pipeline's default if None.
+        guidance: guidance scale of every case; if None the pipeline's default with prompts, and 1 without.
+        batch_size: samples denoised together; it changes time and memory, not the results.
+        quick: run only the first seed and `QUICK_SAMPLES` samples of each case, as a smoke test.
+        cases: names of `CASES` to run.
+        judge: judge of the results; if None the cached one, trained first where there is none.
+        folder: folder for results, which are saved as they come and reused; not saved if None.
+        name: name of the model, for the report.
+        progress: callback (done, total, label).
 
     Raises:
         ValueError: an argument is out of its range, or the model has an autoencoder.
@@ -110,13 +109,13 @@ def evaluate(
     """
     if quick:
         samples, seeds = min(samples, QUICK_SAMPLES), seeds[:1]
-    _check(samples, seeds, batch_size, trials)
+    _check(samples, seeds, batch_size, cases)
     if pipeline.vae is not None:
         raise ValueError(
             f"{name} works on latents, and the drawn scenes are for models of their own size in pixels; measure it on "
             "videos of yours with --truth"
         )
-    plan = [(trial, seed, n) for trial in trials for seed, n in share_out(samples, seeds).items() if n]
+    plan = [(case, seed, n) for case in cases for seed, n in split_samples(samples, seeds).items() if n]
     judge = judge or load_judge(progress=progress)
     config, conventions = pipeline.transformer.config, pipeline.transformer.conventions
     steps = conventions.steps if steps is None else steps
@@ -125,8 +124,8 @@ def evaluate(
         "samples": samples,
         "seeds": list(seeds),
         "steps": steps,
-        "guidance": {t: _guidance(t, guidance, conventions) for t in trials},
-        "noise_scale": {t: conventions.noise_scale_of(TRIALS[t].task) for t in trials},
+        "guidance": {case: _guidance(case, guidance, conventions) for case in cases},
+        "noise_scale": {case: conventions.noise_scale_of(CASES[case].task) for case in cases},
         "frames": config.sample_frames,
         "size": config.sample_size,
     }
@@ -135,34 +134,38 @@ def evaluate(
     total, done = sum(n for *_, n in plan), 0
     records: list[Record] = []
     pictures: list[Picture] = []
-    for trial, seed, n in plan:
+    for case, seed, n in plan:
         key = {
-            "version": version, "samples": n, "steps": steps, "guidance": _guidance(trial, guidance, conventions),
-            "noise_scale": conventions.noise_scale_of(TRIALS[trial].task),
-            "scenes": scenes_version(trial, source_of(trial, config.sample_size, config.sample_frames), seed, n),
-        }  # fmt: skip
-        path = parts / f"{trial}-seed{seed}.json" if parts else None
+            "case": case,
+            "version": version,
+            "samples": n,
+            "steps": steps,
+            "guidance": settings["guidance"][case],
+            "noise_scale": settings["noise_scale"][case],
+            "scenes": scenes_hash(case, case_source(case, config.sample_size, config.sample_frames), seed, n),
+        }
+        path = parts / f"{case}-seed{seed}.json" if parts else None
         part = _load_part(path, key)
         if part is None:
-            part = _run(pipeline, judge, trial, seed, n, key, batch_size, (done, total), progress)
+            part = _run(pipeline, judge, seed, key, batch_size, (done, total), progress)
             if path is not None:
                 _save_part(path, key, *part)
         done += n
         if progress is not None:
-            progress(done, total, trial)
+            progress(done, total, case)
         records += part[0]
         pictures += part[1]
-    return Report(settings, records, _of_all_seeds(pictures))
+    return Report(settings, records, _over_seeds(pictures))
 
 
-def share_out(samples: int, seeds: Sequence[int]) -> dict[int, int]:
-    """Samples of each seed, as even as can be, the first ones getting what is left over."""
+def split_samples(samples: int, seeds: Sequence[int]) -> dict[int, int]:
+    """Divide samples evenly among seeds, with the remainder on the first ones."""
     each, left = divmod(samples, len(seeds))
     return {seed: each + (i < left) for i, seed in enumerate(seeds)}
 
 
 def fingerprint(pipeline: LayerFlowPipeline, judge: Judge) -> str:
-    """Hash of the weights and settings of model and judge, and of what the judge was trained on."""
+    """Hash weights and settings of model and judge, and the judge's training data."""
     digest = hashlib.sha256(data_version().encode())
     scheduler: Any = pipeline.scheduler
     digest.update(json.dumps(dict(pipeline.transformer.config), sort_keys=True, default=str).encode())
@@ -178,26 +181,26 @@ def _hash_weights(module: nn.Module, digest: Any) -> None:
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
-def _check(samples: int, seeds: Sequence[int], batch_size: int, trials: Sequence[str]) -> None:
+def _check(samples: int, seeds: Sequence[int], batch_size: int, cases: Sequence[str]) -> None:
     if samples < 1 or batch_size < 1:
         raise ValueError(f"samples and batch_size must be at least 1, got {samples} and {batch_size}")
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
         raise ValueError(f"seeds must be different numbers from 0 up, at least one, got {list(seeds)}")
-    unknown = [name for name in trials if name not in TRIALS]
-    if unknown or not trials:
-        raise ValueError(f"trials must be some of {', '.join(TRIALS)}, got {list(trials)}")
+    unknown = [name for name in cases if name not in CASES]
+    if unknown or not cases:
+        raise ValueError(f"cases must be some of {', '.join(CASES)}, got {list(cases)}")
     for name, other in PAIRED.items():
-        if name in trials and other not in trials:
-            raise ValueError(f"trial {name} tells nothing without {other}: run both")
+        if name in cases and other not in cases:
+            raise ValueError(f"case {name} has no figures without {other}: run both")
 
 
-def _guidance(trial: str, guidance: float | None, conventions: Conventions) -> float:
+def _guidance(case: str, guidance: float | None, conventions: Conventions) -> float:
     if guidance is not None:
         return guidance
-    return conventions.guidance if TRIALS[trial].guided else 1.0
+    return conventions.guidance if CASES[case].guided else 1.0
 
 
-# --- one trial with one seed ------------------------------------------------------------------------------
+# --- one case with one seed -------------------------------------------------------------------------------
 
 Part = tuple[list[Record], list[Picture]]
 
@@ -205,25 +208,25 @@ Part = tuple[list[Record], list[Picture]]
 def _run(
     pipeline: LayerFlowPipeline,
     judge: Judge,
-    name: str,
     seed: int,
-    count: int,
     key: Mapping[str, Any],
     batch_size: int,
     done_of: tuple[int, int],
     progress: Progress | None,
 ) -> Part:
+    """Run the case of `key` on all its samples of one seed."""
+    name, count = str(key["case"]), int(key["samples"])
     config: Any = pipeline.transformer.config
-    source = source_of(name, config.sample_size, config.sample_frames)
+    source = case_source(name, config.sample_size, config.sample_frames)
     records: list[Record] = []
     kept: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []  # bytes, for the pictures
     for start in range(0, count, batch_size):
         indices = range(start, min(start + batch_size, count))
-        scenes = [scene_of(name, source, seed, index) for index in indices]
-        noise = [noise_of(name, seed, index) for index in indices]
+        scenes = [case_scene(name, source, seed, index) for index in indices]
+        noise = [noise_generator(name, seed, index) for index in indices]
         videos = sample(pipeline, name, scenes, noise, int(key["steps"]), float(key["guidance"]))
         for index, scene, video in zip(indices, scenes, videos, strict=True):
-            records.append(record_of(name, seed, index, scene, video, judge))
+            records.append(make_record(name, seed, index, scene, video, judge))
             kept.append((_to_bytes(video.clips()), _to_bytes(_true_clips(scene))))
         if progress is not None:
             progress(done_of[0] + len(records), done_of[1], name)
@@ -243,14 +246,14 @@ def sample(
     steps: int,
     guidance: float,
 ) -> list[LayeredVideo]:
-    """The model's answer to each scene in a trial."""
-    trial = TRIALS[name]
-    given = [video for scene in scenes if (video := trial.given(scene)) is not None]
+    """Run the model on the scenes of a case."""
+    case = CASES[name]
+    given = [video for scene in scenes if (video := case.given(scene)) is not None]
     prompts: dict[str, Any] = {}
-    if trial.prompted:
+    if case.prompted:
         prompts = {layer: [scene.captions[layer] for scene in scenes] for layer in LAYERS}
     config: Any = pipeline.transformer.config
-    with _without_bar(pipeline):
+    with _without_progress_bar(pipeline):
         output: Any = pipeline(
             **prompts,
             given=given or None,
@@ -265,7 +268,7 @@ def sample(
 
 
 @contextmanager
-def _without_bar(pipeline: Any) -> Iterator[None]:
+def _without_progress_bar(pipeline: Any) -> Iterator[None]:
     before = dict(getattr(pipeline, "_progress_bar_config", {}))
     pipeline.set_progress_bar_config(**(before | {"disable": True}))
     try:
@@ -274,12 +277,12 @@ def _without_bar(pipeline: Any) -> Iterator[None]:
         pipeline.set_progress_bar_config(**before)
 
 
-def _of_all_seeds(pictures: Sequence[Picture]) -> list[Picture]:
-    """Of the seeds' best the best, of their worst the worst, of their medians the middle one."""
+def _over_seeds(pictures: Sequence[Picture]) -> list[Picture]:
+    """Return the best of the seeds' best pictures, the worst of their worst and the median of their medians."""
     result = []
-    for trial in dict.fromkeys(picture.trial for picture in pictures):
+    for case in dict.fromkeys(picture.case for picture in pictures):
         for kind in KINDS:
-            own = [p for p in pictures if (p.trial, p.kind) == (trial, kind)]
+            own = [p for p in pictures if (p.case, p.kind) == (case, kind)]
             own.sort(key=lambda picture: picture.record["score"])
             result.append({"best": own[-1], "median": own[len(own) // 2], "worst": own[0]}[kind])
     return result
@@ -289,13 +292,13 @@ def _of_all_seeds(pictures: Sequence[Picture]) -> list[Picture]:
 
 
 def _save_part(path: Path, key: Mapping[str, Any], records: list[Record], pictures: list[Picture]) -> None:
-    """Pictures first: where the JSON file is, the part is whole."""
+    """Save pictures before the JSON file, whose presence means that the part is complete."""
     tensors = {}
     for picture in pictures:
         for side, video in (("output", picture.output), ("truth", picture.truth)):
             for clip, value in _to_bytes(video.clips()).items():
                 tensors[f"{picture.kind}.{side}.{clip}"] = value
-    shown = [{"trial": p.trial, "kind": p.kind, "record": p.record} for p in pictures]
+    shown = [{"case": p.case, "kind": p.kind, "record": p.record} for p in pictures]
     path.unlink(missing_ok=True)  # an older part, whose pictures are replaced first
     write_atomically(path.with_suffix(".safetensors"), save(tensors))
     text = json.dumps({"key": key, "records": records, "pictures": shown})
@@ -303,7 +306,7 @@ def _save_part(path: Path, key: Mapping[str, Any], records: list[Record], pictur
 
 
 def _load_part(path: Path | None, key: Mapping[str, Any]) -> Part | None:
-    """A part that was saved with the same key; None where there is none, or one of something else."""
+    """Load a part that was saved with the same key; None if there is none or its key differs."""
     if path is None or not path.is_file() or not path.with_suffix(".safetensors").is_file():
         return None
     content = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""From the records of single samples to the figures of the table, each beside its bar. Pure functions."""
+"""Figures of the table from the records of samples, each beside its bar. Pure functions."""
 
 from __future__ import annotations
 
@@ -7,31 +7,32 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from ...core.schema import BACKGROUND
 from ...evaluation.baselines import BASELINES
 from ...evaluation.metrics import psnr_of
+from .cases import Record
+from .diversity import TRAINING_SCENES, thumbnail_distance
 from .judge import FOREGROUND_HEADS
-from .trials import Record
-from .variety import TRAINING_SCENES, distance
 
 Getter = Callable[[Record], float | None]
-"""A number of one record; None where it does not tell."""
+"""Function from a record to one of its numbers; None where it lacks that."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure of some records: a function of the mean of a number of each."""
+    """A figure of some records: a function of the mean of one number of each."""
 
     get: Getter
-    """The number of one record."""
+    """Number of one record."""
     of_mean: Callable[[float], float] = float
-    """What is told of the mean."""
+    """Figure for the mean of these numbers."""
 
     def values(self, records: Sequence[Record]) -> list[float]:
-        """The numbers of those records that tell."""
+        """Return the numbers of the records that have them."""
         return [value for record in records if (value := self.get(record)) is not None]
 
     def __call__(self, records: Sequence[Record]) -> float | None:
-        """The figure; None where no record tells."""
+        """Return the figure; None where no record has the number."""
         values = self.values(records)
         return self.of_mean(fmean(values)) if values else None
 
@@ -45,9 +46,9 @@ def _share(get: Getter) -> Measure:
 
 
 def _pooled_psnr(get: Getter) -> Measure:
-    """PSNR of the mean squared error over all clips.
+    """Measure the PSNR of the mean squared error over all clips.
 
-    The mean of single clips' PSNR has no bound: the median of a background that stands still may be exact.
+    The mean of single clips' PSNR has no bound, because the median of a static background may be exact.
     """
     return Measure(get, psnr_of)
 
@@ -69,7 +70,7 @@ def _baseline(name: str, key: str) -> Getter:
 
 
 SLACK = 5.0
-"""Points that a layer generated beside a given one may fall behind `generate`."""
+"""Percentage points by which a layer generated beside a given one may fall behind `generate`."""
 
 
 @dataclass(frozen=True)
@@ -77,65 +78,65 @@ class Row:
     """One line of the table."""
 
     task: str
-    """The trial that it is measured in."""
+    """Name of the case."""
     figure: str
-    """What is measured."""
+    """Name of the figure."""
     value: float | None
-    """Over all records of the trial; percent where the unit says so. None: no record tells."""
+    """Value over all records of the case; None where no record has it."""
     spread: float | None
     """Standard deviation over the seeds; None with fewer than two of them."""
     unit: str
-    """`%`, `dB` or nothing."""
+    """`%`, `dB` or empty."""
     count: int
-    """Records that it is measured on."""
+    """Number of records."""
     beside: str = ""
-    """A trivial baseline, or what real clips reach."""
+    """Score of a trivial baseline or of true clips."""
     bar: float | None = None
-    """What it is to reach; None: the figure is only told."""
+    """Value to reach; None for figures without a bar."""
     at_most: bool = False
-    """True: the bar is not to be exceeded."""
+    """The bar is an upper limit."""
 
     @property
     def passed(self) -> bool | None:
-        """Whether the bar is reached; None without a bar or a value."""
+        """Result of the comparison with the bar; None without a bar or a value."""
         if self.bar is None or self.value is None:
             return None
         return self.value <= self.bar if self.at_most else self.value >= self.bar
 
     def format(self, value: float | None) -> str:
-        """A number with the digits and the unit of this row."""
+        """Format a number with the digits and the unit of this row."""
         if value is None:
             return "-"
         return f"{value:.1f} {self.unit}" if self.unit else f"{value:.4f}"
 
     @property
     def bar_text(self) -> str:
-        """The bar in words."""
+        """Bar as text."""
         if self.bar is None:
             return ""
         return f"{'at most' if self.at_most else 'at least'} {self.format(self.bar)}"
 
 
-def rows_of(records: Sequence[Record]) -> list[Row]:
-    """All rows that these records can tell, in the order of the table."""
-    by_trial: dict[str, list[Record]] = {}
+def make_rows(records: Sequence[Record]) -> list[Row]:
+    """Return all rows for which these records suffice, in the order of the table."""
+    by_case: dict[str, list[Record]] = {}
     for record in records:
-        by_trial.setdefault(record["trial"], []).append(record)
+        by_case.setdefault(record["case"], []).append(record)
     rows: list[Row] = []
-    for trial, own in by_trial.items():
-        if trial == "decompose-see-through":
-            rows += _see_through(trial, own, by_trial.get("decompose"))
-        elif trial.startswith("decompose"):
-            rows += _decompose(trial, own)
-            rows += _hard_cases(trial, own) if trial in IOU_BARS else []
-    generate = _generate(by_trial["generate"]) if "generate" in by_trial else []
+    for case, own in by_case.items():
+        if case == "decompose-see-through":
+            rows += _see_through(case, own, by_case.get("decompose"))
+        elif case.startswith("decompose"):
+            rows += _decompose(case, own)
+            rows += _hard_scenes(case, own) if case in IOU_BARS else []
+    generate = _generate(by_case["generate"]) if "generate" in by_case else []
     rows += generate
     values = {row.figure: row.value for row in generate}
-    for trial, keys in (("add-background", _BACKGROUND), ("add-foreground", _FOREGROUND)):
-        if trial in by_trial:
-            rows += [_composite(trial, by_trial[trial], bar=None)]
-            rows += [_named(trial, by_trial[trial], *key, beside_generate=values) for key in keys]
-    rows += _variety(by_trial) + _words(by_trial)
+    for case, figures in (("add-background", _BACKGROUND_FIGURES), ("add-foreground", _FOREGROUND_FIGURES)):
+        if case in by_case:
+            rows += [_composite(case, by_case[case], bar=None)]
+            rows += [_named(case, by_case[case], *figure, generate=values) for figure in figures]
+    rows += _diversity(by_case) + _paraphrases(by_case)
     given = [record for record in records if "given_exact" in record]
     if given:
         exact = _share(_getter("given_exact"))
@@ -144,10 +145,10 @@ def rows_of(records: Sequence[Record]) -> list[Row]:
 
 
 def ceilings(records: Sequence[Record]) -> dict[str, float]:
-    """Percent that judge and rule name rightly on the real clips of the same scenes, by what is named."""
+    """Return the accuracy of judge and motion rule in percent on the true clips of the same scenes, by attribute."""
     result: dict[str, float] = {}
-    for key in ("object", "colour", "own_colour", "motion", "family", "background"):
-        value = _share(_getter("real_found", key))(records)
+    for key in ("object", "colour", "own_colour", "motion", "family", BACKGROUND):
+        value = _share(_getter("real_matches", key))(records)
         if value is not None:
             result[key] = value
     return result
@@ -157,10 +158,10 @@ def ceilings(records: Sequence[Record]) -> dict[str, float]:
 
 
 IOU_BARS = {"decompose": 0.93, "decompose-unseen-objects": 0.85}
-"""Alpha IoU to be reached, by trial; the others are only told."""
+"""Bars of alpha IoU by case."""
 
 
-def _decompose(trial: str, records: Sequence[Record]) -> list[Row]:
+def _decompose(case: str, records: Sequence[Record]) -> list[Row]:
     def best(key: str, higher: bool) -> tuple[float, str]:
         means = [(_mean(_baseline(name, key))(records) or 0.0, name) for name in BASELINES]
         value, name = max(means) if higher else min(means)
@@ -169,7 +170,7 @@ def _decompose(trial: str, records: Sequence[Record]) -> list[Row]:
     _, iou_text = best("alpha_iou", higher=True)
     mae, mae_text = best("alpha_mae", higher=False)
     median = _pooled_psnr(_baseline("temporal median", "background_mse"))
-    told: list[tuple[str, str, str]] = [
+    further: list[tuple[str, str, str]] = [
         ("background PSNR, mean of single clips", "background_psnr", "dB"),
         ("background leak: error inside the matte minus outside", "background_leak", ""),
         ("background flicker", "background_flicker", ""),
@@ -180,58 +181,58 @@ def _decompose(trial: str, records: Sequence[Record]) -> list[Row]:
     ]
     median_value = median(records)
     rows = [
-        _row(trial, "alpha IoU", records, _mean(_getter("alpha_iou")), "", iou_text, bar=IOU_BARS.get(trial)),
+        _row(case, "alpha IoU", records, _mean(_getter("alpha_iou")), "", iou_text, bar=IOU_BARS.get(case)),
         _row(
-            trial,
+            case,
             "alpha MAE",
             records,
             _mean(_getter("alpha_mae")),
             "",
             mae_text,
-            bar=min(0.015, mae / 2) if trial == "decompose" else None,
+            bar=min(0.015, mae / 2) if case == "decompose" else None,
             at_most=True,
         ),
         _row(
-            trial,
+            case,
             "background PSNR of the mean squared error",
             records,
             _pooled_psnr(_getter("background_mse")),
             "dB",
             f"temporal median: {median_value:.1f} dB",
-            bar=median_value + 6 if median_value is not None and trial in IOU_BARS else None,
+            bar=median_value + 6 if median_value is not None and case in IOU_BARS else None,
         ),
     ]
-    for figure, key, unit in told:
+    for figure, key, unit in further:
         beside = ""
         if key == "background_psnr":
             single = _mean(_baseline("temporal median", key))(records)
             beside = f"temporal median: {single:.1f} dB"
-        rows.append(_row(trial, figure, records, _mean(_getter(key)), unit, beside))
+        rows.append(_row(case, figure, records, _mean(_getter(key)), unit, beside))
     return rows
 
 
-HARD_CASES: dict[str, Callable[[dict[str, Any]], bool]] = {
+HARD_SCENES: dict[str, Callable[[dict[str, Any]], bool]] = {
     "moving background": lambda scene: bool(scene["background_moves"]),
     "static foreground": lambda scene: scene["motion"] == "still",
 }
-"""Scenes that are harder to take apart than others: what moves is not the foreground, or does not move."""
+"""Scenes that are harder to decompose, because motion does not tell the foreground from the background."""
 HARDER_BY = 0.08
-"""Alpha IoU that they may fall behind."""
+"""Alpha IoU by which they may fall behind all scenes."""
 
 
-def _hard_cases(trial: str, records: Sequence[Record]) -> list[Row]:
+def _hard_scenes(case: str, records: Sequence[Record]) -> list[Row]:
     whole = _mean(_getter("alpha_iou"))
     rows = []
-    for name, belongs in HARD_CASES.items():
+    for name, belongs in HARD_SCENES.items():
         own = [record for record in records if belongs(record["scene"])]
         if own:
             bar = (whole(records) or 0.0) - HARDER_BY
-            rows.append(_row(trial, f"alpha IoU, {name}", own, whole, "", f"all: {bar + HARDER_BY:.4f}", bar=bar))
+            rows.append(_row(case, f"alpha IoU, {name}", own, whole, "", f"all: {bar + HARDER_BY:.4f}", bar=bar))
     return rows
 
 
-def _see_through(trial: str, records: Sequence[Record], opaque: Sequence[Record] | None) -> list[Row]:
-    """Soft mattes, beside those of opaque foregrounds and beside hard masks."""
+def _see_through(case: str, records: Sequence[Record], opaque: Sequence[Record] | None) -> list[Row]:
+    """Return rows of soft mattes, beside those of opaque foregrounds and beside hard masks."""
     iou = _mean(_getter("alpha_iou"))(opaque) if opaque else None
     beside, bar = (f"decompose: {iou:.4f}", iou - HARDER_BY) if iou is not None else ("", None)
     hard = _mean(_getter("hard_mask_mae"))(records) or 0.0
@@ -242,109 +243,109 @@ def _see_through(trial: str, records: Sequence[Record], opaque: Sequence[Record]
         ("foreground PSNR over grey", "foreground_psnr", "dB", "", None),
     )
     return [
-        _row(trial, figure, records, _mean(_getter(key)), unit, text, bar=bar, at_most=key == "alpha_mae")
+        _row(case, figure, records, _mean(_getter(key)), unit, text, bar=bar, at_most=key == "alpha_mae")
         for figure, key, unit, text, bar in figures
     ]
 
 
-_FOREGROUND: tuple[tuple[str, str, float | None], ...] = (
+_FOREGROUND_FIGURES: tuple[tuple[str, str, float | None], ...] = (
     (f"prompted object found among {len(FOREGROUND_HEADS['object'])} objects", "object", 0.80),
     ("foreground colour named by the prompt", "colour", 0.90),
     ("own colours where the prompt names none", "own_colour", None),
     ("motion named by the prompt", "motion", 0.85),
 )
-"""Figure, key of `found`, bar as a share of what real clips reach."""
+"""Figure, key of `matches`, and bar as a share of the score of true clips."""
 
-_BACKGROUND: tuple[tuple[str, str, float | None], ...] = (
-    ("background family and colour named by the prompt", "background", 0.75),
+_BACKGROUND_FIGURES: tuple[tuple[str, str, float | None], ...] = (
+    ("background family and colour named by the prompt", BACKGROUND, 0.75),
     ("background family alone", "family", 0.90),
 )
 
 
-WORDS_SLACK = 10.0
-"""Points that prompts in other words may fall behind plain ones."""
+PARAPHRASE_SLACK = 10.0
+"""Percentage points by which paraphrases may fall behind plain prompts."""
 
 
-def _words(by_trial: dict[str, list[Record]]) -> list[Row]:
-    """Prompts in other words beside the same ones in plain words."""
-    if not {"plain-words", "other-words"} <= set(by_trial):
+def _paraphrases(by_case: dict[str, list[Record]]) -> list[Row]:
+    """Return the row of paraphrased prompts beside plain ones."""
+    if not {"plain-words", "other-words"} <= set(by_case):
         return []
-    found = _share(_getter("found", "object"))
-    plain = found(by_trial["plain-words"])
+    accuracy = _share(_getter("matches", "object"))
+    plain = accuracy(by_case["plain-words"])
     assert plain is not None
     figure = "object found: prompts in words that no training caption has"
     beside = f"the same in plain words: {plain:.1f} %"
-    return [_row("generate", figure, by_trial["other-words"], found, "%", beside, bar=plain - WORDS_SLACK)]
+    return [_row("generate", figure, by_case["other-words"], accuracy, "%", beside, bar=plain - PARAPHRASE_SLACK)]
 
 
 def _generate(records: Sequence[Record]) -> list[Row]:
-    named = [_named("generate", records, *key) for key in (*_BACKGROUND, *_FOREGROUND)]
-    return [_composite("generate", records, bar=32), *named, *_clean(records)]
+    named = [_named("generate", records, *key) for key in (*_BACKGROUND_FIGURES, *_FOREGROUND_FIGURES)]
+    return [_composite("generate", records, bar=32), *named, *_leak(records)]
 
 
-def _clean(records: Sequence[Record]) -> list[Row]:
-    """Whether backgrounds are free of the foreground."""
+def _leak(records: Sequence[Record]) -> list[Row]:
+    """Return the row of backgrounds that hold remains of the foreground."""
     beside = ", ".join(
-        f"{what}: {value:.1f} %"
-        for what, key in (("true backgrounds", "false_leak"), ("true blended clips", "true_leak"))
+        f"{label}: {value:.1f} %"
+        for label, key in (("true backgrounds", "false_leak"), ("true blended clips", "true_leak"))
         if (value := _share(_getter(key))(records)) is not None
     )
     figure = "backgrounds in which the judge finds a foreground"
     return [_row("generate", figure, records, _share(_getter("leak")), "%", beside, bar=5, at_most=True)]
 
 
-def _variety(by_trial: dict[str, list[Record]]) -> list[Row]:
-    """How steady generated clips are, how far from training scenes, and how far from each other with another seed."""
-    records = by_trial.get("generate", [])
-    real = {key: _mean(_getter(f"real_{key}"))(records) for key in ("restlessness", "nearest_training", "variety")}
-    restless, nearest, apart = (real[key] for key in ("restlessness", "nearest_training", "variety"))
-    if restless is None or nearest is None or apart is None:
+def _diversity(by_case: dict[str, list[Record]]) -> list[Row]:
+    """Return rows of flicker, distance to training scenes and distance between seeds of generated videos."""
+    records = by_case.get("generate", [])
+    keys = ("second_difference", "nearest_training", "distance")
+    change, nearest, apart = (_mean(_getter(f"real_{key}"))(records) for key in keys)
+    if change is None or nearest is None or apart is None:
         return []
-    flicker = Measure(_getter("restlessness"), lambda mean: mean / max(restless, 1e-9))
+    flicker = Measure(_getter("second_difference"), lambda mean: mean / max(change, 1e-9))
     figure = "flicker: second differences in time, over those of the real clips"
-    rows = [_row("generate", figure, records, flicker, "", f"{restless:.4f} in [0, 1]", bar=1.25, at_most=True)]
+    rows = [_row("generate", figure, records, flicker, "", f"{change:.4f} in [0, 1]", bar=1.25, at_most=True)]
     figure = f"levels to the nearest of {TRAINING_SCENES} training scenes"
     beside = f"true held-out clips: {nearest:.1f}"
     rows.append(_row("generate", figure, records, _mean(_getter("nearest_training")), "", beside))
-    again = {(r["seed"], r["index"]): r["thumbnail"] for r in by_trial.get("generate-again", [])}
+    again = {(r["seed"], r["index"]): r["thumbnail"] for r in by_case.get("generate-again", [])}
     pairs = [
-        {"seed": r["seed"], "apart": distance(r["thumbnail"], other)}
+        {"seed": r["seed"], "distance": thumbnail_distance(r["thumbnail"], other)}
         for r in records
         if (other := again.get((r["seed"], r["index"]))) is not None
     ]
     if pairs:
         figure, beside = "levels between two seeds", f"real clips of the same facts: {apart:.1f}"
-        rows.append(_row("generate", figure, pairs, _mean(_getter("apart")), "", beside))
+        rows.append(_row("generate", figure, pairs, _mean(_getter("distance")), "", beside))
     return rows
 
 
-def _composite(trial: str, records: Sequence[Record], bar: float | None) -> Row:
+def _composite(case: str, records: Sequence[Record], bar: float | None) -> Row:
     figure = "composite PSNR: blended against the over of the other two"
-    return _row(trial, figure, records, _mean(_getter("composite_psnr")), "dB", bar=bar)
+    return _row(case, figure, records, _mean(_getter("composite_psnr")), "dB", bar=bar)
 
 
 def _named(
-    trial: str,
+    case: str,
     records: Sequence[Record],
     figure: str,
     key: str,
     share: float | None,
-    beside_generate: dict[str, float | None] | None = None,
+    generate: dict[str, float | None] | None = None,
 ) -> Row:
-    """Percent of clips in which what was asked for is found.
+    """Return the row of clips, in percent, that show the prompted attribute.
 
-    The bar is so large a share of what real clips reach, or, where that is given, what `generate` reaches less `SLACK`.
+    The bar is a share of the score of true clips or, given the values of `generate`, these minus `SLACK`.
     """
-    real = _share(_getter("real_found", key))(records)
+    real = _share(_getter("real_matches", key))(records)
     beside = "" if real is None else f"real clips: {real:.1f} %"
     bar = share * real if share is not None and real is not None else None
-    if beside_generate is not None:
-        generate = beside_generate.get(figure)
-        # The motion rule is not part of the judge: told, without a bar.
-        bar = generate - SLACK if generate is not None and share is not None and key != "motion" else None
-        if generate is not None:
-            beside += f"; generate: {generate:.1f} %"
-    return _row(trial, figure, records, _share(_getter("found", key)), "%", beside.lstrip("; "), bar=bar)
+    if generate is not None:
+        value = generate.get(figure)
+        # The motion rule is not part of the judge, so it has no bar here.
+        bar = value - SLACK if value is not None and share is not None and key != "motion" else None
+        if value is not None:
+            beside += f"; generate: {value:.1f} %"
+    return _row(case, figure, records, _share(_getter("matches", key)), "%", beside.lstrip("; "), bar=bar)
 
 
 def _row(
@@ -360,6 +361,6 @@ def _row(
 ) -> Row:
     seeds = sorted({record["seed"] for record in records})
     each = [measure([r for r in records if r["seed"] == seed]) for seed in seeds]
-    told = [value for value in each if value is not None]
-    spread = stdev(told) if len(told) > 1 else None
+    values = [value for value in each if value is not None]
+    spread = stdev(values) if len(values) > 1 else None
     return Row(task, figure, measure(records), spread, unit, len(measure.values(records)), beside, bar, at_most)

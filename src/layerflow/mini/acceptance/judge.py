@@ -1,6 +1,6 @@
-"""The judge: three small networks, trained on real clips, that name what a generated layer shows.
+"""The judge: three small classifiers, trained on drawn clips, of the contents of generated layers.
 
-It never saw a model's output, and its accuracy on real clips is printed beside every figure it gives: no
+No output of a model is in its training data. Reports print its accuracy on true clips beside every figure, because no
 model can be expected to score higher. Letters: N stills, F frames, C channels, S side in pixels.
 """
 
@@ -22,82 +22,87 @@ from torch import Tensor, nn
 from ...core.atomic import cache_folder, write_atomically
 from ...core.compositing import blend
 from ...core.errors import UserError
+from ...core.schema import BACKGROUND, FOREGROUND
 from ..world import BACKGROUND_COLOURS, FAMILIES, FOREGROUND_COLOURS, OBJECTS, SceneSource
 
 Progress = Callable[[int, int, str], None]
-"""Called as (done, total, what)."""
+"""Called as (done, total, label)."""
 
 NATURAL = "natural"
-"""The colour class of an object in its own colours."""
+"""Colour class of an object in its natural colours."""
+GREY = torch.tensor(0.5)
+"""Backdrop of a foreground that is compared or classified without its background."""
 
 FOREGROUND_HEADS: dict[str, tuple[str, ...]] = {
     "object": tuple(entry.name for entry in OBJECTS),
     "colour": (NATURAL, *FOREGROUND_COLOURS),
 }
-"""What is named of a foreground. Held-out objects are among them: only the model may not have seen them."""
+"""Classes of a foreground by head. They include the held-out objects, which the model alone may not have seen."""
 
 BACKGROUND_HEADS: dict[str, tuple[str, ...]] = {
     "family": tuple(FAMILIES),
     "colour": tuple(dict.fromkeys(name for family in FAMILIES.values() for name in family.colours)),
 }
-"""What is named of a background."""
+"""Classes of a background by head."""
 
-LEAK_HEADS: dict[str, tuple[str, ...]] = {"foreground": ("absent", "present")}
-"""What is asked of a background beside its name: whether a foreground is left in it."""
+LEAK = "leak"
+LEAK_HEADS: dict[str, tuple[str, ...]] = {FOREGROUND: ("absent", "present")}
+"""Classes of a background that may hold remains of a foreground."""
 
-_PREFIXES = ("foreground", "background", "leak")
+HEADS = {FOREGROUND: FOREGROUND_HEADS, BACKGROUND: BACKGROUND_HEADS, LEAK: LEAK_HEADS}
+"""Heads of each network."""
 FAINTEST = 0.35
-"""Opacity of the faintest foreground that the judge learns to find in a background."""
+"""Opacity of the faintest foreground that the judge learns to detect in a background."""
 
 
 class MissingJudgeError(UserError):
-    """No trained judge is in the cache and training one was not asked for."""
+    """The cache holds no trained judge and training one is not allowed."""
 
 
 @dataclass(frozen=True)
 class JudgeConfig:
-    """How the judge is built and trained; part of the name of its file."""
+    """Sizes and training of the judge; a hash of them is part of its file name."""
 
     size: int = 64
-    """Side of the stills it sees, pixels; other clips are resized."""
+    """Side of the input stills in pixels; clips of another size are resized."""
     widths: tuple[int, ...] = (24, 48, 96, 128)
     """Channels of the levels, each at half the size of the one before: about 40 MFLOP a frame."""
     stills: int = 10_000
     """Scenes drawn for training, one frame of each, kept as bytes: 410 MB at 64 pixels."""
     foreground_epochs: int = 6
-    """Times that the foreground network sees each still; 38 objects in 9 colours take longer."""
+    """Epochs of the foreground network; 38 objects in 9 colours take longer."""
     background_epochs: int = 4
-    """Times that the background network sees each still."""
+    """Epochs of the background network."""
     leak_epochs: int = 4
-    """Times that the network that looks for a foreground in a background sees each still."""
+    """Epochs of the network that detects a foreground in a background."""
     batch_size: int = 64
-    """Stills a step."""
+    """Stills per step."""
     learning_rate: float = 2e-3
-    """Highest, after the warm-up; it falls to 0 along a cosine."""
+    """Peak learning rate, after the warm-up; it falls to 0 along a cosine."""
     weight_decay: float = 0.02
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     noise: float = 0.06
-    """Largest standard deviation of the noise put on a still, so that a model's grain is no surprise."""
+    """Largest standard deviation of the noise added to a still, so that the judge tolerates a model's grain."""
     seed: int = 71
-    """Of scenes, weights and augmentation."""
+    """Seed of scenes, weights and augmentation."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the judge says of one clip."""
+    """Classification of one clip."""
 
     log_probability: dict[str, dict[str, float]]
-    """Head to class to log-probability, mean over the frames."""
+    """Log-probability, mean over the frames, by head and class."""
     names: dict[str, str]
-    """Head to the class it decides on."""
+    """Chosen class by head."""
 
     def of(self, head: str, name: str) -> float:
-        """Log-probability of a class; one that the head does not know is as good as impossible."""
+        """Return the log-probability of a class; -20 for a class that the head does not know."""
         return self.log_probability[head].get(name, -20.0)
 
 
 class StillNet(nn.Module):
-    """Four levels of 3x3 convolutions, mean and maximum over the frame, one linear head for each question."""
+    """Four levels of 3x3 convolutions, mean and maximum over the frame, a linear layer for each head."""
 
     def __init__(self, channels: int, widths: tuple[int, ...], heads: dict[str, tuple[str, ...]]) -> None:
         super().__init__()
@@ -109,7 +114,7 @@ class StillNet(nn.Module):
         self.heads = nn.ModuleDict({head: nn.Linear(2 * widths[-1], len(c)) for head, c in heads.items()})
 
     def forward(self, stills: Tensor) -> dict[str, Tensor]:
-        """Stills (N, C, S, S) in [0, 1] to logits (N, classes) by head."""
+        """Map stills (N, C, S, S) in [0, 1] to logits (N, classes) by head."""
         x = self.body(stills.contiguous(memory_format=torch.channels_last) * 2 - 1)  # (N, width, S/16, S/16)
         pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
         return {name: head(pooled) for name, head in self.heads.items()}
@@ -120,8 +125,8 @@ def _conv(into: int, out: int, stride: int = 1) -> nn.Sequential:
 
 
 class Judge(nn.Module):
-    """Names the object and colour of a foreground, and the family and colour of a background; finds a foreground that
-    is left in a background."""
+    """Classifies object and colour of a foreground and family and colour of a background, and detects remains of a
+    foreground in a background."""
 
     def __init__(self, config: JudgeConfig | None = None) -> None:
         super().__init__()
@@ -136,29 +141,28 @@ class Judge(nn.Module):
 
     @torch.no_grad()
     def name_foreground(self, foreground: Tensor, alpha: Tensor) -> Verdict:
-        """Heads `object` and `colour` of straight colour (F, 3, H, W) with alpha (F, 1, H, W)."""
-        stills = torch.cat([blend(foreground, alpha, torch.tensor(0.5)), alpha], dim=1)
-        found = self._mean(self.foreground, stills)
-        names = {head: FOREGROUND_HEADS[head][int(found[head].argmax())] for head in found}
-        return Verdict(_by_name(found, FOREGROUND_HEADS), names)
+        """Classify object and colour of straight colour (F, 3, H, W) with alpha (F, 1, H, W)."""
+        stills = torch.cat([blend(foreground, alpha, GREY), alpha], dim=1)
+        result = self._mean(self.foreground, stills)
+        names = {head: FOREGROUND_HEADS[head][int(result[head].argmax())] for head in result}
+        return Verdict(_by_name(result, FOREGROUND_HEADS), names)
 
     @torch.no_grad()
     def name_background(self, background: Tensor) -> Verdict:
-        """Heads `family` and `colour` of a background (F, 3, H, W), decided on as the likeliest true pair."""
-        found = self._mean(self.background, background)
-        by_name = _by_name(found, BACKGROUND_HEADS)
+        """Classify family and colour of a background (F, 3, H, W), as the likeliest pair that exists."""
+        by_name = _by_name(self._mean(self.background, background), BACKGROUND_HEADS)
         pairs = [(family, colour) for family in FAMILIES for colour in FAMILIES[family].colours]
         best = max(pairs, key=lambda pair: by_name["family"][pair[0]] + by_name["colour"][pair[1]])
         return Verdict(by_name, {"family": best[0], "colour": best[1]})
 
     @torch.no_grad()
-    def finds_foreground(self, background: Tensor) -> bool:
-        """Whether a background (F, 3, H, W) shows a foreground, whole or faint."""
-        absent, present = self._mean(self.leak, background)["foreground"].tolist()
+    def detects_foreground(self, background: Tensor) -> bool:
+        """Return whether a background (F, 3, H, W) shows a foreground, whole or faint."""
+        absent, present = self._mean(self.leak, background)[FOREGROUND].tolist()
         return present > absent
 
     def _mean(self, net: StillNet, stills: Tensor) -> dict[str, Tensor]:
-        """Log-probabilities (classes,) by head of the mean logits over frames (F, C, H, W)."""
+        """Return log-probabilities (classes,) by head of the mean logits over frames (F, C, H, W)."""
         size = (self.config.size, self.config.size)
         stills = stills.float()
         if stills.shape[-2:] != size:
@@ -166,8 +170,8 @@ class Judge(nn.Module):
         return {head: logits.mean(0).log_softmax(0) for head, logits in net(stills).items()}
 
 
-def _by_name(found: dict[str, Tensor], heads: dict[str, tuple[str, ...]]) -> dict[str, dict[str, float]]:
-    return {head: dict(zip(heads[head], values.tolist(), strict=True)) for head, values in found.items()}
+def _by_name(result: dict[str, Tensor], heads: dict[str, tuple[str, ...]]) -> dict[str, dict[str, float]]:
+    return {head: dict(zip(heads[head], values.tolist(), strict=True)) for head, values in result.items()}
 
 
 # --- training ---------------------------------------------------------------------------------------------
@@ -175,20 +179,20 @@ def _by_name(found: dict[str, Tensor], heads: dict[str, tuple[str, ...]]) -> dic
 
 @dataclass(frozen=True)
 class Stills:
-    """What the judge is trained on."""
+    """Training data of the judge."""
 
     foreground: Tensor
     """(N, 4, S, S) uint8: colour over mid-grey, and alpha."""
     background: Tensor
     """(N, 3, S, S) uint8."""
     leak: Tensor
-    """(N, 3, S, S) uint8: the same backgrounds, every other one with its foreground, which may be faint."""
+    """(N, 3, S, S) uint8: the same backgrounds, every other one with its foreground, perhaps faint."""
     labels: dict[str, dict[str, Tensor]]
-    """`foreground`, `background` or `leak` to head to classes (N,)."""
+    """Class indices (N,) by network and head."""
 
 
 def draw_stills(config: JudgeConfig, progress: Progress | None = None) -> Stills:
-    """One frame of each of `config.stills` scenes: all objects and all families, in their shares.
+    """Draw one frame of each of `config.stills` scenes: all objects and all families, in their shares.
 
     Raises:
         MissingFontError: the emoji font is not installed.
@@ -203,7 +207,7 @@ def draw_stills(config: JudgeConfig, progress: Progress | None = None) -> Stills
     background = torch.empty(config.stills, 3, config.size, config.size, dtype=torch.uint8)
     leak = torch.empty_like(background)
     strength = FAINTEST + (1 - FAINTEST) * torch.rand(config.stills, generator=generator)
-    said: dict[str, dict[str, list[int]]] = {layer: {} for layer in _PREFIXES}
+    labels: dict[str, dict[str, list[int]]] = {network: {} for network in HEADS}
     for i in range(config.stills):
         draw = float(torch.rand((), generator=generator))
         split = "train"
@@ -211,22 +215,24 @@ def draw_stills(config: JudgeConfig, progress: Progress | None = None) -> Stills
             split = "held_out_objects" if draw < unseen_objects else "held_out_family"
         frame = int(torch.randint(sources[split].frames, (), generator=generator))
         scene = sources[split].scene(i, config.seed, frame_indices=[frame])
-        over = torch.cat([blend(scene.foreground, scene.alpha, torch.tensor(0.5)), scene.alpha], dim=1)
+        over = torch.cat([blend(scene.foreground, scene.alpha, GREY), scene.alpha], dim=1)
         foreground[i], background[i] = _bytes(over[0]), _bytes(scene.background[0])
         leak[i] = _bytes(torch.lerp(scene.background[0], scene.blended[0], float(strength[i]) * (i % 2)))
         spec = scene.spec
-        truth = (
-            ("foreground", FOREGROUND_HEADS, {"object": spec.object.name, "colour": spec.colour or NATURAL}),
-            ("background", BACKGROUND_HEADS, {"family": spec.family, "colour": spec.background_colour}),
-            ("leak", LEAK_HEADS, {"foreground": LEAK_HEADS["foreground"][i % 2]}),
-        )
-        for layer, heads, names in truth:
+        truth = {
+            FOREGROUND: {"object": spec.object.name, "colour": spec.colour or NATURAL},
+            BACKGROUND: {"family": spec.family, "colour": spec.background_colour},
+            LEAK: {FOREGROUND: LEAK_HEADS[FOREGROUND][i % 2]},
+        }
+        for network, names in truth.items():
             for head, name in names.items():
-                said[layer].setdefault(head, []).append(heads[head].index(name))
+                labels[network].setdefault(head, []).append(HEADS[network][head].index(name))
         if progress is not None and (i + 1) % 100 == 0:
             progress(i + 1, config.stills, "judge: drawing stills")
-    labels = {layer: {head: torch.tensor(v) for head, v in of.items()} for layer, of in said.items()}
-    return Stills(foreground, background, leak, labels)
+    tensors = {
+        network: {head: torch.tensor(indices) for head, indices in heads.items()} for network, heads in labels.items()
+    }
+    return Stills(foreground, background, leak, tensors)
 
 
 def _bytes(clip: Tensor) -> Tensor:
@@ -236,7 +242,7 @@ def _bytes(clip: Tensor) -> Tensor:
 def train_judge(
     config: JudgeConfig | None = None, progress: Progress | None = None, stills: Stills | None = None
 ) -> Judge:
-    """Train the three networks on stills of real scenes; the same config gives the same judge on one machine.
+    """Train the three networks on stills of drawn scenes; the same config gives the same judge on one machine.
 
     Raises:
         MissingFontError: the emoji font is not installed.
@@ -245,9 +251,9 @@ def train_judge(
     config = judge.config
     stills = stills or draw_stills(config, progress)
     epochs = (config.foreground_epochs, config.background_epochs, config.leak_epochs)
-    for layer, times in zip(_PREFIXES, epochs, strict=True):
-        images, labels = getattr(stills, layer), stills.labels[layer]
-        _train(getattr(judge, layer), images, labels, times, config, progress, f"judge: {layer}")
+    for network, repeats in zip(HEADS, epochs, strict=True):
+        images, labels = getattr(stills, network), stills.labels[network]
+        _train(getattr(judge, network), images, labels, repeats, config, progress, f"judge: {network}")
     return judge.eval()
 
 
@@ -258,7 +264,7 @@ def _train(
     epochs: int,
     config: JudgeConfig,
     progress: Progress | None,
-    what: str,
+    label: str,
 ) -> None:
     generator = torch.Generator().manual_seed(config.seed)
     net.train()
@@ -279,12 +285,12 @@ def _train(
         optimizer.step()
         schedule.step()
         if progress is not None and ((step + 1) % 10 == 0 or step + 1 == total):
-            progress(step + 1, total, what)
+            progress(step + 1, total, label)
     net.eval()
 
 
 def augment(stills: Tensor, noise: float, generator: torch.Generator) -> Tensor:
-    """A little blur, another exposure and grain for each still (N, C, S, S); names stay true."""
+    """Vary blur, exposure and grain of each still (N, C, S, S) a little, so that labels stay true."""
     n = len(stills)
 
     def uniform(low: float, high: float) -> Tensor:
@@ -302,13 +308,13 @@ def augment(stills: Tensor, noise: float, generator: torch.Generator) -> Tensor:
 
 @lru_cache(maxsize=1)
 def data_version() -> str:
-    """Hash of the vocabulary and of a few drawn scenes: another source of scenes wants another judge.
+    """Hash the vocabulary and a few drawn scenes: another source of scenes needs another judge.
 
     Raises:
         MissingFontError: the emoji font is not installed.
     """
-    words = json.dumps([FOREGROUND_HEADS, BACKGROUND_HEADS, list(BACKGROUND_COLOURS.items())])
-    digest = hashlib.sha256(words.encode())
+    vocabulary = json.dumps([FOREGROUND_HEADS, BACKGROUND_HEADS, list(BACKGROUND_COLOURS.items())])
+    digest = hashlib.sha256(vocabulary.encode())
     source = SceneSource("train", size=32)
     for index in range(12):
         scene = source.scene(index, 0, frame_indices=[2])
@@ -317,7 +323,7 @@ def data_version() -> str:
 
 
 def judge_path(config: JudgeConfig | None = None) -> Path:
-    """The file of a judge: its name tells config and data."""
+    """Return the cache file of a judge, named by a hash of configuration and data."""
     fields = json.dumps(dataclasses.asdict(config or JudgeConfig()), sort_keys=True)
     key = hashlib.sha256(f"{fields}|{data_version()}".encode()).hexdigest()[:16]
     return cache_folder() / f"judge-{key}.safetensors"
@@ -326,10 +332,10 @@ def judge_path(config: JudgeConfig | None = None) -> Path:
 def load_judge(
     train_if_missing: bool = True, progress: Progress | None = None, config: JudgeConfig | None = None
 ) -> Judge:
-    """The judge from the cache; without one there it is trained, some minutes on a CPU, and kept.
+    """Load the judge from the cache, or train it, which takes minutes on a CPU, and keep it there.
 
     Raises:
-        MissingJudgeError: there is none and `train_if_missing` is false.
+        MissingJudgeError: the cache holds none and `train_if_missing` is false.
         MissingFontError: the emoji font is not installed.
     """
     path = judge_path(config)

@@ -1,7 +1,7 @@
-"""Which motion a matte shows: a rule, not a network.
+"""Rule that classifies the motion of a matte.
 
-The path of the centroid and the size by area are compared with those that each motion is drawn with. What
-stays in its place is told apart by turning the matte back: the turn that makes the frames alike is it.
+The path of its centroid and its size by area are compared with those of each drawn motion. Motions without a path are
+distinguished by rotating the matte back: the rotation under which all frames agree wins.
 Letters: F frames, M motions, N hypotheses of a turn, H, W pixels.
 """
 
@@ -17,24 +17,24 @@ from ..world import MOTIONS, MotionParams
 from ..world.motions import UNITS
 
 EMPTY = 0.003
-"""A frame whose matte covers less than this share shows nothing."""
+"""Share of the frame under which a matte counts as empty."""
 
-_HAZE = 0.2  # alpha below is taken for noise
+_HAZE = 0.2  # alpha below counts as noise
 _SCALE_WEIGHT = 20.0  # a factor of e in size weighs as much as a path of this many units
 _TURNS = (180.0, 270.0, 360.0, 540.0)  # degrees over a clip, either way round
 _SWAYS = (9.0, 18.0, 27.0)  # degrees to either side
-_MARGIN = 0.62  # a turn must leave less than this share of the difference that standing still leaves
-_SEEN = 0.012  # a difference between frames below this is noise
-_GRID = 48  # pixels a side that turned mattes are compared at
+_MARGIN = 0.62  # a rotation must leave less than this share of the difference that standing still leaves
+_NOISE = 0.012  # a difference between frames below this is noise
+_GRID = 48  # side in pixels at which rotated mattes are compared
 
 
 def name_motion(alpha: Tensor) -> str | None:
-    """The name of the motion, one of `layerflow.mini.world.MOTIONS`, or None where there is hardly a matte.
+    """Return the name of the motion, one of `layerflow.mini.world.MOTIONS`, or None where the matte is nearly empty.
 
-    The matte of a ball that turns stands still, and so does the ball by this rule.
+    A spinning ball counts as still, because its matte is.
 
     Args:
-        alpha: (F, 1, H, W) in [0, 1], F frames evenly over the clip.
+        alpha: (F, 1, H, W) in [0, 1], frames at even intervals over the clip.
     """
     matte = ((alpha.float() - _HAZE) / (1 - 2 * _HAZE)).clamp(0, 1)
     area = matte.mean((1, 2, 3))  # (F,)
@@ -57,7 +57,7 @@ def name_motion(alpha: Tensor) -> str | None:
 
 
 def _centroids(matte: Tensor) -> tuple[Tensor, Tensor]:
-    """Centroid x and y of each frame in units of 1/64 of the frame's side; matte (F, 1, H, W)."""
+    """Return centroid x and y of each frame in units of 1/64 of the frame's side; matte (F, 1, H, W)."""
     height, width = matte.shape[-2:]
     mass = matte.sum((1, 2, 3)).clamp_min(1e-6)
     columns = (torch.arange(width) + 0.5) * UNITS / width
@@ -66,7 +66,7 @@ def _centroids(matte: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _paths(frames: int) -> tuple[list[str], Tensor]:
-    """Names and templates (M, F, 3) of x, y and weighted log size, of the motions whose path tells them."""
+    """Return names and templates (M, F, 3), x, y and weighted log size, of the motions that have a path."""
     names = [name for name in MOTIONS if name not in ("spinning", "swaying")]
     rows = []
     for name in names:
@@ -76,7 +76,7 @@ def _paths(frames: int) -> tuple[list[str], Tensor]:
 
 
 def _name_turn(matte: Tensor, x: Tensor, y: Tensor, t: Tensor) -> str:
-    """Still, spinning or swaying: matte (F, 1, H, W), centroid (F,) in units, time (F,) in [0, 1]."""
+    """Return still, spinning or swaying for a matte (F, 1, H, W), centroid (F,) in units and time (F,) in [0, 1]."""
     hypotheses: list[tuple[str, Tensor]] = [("still", torch.zeros_like(t))]
     for turn in _TURNS:
         hypotheses += [("spinning", turn * t), ("spinning", -turn * t)]
@@ -84,28 +84,28 @@ def _name_turn(matte: Tensor, x: Tensor, y: Tensor, t: Tensor) -> str:
         wave = sway * torch.sin(2 * math.pi * t)
         hypotheses += [("swaying", wave), ("swaying", -wave)]
     angles = torch.stack([angle for _, angle in hypotheses])  # (N, F)
-    left = _difference_when_turned_back(matte, x, y, angles)  # (N,)
-    best = int(left[1:].argmin()) + 1
-    if left[0] < _SEEN or left[best] > _MARGIN * left[0]:
+    residual = _residual_after_rotation(matte, x, y, angles)  # (N,)
+    best = int(residual[1:].argmin()) + 1
+    if residual[0] < _NOISE or residual[best] > _MARGIN * residual[0]:
         return "still"
     return hypotheses[best][0]
 
 
-def _difference_when_turned_back(matte: Tensor, x: Tensor, y: Tensor, angles: Tensor) -> Tensor:
-    """How unlike the frames are, relative to their matte, once each is turned back by its angle: (N,).
+def _residual_after_rotation(matte: Tensor, x: Tensor, y: Tensor, angles: Tensor) -> Tensor:
+    """Return the difference between frames relative to their matte once each is rotated back by its angle: (N,).
 
-    Each frame is turned around its own centroid, so that a shape carried around an axis is one with itself.
+    Each frame is rotated about its own centroid, so that a shape carried around an axis matches itself.
     """
     n, f = angles.shape
     radians = torch.deg2rad(angles)  # (N, F)
     cos, sin = radians.cos(), radians.sin()
     centre_x, centre_y = (x / UNITS * 2 - 1).expand(n, f), (y / UNITS * 2 - 1).expand(n, f)
-    # Output pixel p looks up R(angle) p + centre, angle clockwise with y downwards.
+    # Output pixel p samples R(angle) p + centre, angle clockwise with y downwards.
     rows = [torch.stack([cos, -sin, centre_x], -1), torch.stack([sin, cos, centre_y], -1)]
     theta = torch.stack(rows, dim=-2).flatten(0, 1)  # (N*F, 2, 3)
     grid = F.affine_grid(theta, [n * f, 1, _GRID, _GRID], align_corners=False)
     repeated = F.avg_pool2d(matte, 3, 1, 1).repeat(n, 1, 1, 1)  # (N*F, 1, H, W)
-    turned = F.grid_sample(repeated, grid, align_corners=False).unflatten(0, (n, f))
-    spread = (turned - turned.mean(1, keepdim=True)).square().mean(1).sum((1, 2, 3))  # (N,)
-    mass = turned.square().mean(1).sum((1, 2, 3))
+    rotated = F.grid_sample(repeated, grid, align_corners=False).unflatten(0, (n, f))
+    spread = (rotated - rotated.mean(1, keepdim=True)).square().mean(1).sum((1, 2, 3))  # (N,)
+    mass = rotated.square().mean(1).sum((1, 2, 3))
     return spread / mass.clamp_min(1e-6)

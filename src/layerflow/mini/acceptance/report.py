@@ -1,4 +1,4 @@
-"""The report for people: a table in the terminal, and a page with figures and moving pictures."""
+"""The report: a table for the terminal, and a page with figures and animated pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ...core.atomic import write_atomically
 from ...core.layered_video import LayeredVideo
+from ...core.schema import BACKGROUND
 from .evaluate import Picture, Report
 from .figures import Row, ceilings
 from .judge import NATURAL
@@ -34,7 +35,7 @@ figcaption { max-width: 60rem; }
 
 
 def write_report(report: Report, folder: str | Path) -> Path:
-    """Write `report.json` and `index.html`, with all pictures in it, and return the page's path.
+    """Write `report.json` and a self-contained `index.html`, and return the path of the page.
 
     Raises:
         MediaError: a picture cannot be written.
@@ -48,11 +49,11 @@ def write_report(report: Report, folder: str | Path) -> Path:
 
 
 def rich_table(report: Report) -> Table:
-    """The rows as a Rich table."""
+    """Return the rows as a Rich table."""
     from rich.markup import escape as plain
     from rich.table import Table
 
-    table = Table(title=plain(_title(report)), caption=plain(_how(report)))
+    table = Table(title=plain(_title(report)), caption=plain(_settings_text(report)))
     for heading in ("task", "figure", "value", "spread", "n", "beside", "bar", ""):
         table.add_column(heading, justify="right" if heading in ("value", "n") else "left")
     colours = {True: "green", False: "red", None: ""}
@@ -68,7 +69,7 @@ def rich_table(report: Report) -> Table:
 
 
 def html_page(report: Report) -> str:
-    """One page that needs nothing beside it; every text in it is escaped."""
+    """Return the report as one self-contained page, with every text escaped."""
     lines = []
     for row in report.rows():
         *cells, verdict = _cells(row)
@@ -77,9 +78,9 @@ def html_page(report: Report) -> str:
         mark = {True: "yes", False: "no", None: ""}[row.passed]
         lines.append(f'<tr>{"".join(columns)}<td class="{mark}">{escape(verdict)}</td></tr>')
     sections = []
-    for trial in dict.fromkeys(picture.trial for picture in report.pictures):
-        shown = [_figure(picture) for picture in report.pictures if picture.trial == trial]
-        sections.append(f"<h2>{escape(trial)}</h2>\n" + "\n".join(shown))
+    for case in dict.fromkeys(picture.case for picture in report.pictures):
+        shown = [_figure(picture) for picture in report.pictures if picture.case == case]
+        sections.append(f"<h2>{escape(case)}</h2>\n" + "\n".join(shown))
     heads = ("task", "figure", "value", "spread", "n", "beside", "bar", "reached")
     title = escape(_title(report))
     return f"""<!doctype html>
@@ -92,7 +93,7 @@ def html_page(report: Report) -> str:
 </head>
 <body>
 <h1>{title}</h1>
-<p class="soft">{escape(_how(report))}</p>
+<p class="soft">{escape(_settings_text(report))}</p>
 <p class="soft">{escape(_judge_text(report))}</p>
 <div class="wide"><table>
 <thead><tr>{"".join(f"<th>{head}</th>" for head in heads)}</tr></thead>
@@ -110,26 +111,26 @@ def _title(report: Report) -> str:
     return f"Evaluation of {report.settings['model'] or 'a model'}"
 
 
-def _how(report: Report) -> str:
+def _settings_text(report: Report) -> str:
     settings = report.settings
     seeds = ", ".join(map(str, settings["seeds"]))
     scales = sorted(set(settings["guidance"].values()))
     return (
-        f"{settings['samples']} held-out clips of each task, shared out over the seeds {seeds}; "
+        f"{settings['samples']} held-out clips of each task, divided among the seeds {seeds}; "
         f"{settings['frames']} frames of {settings['size']}x{settings['size']}; {settings['steps']} steps, "
         f"guidance {' or '.join(f'{scale:g}' for scale in scales)}. "
-        "Spread is the standard deviation over the seeds. A clip is decomposed without any prompt."
+        "Spread is the standard deviation over the seeds. Decomposition uses no prompt."
     )
 
 
 def _judge_text(report: Report) -> str:
-    names = {"own_colour": "own colours", "background": "background family and colour"}
-    told = [f"{names.get(key, key)} {value:.1f} %" for key, value in ceilings(report.records).items()]
-    if not told:
+    names = {"own_colour": "own colours", BACKGROUND: "background family and colour"}
+    accuracy = [f"{names.get(key, key)} {value:.1f} %" for key, value in ceilings(report.records).items()]
+    if not accuracy:
         return ""
     return (
-        "The judge is trained on real clips of other scenes and never on a model's output; motion is named "
-        f"by a rule on the matte. On the real clips of the same scenes they are right in: {', '.join(told)}."
+        "The judge is trained on true clips of other scenes and never on a model's output; motion is classified "
+        f"by a rule on the matte. Their accuracy on the true clips of the same scenes: {', '.join(accuracy)}."
     )
 
 
@@ -150,24 +151,24 @@ def _cells(row: Row) -> list[str]:
 
 def _figure(picture: Picture) -> str:
     record = picture.record
-    words = [f"<b>{escape(picture.kind)}</b> (seed {int(record['seed'])}, scene {int(record['index'])})"]
-    words += [f"{escape(layer)}: “{escape(text)}”" for layer, text in record["prompts"].items()]
-    words += [escape(told) for told in _told(record)]
-    parts = [f"<figure><figcaption>{'<br>'.join(words)}</figcaption>"]
+    lines = [f"<b>{escape(picture.kind)}</b> (seed {int(record['seed'])}, scene {int(record['index'])})"]
+    lines += [f"{escape(layer)}: “{escape(text)}”" for layer, text in record["prompts"].items()]
+    lines += [escape(line) for line in _measurements(record)]
+    parts = [f"<figure><figcaption>{'<br>'.join(lines)}</figcaption>"]
     parts.append(f'<img src="{_data_uri(picture.output)}" alt="all layers, {escape(picture.kind)} sample">')
-    parts.append('<span class="soft">the real scene:</span>')
-    parts.append(f'<img src="{_data_uri(picture.truth)}" alt="all layers of the real scene"></figure>')
+    parts.append('<span class="soft">the true layers:</span>')
+    parts.append(f'<img src="{_data_uri(picture.truth)}" alt="true layers of the scene"></figure>')
     return "\n".join(parts)
 
 
-def _told(record: dict) -> list[str]:
-    """What was measured of one sample, in words."""
+def _measurements(record: dict) -> list[str]:
+    """Return the main measurements of one sample as text."""
     if "alpha_iou" in record:
         return [
             f"alpha IoU {record['alpha_iou']:.3f}, MAE {record['alpha_mae']:.4f}, "
             f"background {record['background_psnr']:.1f} dB"
         ]
-    if "named" not in record:  # it is only there to be compared with another
+    if "named" not in record:  # only compared with another record
         return []
     named = {key: value or "nothing" for key, value in record["named"].items()}
     if named.get("colour") == NATURAL:
@@ -177,7 +178,7 @@ def _told(record: dict) -> list[str]:
 
 
 def _data_uri(video: LayeredVideo) -> str:
-    """A moving preview of all layers as a data URI."""
+    """Return an animated preview of all layers as a data URI."""
     from ...media import write_preview
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,38 +1,39 @@
-"""What a pixel's clips owe each other: blended = foreground + (1 - alpha) * background, in model space too.
+"""Constraints between clips: blended = foreground + (1 - alpha) * background, in model space too.
 
-A given clip tells much of the others exactly: outside the matte the background is the blended video, and what one frame
-hides another may show. A network that draws every pixel itself can only come near that; here it learns where to copy.
+A given clip determines parts of the others exactly: outside the matte the background equals the blended video, and one
+frame may show what another hides. A network that draws every pixel only approximates that; here it learns where to
+copy.
 
 Letters in shape comments: B batch, F frames of one clip, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...core.schema import CLIPS
+from ...core.schema import ALPHA, BACKGROUND, BLENDED, CLIPS, FOREGROUND
 from ...models.layout import Layout
 from ...models.model_space import without_haze
 from .opacity import opacity_factor
 
 Fill = Callable[[Tensor, Tensor], Tensor]
-"""A background (N, C, H, W) and how certain it is (N, 1, H, W) to the whole of it (N, C, H, W)."""
+"""Function from a background (N, C, H, W) and its certainty (N, 1, H, W) to the whole background (N, C, H, W)."""
 
 SHARPNESS = 4.0
-"""How much more a frame counts in the pool the more the background shows in it."""
+"""Exponent of the visibility of the background as a frame's weight in the pool."""
 STILLNESS = 0.003
-"""Variance between frames, in model space, at which a background counts as moving."""
+"""Variance between frames in model space at which a background counts as moving."""
 DRAWN_RIM = 3
-"""Pixels around the matte in which a background that is not copied is not trusted."""
+"""Width in pixels of the rim around the matte in which a drawn background is not trusted."""
 REDRAWN = 0.2
-"""Change of the matte, as a share of it, from which a foreground that was drawn for another one counts for nothing."""
+"""Relative change of the matte from which the drawn foreground is replaced altogether."""
 COPY_PLANES = 4
-"""How much of the background to copy from this frame and from the frames' pool, each frame's score in that pool, and
-how much of the foreground to take from what the composite leaves."""
+"""Number of planes of the copy head: shares of the background to copy from this frame and from the pool of frames, each
+frame's score in that pool, and the share of the foreground to take from the uncomposed video."""
 
 
 def solve_composition(
@@ -43,118 +44,133 @@ def solve_composition(
     layout: Layout,
     fill: Fill | None = None,
 ) -> dict[str, Tensor]:
-    """Clean clips from what the network drew and from what is given.
+    """Return clean clips from the network's own and the given ones.
 
     Args:
-        drawn: the network's own clips (B, F, C, H, W) by name, alpha with one channel; `blended` is a correction
-            of the composite of the others. All of `CLIPS`.
+        drawn: all of `CLIPS`, (B, F, C, H, W), as drawn by the network, alpha with one channel; `blended` is a
+            correction of the composite of the others.
         copy: (B, F, 4, H, W) the planes of `COPY_PLANES`; zero copies nothing.
-        sequence: (B, K*F, C, H, W) what the network was shown.
-        timestep: (B, K) noise level of each clip; one at level 0 is given and comes back as it was shown.
-        layout: where the clips stand in the sequence.
-        fill: draws what no frame shows of a background; None leaves it as it was drawn.
+        sequence: (B, K*F, C, H, W) input of the network.
+        timestep: (B, K) noise level of each clip; a clip at level 0 is given and returned unchanged.
+        layout: layout of the clips in the sequence.
+        fill: function that inpaints backgrounds where no frame shows them; without it the drawn one is kept.
     """
     shown = layout.unpack(sequence)
-    shown["alpha"] = shown["alpha"][:, :, :1]
+    shown[ALPHA] = shown[ALPHA][:, :, :1]
     given = {name: (timestep[:, layout.clips.index(name)] == 0)[:, None, None, None, None] for name in CLIPS}
     clips = {name: torch.where(given[name], shown[name], drawn[name]).float() for name in CLIPS}
-    here, anywhere, score, rest = copy.float().split(1, dim=2)
+    *gates, residual = copy.float().split(1, dim=2)  # (B, F, 1, H, W) each
 
-    # Only a clean blended video is copied from: in a noised one the noise would be copied too.
-    uncover = given["blended"] & ~given["background"]
-    seen = shown["blended"].float()
-    own = clips["background"]
-    near, far = visibility(clips["alpha"]), visibility(clips["alpha"], DRAWN_RIM)
-    pooled = ((score + SHARPNESS * near.log()).softmax(dim=1) * seen).sum(dim=1, keepdim=True)
-    copied = own + here * (seen - own) + anywhere * near.amax(dim=1, keepdim=True) * (pooled - own)
-    found = torch.where(uncover, copied, own)
-    # What is drawn without a video to copy from keeps an outline of the foreground as well: a wider rim is left out.
-    shows, visible = torch.where(uncover, seen, own), torch.where(uncover, near, far)
-    still, sure = still_background(shows, visible)
-    found = found + sure * (still - found)
-    if fill is not None and (given["background"].is_meta or not bool(given["background"].all())):
-        known, certainty = _with_still(shows, visible, still, sure)
-        filled = fill(known.flatten(0, 1), certainty.flatten(0, 1)).view_as(found).float()
-        found = found + (1 - certainty) * (filled - found)
-    clips["background"] = torch.where(given["background"], own, found)
+    # Copies come from clean blended videos only: a noised one would pass on its noise.
+    seen, alpha, known, clean = shown[BLENDED].float(), clips[ALPHA], given[BACKGROUND], given[BLENDED]
+    if not known.is_meta and bool(known.all()):
+        fill = None
+    background = _solve_background(clips[BACKGROUND], alpha, seen, clean & ~known, gates, fill)
+    clips[BACKGROUND] = torch.where(known, clips[BACKGROUND], background)
 
-    behind = (0.5 - 0.5 * clips["alpha"]) * clips["background"]
-    own = clips["foreground"]
-    left = own + rest * (seen - behind - own)
-    clips["foreground"] = torch.where(given["blended"] & ~given["foreground"], left, own)
-    over = clips["foreground"] + behind
-    clips["blended"] = torch.where(given["blended"], seen, drawn["blended"].float() + over)
+    behind = (0.5 - 0.5 * alpha) * clips[BACKGROUND]
+    own = clips[FOREGROUND]
+    uncomposed = own + residual * (seen - behind - own)
+    clips[FOREGROUND] = torch.where(clean & ~given[FOREGROUND], uncomposed, own)
+    clips[BLENDED] = torch.where(clean, seen, drawn[BLENDED].float() + (clips[FOREGROUND] + behind))
     return clips
+
+
+def _solve_background(
+    drawn: Tensor, alpha: Tensor, seen: Tensor, uncover: Tensor, gates: Sequence[Tensor], fill: Fill | None
+) -> Tensor:
+    """Return the background (B, F, C, H, W), copied from a blended video where `uncover` (B, 1, 1, 1, 1) holds."""
+    here, anywhere, score = gates
+    near, far = visibility(alpha), visibility(alpha, DRAWN_RIM)
+    pooled = ((score + SHARPNESS * near.log()).softmax(dim=1) * seen).sum(dim=1, keepdim=True)
+    copied = drawn + here * (seen - drawn) + anywhere * near.amax(dim=1, keepdim=True) * (pooled - drawn)
+    background = torch.where(uncover, copied, drawn)
+    # Without a video to copy from, the drawn background keeps an outline of the foreground: a wider rim is left out.
+    source, visible = torch.where(uncover, seen, drawn), torch.where(uncover, near, far)
+    still, certain = still_background(source, visible)
+    background = background + certain * (still - background)
+    if fill is not None:
+        known, certainty = _with_still(source, visible, still, certain)
+        filled = fill(known.flatten(0, 1), certainty.flatten(0, 1)).view_as(background).float()
+        background = background + (1 - certainty) * (filled - background)
+    return background
 
 
 def settle_opacity(clips: Mapping[str, Tensor], given: Collection[str]) -> dict[str, Tensor]:
-    """Finished clips whose foreground is as opaque as what shines through it says, see `opacity_factor`.
+    """Return clips whose foreground is as opaque as the background that shines through implies, see `opacity_factor`.
 
-    Not a part of `solve_composition`: a network that is shown its own matte made clearer or denser goes further that
-    way step by step.
+    This is not a part of `solve_composition`: a network that sees its own corrected matte would exaggerate the
+    correction from step to step.
 
     Args:
         clips: all of `CLIPS`, (B, F, C, H, W) in model space, alpha with one channel.
-        given: names of clips that are not to be changed; nothing is where `blended` is not of them.
+        given: names of given clips. Clips stay as they are without `blended` or with a clip of the foreground.
     """
     clips = dict(clips)
-    if "blended" not in given or {"foreground", "alpha"} & set(given):
+    if BLENDED not in given or {FOREGROUND, ALPHA} & set(given):
         return clips
-    seen, background, share = clips["blended"], clips["background"], (0.5 + 0.5 * clips["alpha"]).clamp(0, 1)
-    shown = without_haze(share)
-    certainty = torch.ones_like(share)
-    if "background" not in given:
-        certainty = known_background(seen, visibility(clips["alpha"]))[1]
-    factor = opacity_factor(seen, background, shown, certainty)
-    settled = (share + (factor - 1) * shown).clamp(0, 1)
-    left = seen - (1 - settled) * background
-    own = clips["foreground"]
-    own = factor * own + ((factor - 1).abs() / REDRAWN).clamp(max=1) * (left - factor * own)
-    clips["foreground"] = torch.maximum(torch.minimum(own, settled), -settled)
-    clips["alpha"] = 2 * settled - 1
+    seen, background, alpha = clips[BLENDED], clips[BACKGROUND], (0.5 + 0.5 * clips[ALPHA]).clamp(0, 1)
+    clear = without_haze(alpha)
+    certainty = torch.ones_like(alpha)
+    if BACKGROUND not in given:
+        certainty = known_background(seen, visibility(clips[ALPHA]))[1]
+    factor = opacity_factor(seen, background, clear, certainty)
+    settled = (alpha + (factor - 1) * clear).clamp(0, 1)
+    uncomposed = seen - (1 - settled) * background
+    foreground = factor * clips[FOREGROUND]
+    foreground = foreground + ((factor - 1).abs() / REDRAWN).clamp(max=1) * (uncomposed - foreground)
+    clips[FOREGROUND] = torch.maximum(torch.minimum(foreground, settled), -settled)
+    clips[ALPHA] = 2 * settled - 1
     return clips
 
 
+def composite(clips: Mapping[str, Tensor]) -> Tensor:
+    """Return the foreground over the background, (..., C, H, W) in model space."""
+    return clips[FOREGROUND] + (0.5 - 0.5 * clips[ALPHA]) * clips[BACKGROUND]
+
+
 def still_background(seen: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """What the frames that show the background agree on, and how sure that is.
+    """Estimate a still background from the frames that show it.
 
     Args:
         seen: (B, F, C, H, W) blended video.
         visible: (B, F, 1, H, W) from `visibility`.
 
     Returns:
-        The background (B, 1, C, H, W), and (B, 1, 1, H, W) from 0, where no frame shows it or where frames around the
-        pixel differ because it moves, to 1.
+        The background (B, 1, C, H, W), and its certainty (B, 1, 1, H, W) in [0, 1]: 0 where no frame shows it or where
+        frames differ around the pixel because the background moves.
     """
     weight = (SHARPNESS * visible.log()).softmax(dim=1)
     still = (weight * seen).sum(dim=1, keepdim=True)
     shown = visible.amax(dim=1, keepdim=True)
     spread = shown * (weight * (seen - still).square()).sum(dim=1, keepdim=True).mean(dim=2, keepdim=True)
-    # A pixel that one frame alone shows cannot disagree with itself, so its neighbours are asked.
+    # A pixel visible in one frame alone has no spread, so the mean over its neighbours counts.
     around = F.avg_pool2d(spread[:, 0], 15, 1, 7, count_include_pad=False)[:, None]
     return still, shown**SHARPNESS * torch.exp(-around / STILLNESS)
 
 
 def known_background(seen: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
-    """What a video shows of its background, and how certain that is.
+    """Return the background as far as a video shows it.
 
     Args:
         seen: (B, F, C, H, W) blended video.
         visible: (B, F, 1, H, W) from `visibility`.
 
     Returns:
-        The background (B, F, C, H, W), and (B, F, 1, H, W) from 0, where it holds the foreground, to 1.
+        The background (B, F, C, H, W), and its certainty (B, F, 1, H, W) in [0, 1]: 0 where it holds the foreground.
     """
     return _with_still(seen, visible, *still_background(seen, visible))
 
 
-def _with_still(seen: Tensor, visible: Tensor, still: Tensor, sure: Tensor) -> tuple[Tensor, Tensor]:
-    """`known_background` of a video whose `still_background` is found."""
-    return seen + sure * (still - seen), sure + (1 - sure) * visible**SHARPNESS
+def _with_still(seen: Tensor, visible: Tensor, still: Tensor, certain: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `known_background` given the result of `still_background`."""
+    return seen + certain * (still - seen), certain + (1 - certain) * visible**SHARPNESS
 
 
 def visibility(alpha: Tensor, rim: int = 1) -> Tensor:
-    """How far the background shows at each pixel and its neighbours, above 0 to 1, for alpha (B, F, 1, H, W) in
-    [-1, 1]: the matte's rim, so many pixels wide, counts as hidden, for there it is least sure."""
+    """Return the visibility of the background in (0, 1] for alpha (B, F, 1, H, W) in [-1, 1].
+
+    A rim of `rim` pixels around the matte counts as hidden, because there the matte is least reliable.
+    """
     covered = F.max_pool2d(((alpha + 1) / 2).clamp(0, 1).flatten(0, 1), 2 * rim + 1, 1, rim).view_as(alpha)
     return (1 - covered).clamp(min=1e-3)

@@ -1,7 +1,7 @@
-"""Draws what no frame shows of a background, from what lies around it.
+"""Inpainting of the part of a background that no frame shows.
 
-A network that sees the foreground leaves some of it in the background it draws behind it. This one is shown the
-background alone, with a hole, so that there is nothing to leave.
+A network that sees the foreground leaves traces of it in the background. This one sees the background alone, with a
+hole, so that there is nothing to leave.
 
 Letters in shape comments: N frames, C channels, H height, W width.
 """
@@ -16,7 +16,7 @@ from .sketch import zeroed
 
 
 class FillBlock(nn.Module):
-    """Residual block of two 3x3 convolutions; scale and shift belong to the level that it works at."""
+    """Residual block of two 3x3 convolutions, with scale and shift per level."""
 
     def __init__(self, width: int, levels: int) -> None:
         super().__init__()
@@ -27,6 +27,7 @@ class FillBlock(nn.Module):
         self.modulation = nn.Parameter(torch.zeros(levels, 2, width))
 
     def forward(self, x: Tensor, level: int) -> Tensor:
+        """Transform features (N, width, H, W) of a level."""
         scale, shift = self.modulation[level][:, None, :, None, None]
         h = self.conv1(F.silu(self.norm1(x)))
         h = torch.addcmul(shift, self.norm2(h), 1 + scale)
@@ -34,13 +35,13 @@ class FillBlock(nn.Module):
 
 
 class BackgroundFill(nn.Module):
-    """A U-Net whose weights are the same at every level: what continues a pattern does so at any scale.
+    """U-Net that shares its weights between levels, because patterns continue alike at any scale.
 
     Args:
-        channels: of a frame.
+        channels: channels of a frame.
         width: features at every level.
-        levels: each at half the size of the one before.
-        patch_size: pixels folded into channels first.
+        levels: number of levels, each at half the size of the one before.
+        patch_size: height and width of the pixel patches that are folded into channels first.
     """
 
     def __init__(self, channels: int = 3, width: int = 48, levels: int = 5, patch_size: int = 2) -> None:
@@ -55,10 +56,11 @@ class BackgroundFill(nn.Module):
         self.head = zeroed(nn.Conv2d(width, channels * patch_size**2, 1))
 
     def forward(self, known: Tensor, certainty: Tensor) -> Tensor:
-        """
+        """Inpaint backgrounds.
+
         Args:
-            known: (N, C, H, W) the background in model space; what it holds where it is not certain is not seen.
-            certainty: (N, 1, H, W) from 0, a hole, to 1.
+            known: (N, C, H, W) background in model space, weighted with its certainty.
+            certainty: (N, 1, H, W) in [0, 1]; 0 is a hole.
 
         Returns:
             The whole background (N, C, H, W).
@@ -67,7 +69,9 @@ class BackgroundFill(nn.Module):
         multiple = self.patch_size * 2 ** (self.levels - 1)
         known, certainty = (F.pad(x, (0, -width % multiple, 0, -height % multiple)) for x in (known, certainty))
         seen = torch.cat([known * certainty, 2 * certainty - 1], dim=1).to(self.stem.weight.dtype)
-        x = F.pixel_unshuffle(seen, self.patch_size).contiguous(memory_format=torch.channels_last)
+        x = F.pixel_unshuffle(seen, self.patch_size).contiguous(
+            memory_format=torch.channels_last
+        )  # (N, 4*p*p, H/p, W/p)
         x, skips = self.stem(x), []
         for level in range(self.levels):
             x = self.down(x, level)

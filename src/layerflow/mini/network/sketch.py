@@ -1,8 +1,8 @@
-"""What prompts and moment alone say of a frame: two small networks that draw it before the backbone sees any noise.
+"""Sketches: two small networks that draw a frame from its prompts and its moment in the clip, without noise.
 
-At pure noise the mean of all frames with these prompts is all that can be predicted, and it takes no pixels to learn:
-these networks learn it from captions and small pictures in minutes (`mini.fitting.sketch`), where the backbone
-would take hours. Both give the least-squares answer; what prompts leave open is the backbone's to decide.
+At pure noise the mean of all frames with these prompts is the best prediction. These networks learn it from captions
+and small pictures in minutes (`mini.fitting.sketch`), where the backbone would take hours. Both give the least-squares
+answer; the backbone decides whatever the prompts leave open.
 
 Letters in shape comments: B batch, F frames of one clip, N = B*F, L layers, R whitened text channels.
 """
@@ -15,38 +15,41 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.schema import LAYERS
+from ...core.schema import ALPHA, BLENDED, CHANNELS, FOREGROUND, LAYERS
 from ...models.layout import Layout
 
 SCENE_SIZE = 16
-"""Height and width of the sketched scene, whatever the frame's size."""
+"""Height and width of the sketched scene at any frame size."""
 SCENE_PLANES = 7
-"""Foreground, alpha, background."""
+"""Channels of foreground, alpha and background."""
 OBJECT_SIZE = 64
 """Height and width of the sketched object's frame."""
 OBJECT_PLANES = 4
-"""Foreground and alpha."""
+"""Channels of foreground and alpha."""
 SPRITE_SIZE = 36
+"""Height and width of the sprite in pixels."""
 SPRITE_EXTENT = 0.5
-"""Side of the sprite before its pose is learnt, as a share of the frame's."""
+"""Side of an untrained sprite as a share of the frame's."""
 SENSES = 256
-"""Things that a prompt can mean, each with a drawing of its own."""
+"""Number of objects, each with its own drawing, among which a prompt chooses."""
 MOTION_SENSES, PLACE_SENSES = 16, 8
+"""Number of motions and of places among which a prompt chooses."""
 EMPTY = 0.003
-"""A matte that covers less than this share of its frame has no place."""
+"""Share of the frame under which a matte counts as empty."""
 FRAME_CODE = 64
-_STYLE = 24
+"""Channels of an encoded frame position."""
+_STYLE = 24  # channels of colour and transparency
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
-    """A layer that gives zero until it has learnt something."""
+    """Set the parameters of a layer to zero, and return it."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 class PromptMoment(nn.Module):
-    """Prompts and moment to features (B, F, width): a sum and a product of both, and a hidden layer."""
+    """Features (B, F, width) of prompts and moment: a sum and a product of both, and a hidden layer."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -58,15 +61,15 @@ class PromptMoment(nn.Module):
         self.hidden = nn.Linear(width, width)
 
     def forward(self, mean: Tensor, frame_code: Tensor) -> Tensor:
-        """Mean text states (B, L, R) and frame codes (B, F, 64)."""
-        text = mean.flatten(1)[:, None]
+        """Map mean text states (B, L, R) and frame codes (B, F, 64) to features (B, F, width)."""
+        text = mean.flatten(1)[:, None]  # (B, 1, L*R)
         x = self.text(text) + self.frame(frame_code) + self.moment_text(text) * self.moment_frame(frame_code)
         x = F.gelu(x, approximate="tanh")
         return x + F.gelu(self.hidden(x), approximate="tanh")
 
 
 class SceneSketch(nn.Module):
-    """The mean scene, coarsely: foreground, alpha and background in model space, (N, 7, 16, 16)."""
+    """Coarse mean scene: foreground, alpha and background in model space, (N, 7, 16, 16)."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -75,16 +78,16 @@ class SceneSketch(nn.Module):
         self.out = nn.Linear(width // 2, SCENE_PLANES * SCENE_SIZE**2)
 
     def forward(self, mean: Tensor, frame_code: Tensor) -> Tensor:
-        """Mean text states (B, L, R) and frame codes (B, F, 64) to planes (B*F, 7, 16, 16)."""
+        """Map mean text states (B, L, R) and frame codes (B, F, 64) to planes (N, 7, 16, 16)."""
         x = self.out(F.gelu(self.narrow(self.features(mean, frame_code)), approximate="tanh"))
-        return x.flatten(0, 1).unflatten(1, (SCENE_PLANES, SCENE_SIZE, SCENE_SIZE))
+        return x.flatten(0, 1).unflatten(1, (SCENE_PLANES, SCENE_SIZE, SCENE_SIZE))  # (N, 7, 16, 16)
 
 
 class SpriteDecoder(nn.Module):
-    """Prompts to a sprite of the object, (B, 4, 36, 36): premultiplied colour and alpha.
+    """Sprite of the prompted object, (B, 4, 36, 36): premultiplied colour and alpha.
 
-    What is drawn is a choice among senses, so that words never met before end at the nearest of them and not between
-    two drawings; how it is drawn (colour, how see-through it is) are a few numbers beside it.
+    The drawing is a softmax choice among objects, so that an unknown word selects the nearest one instead of a mixture
+    of two. Colour and transparency are a few continuous numbers.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -96,40 +99,47 @@ class SpriteDecoder(nn.Module):
         self.to_senses = nn.Linear(width, SENSES)
         self.to_style = nn.Linear(width, _STYLE)
         self.to_coarse = nn.Sequential(
-            nn.Linear(SENSES + _STYLE, width), nn.GELU("tanh"), nn.Linear(width, width), nn.GELU("tanh"),
+            nn.Linear(SENSES + _STYLE, width),
+            nn.GELU("tanh"),
+            nn.Linear(width, width),
+            nn.GELU("tanh"),
             nn.Linear(width, 32 * self.coarse**2),
-        )  # fmt: skip
+        )
         self.drawing = nn.Sequential(
-            nn.Conv2d(32, 4 * 32, 3, padding=1), nn.PixelShuffle(2), nn.GELU("tanh"),
-            nn.Conv2d(32, 4 * 24, 3, padding=1), nn.PixelShuffle(2), nn.GELU("tanh"),
+            nn.Conv2d(32, 4 * 32, 3, padding=1),
+            nn.PixelShuffle(2),
+            nn.GELU("tanh"),
+            nn.Conv2d(32, 4 * 24, 3, padding=1),
+            nn.PixelShuffle(2),
+            nn.GELU("tanh"),
             nn.Conv2d(24, OBJECT_PLANES, 3, padding=1),
-        )  # fmt: skip
+        )
 
     def forward(self, mean: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean text states (B, L, R) to sprites, colour in [-1, 1], alpha in [0, 1], and scores (B, 256) of senses."""
+        """Map mean text states (B, L, R) to sprites (B, 4, 36, 36) and logits (B, 256) of objects."""
         features = self.features(mean.flatten(1))
         scores = self.to_senses(features)
         chosen = torch.cat([scores.softmax(-1), self.to_style(features).tanh()], dim=-1)
         drawn = self.drawing(self.to_coarse(chosen).unflatten(1, (32, self.coarse, self.coarse))).float()
-        alpha = drawn[:, 3:].sigmoid()
-        sprite = torch.cat([drawn[:, :3].tanh() * alpha, alpha], dim=1)  # premultiplied: resampling keeps edges
+        alpha = drawn[:, 3:].sigmoid()  # (B, 1, 36, 36)
+        sprite = torch.cat([drawn[:, :3].tanh() * alpha, alpha], dim=1)  # premultiplied, so that resampling keeps edges
         return sprite, scores
 
 
 @dataclass
 class Pose:
-    """Where N sprites lie on their frames."""
+    """Poses of N sprites on their frames."""
 
     place: Tensor
-    """(N, 2) centre in half frames from the middle, x and y."""
+    """(N, 2) centre x and y in half frames from the middle."""
     turn: Tensor
     """(N, 2) cosine and sine of the angle, divided by the size; (0, 0) is upright at the size `SPRITE_EXTENT`."""
 
 
 class PoseDecoder(nn.Module):
-    """Prompts and moment to the pose of the object: a choice among motions, each a path of its own, and among places.
+    """Pose of the object by prompts and moment: a softmax choice among motions, each with a path, and among places.
 
-    What decides is a choice here too: between two paths there is none that anybody asked for.
+    It is a choice because a mixture of two paths would match no prompt.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -144,8 +154,8 @@ class PoseDecoder(nn.Module):
         self.place = zeroed(nn.Linear(PLACE_SENSES, 2, bias=False))
 
     def forward(self, mean: Tensor, frame_code: Tensor) -> tuple[Pose, Tensor, Tensor]:
-        """Mean text states (B, L, R) and frame codes (B, F, 64) to the poses of B*F sprites, and the scores of motions
-        (B, 16) and places (B, 8)."""
+        """Map mean text states (B, L, R) and frame codes (B, F, 64) to N poses, and logits of motions (B, 16) and of
+        places (B, 8)."""
         features = self.features(mean.flatten(1))
         motions, places = self.to_motions(features), self.to_places(features)
         path = self.path(motions.softmax(-1))[:, None].expand_as(frame_code)
@@ -155,12 +165,12 @@ class PoseDecoder(nn.Module):
 
 
 class ObjectSketch(nn.Module):
-    """The foreground's object as a sprite that is moved: foreground and alpha in model space, (N, 4, 64, 64).
+    """Object as a moving sprite: foreground and alpha in model space, (N, 4, 64, 64).
 
-    What an object looks like and where it stands are learnt apart: the sprite depends on the prompts alone, its pose
-    (place, size, angle) on prompts and moment, and a spatial transformer (arXiv 1506.02025) lays one by the other.
-    What prompts leave open of its place and size is no blur but a number of its own, the *placement*: measured in
-    training (`placement_between`), drawn by lot when a video is made.
+    Appearance and pose are learnt separately: the sprite depends on the prompts alone, its pose (place, size, angle) on
+    prompts and moment, and a spatial transformer (arXiv 1506.02025) combines both. Place and size that prompts leave
+    open would blur the mean, so they are a separate input, the *placement*: measured in training
+    (`placement_between`), random in sampling.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -169,25 +179,25 @@ class ObjectSketch(nn.Module):
         self.poses = PoseDecoder(channels, width // 2)
 
     def pose(self, mean: Tensor, frame_code: Tensor) -> Pose:
-        """Mean text states (B, L, R) and frame codes (B, F, 64) to the poses of B*F sprites."""
+        """Map mean text states (B, L, R) and frame codes (B, F, 64) to N poses."""
         return self.poses(mean, frame_code)[0]
 
     def forward(self, mean: Tensor, frame_code: Tensor, placement: Tensor | None = None) -> Tensor:
-        """Mean text states (B, L, R), frame codes (B, F, 64) and placements (B, 3) to planes (B*F, 4, 64, 64)."""
+        """Map mean text states (B, L, R), frame codes (B, F, 64) and placements (B, 3) to planes (N, 4, 64, 64)."""
         frames = frame_code.shape[1]
         sprite = self.looks(mean)[0].repeat_interleave(frames, dim=0)
         if placement is not None:
             placement = placement.repeat_interleave(frames, dim=0)
-        return lay(sprite, self.pose(mean, frame_code), placement)
+        return place_sprite(sprite, self.pose(mean, frame_code), placement)
 
 
-def lay(sprite: Tensor, pose: Pose, placement: Tensor | None = None, size: int = OBJECT_SIZE) -> Tensor:
-    """Sprites (N, 4, S, S) on empty frames: foreground and alpha in model space, (N, 4, size, size).
+def place_sprite(sprite: Tensor, pose: Pose, placement: Tensor | None = None, size: int = OBJECT_SIZE) -> Tensor:
+    """Resample sprites onto empty frames: foreground and alpha in model space, (N, 4, size, size).
 
     Args:
-        sprite: premultiplied colour in [-1, 1] and alpha in [0, 1].
-        pose: of each.
-        placement: (N, 3) shift to the right and down in half frames and logarithm of a factor on the size; none if
+        sprite: (N, 4, S, S) premultiplied colour in [-1, 1] and alpha in [0, 1].
+        pose: poses of the sprites.
+        placement: (N, 3) shift to the right and down in half frames, and logarithm of a factor on the size; zero if
             None.
         size: height and width of the frames.
     """
@@ -197,7 +207,7 @@ def lay(sprite: Tensor, pose: Pose, placement: Tensor | None = None, size: int =
         x, y = x + placement[:, 0], y + placement[:, 1]
         shrunk = torch.exp(-placement[:, 2])
         cosine, sine = cosine * shrunk, sine * shrunk
-    # Turned and scaled about the sprite's centre (x, y).
+    # Rotation and scale about the sprite's centre (x, y).
     rows = [
         torch.stack([cosine, sine, -cosine * x - sine * y], dim=-1),
         torch.stack([-sine, cosine, sine * x - cosine * y], dim=-1),
@@ -208,12 +218,14 @@ def lay(sprite: Tensor, pose: Pose, placement: Tensor | None = None, size: int =
 
 
 def placement_between(drawn: Tensor, true: Tensor, limit: float) -> Tensor:
-    """By how much true mattes lie beside drawn ones: (B, 3), shift to the right and down in half frames and logarithm
-    of the size, each within `limit`; 0 where a matte is empty.
+    """Return the placement that moves drawn mattes onto true ones.
 
     Args:
         drawn, true: alpha (B, F, h, w) in model space, of any two sizes.
-        limit: the most that is believed; what differs by more is another pose.
+        limit: largest placement; larger differences belong to the pose.
+
+    Returns:
+        (B, 3) shift to the right and down in half frames and logarithm of the size, 0 where a matte is empty.
     """
     moments = []
     for alpha in (drawn, true):
@@ -231,7 +243,7 @@ def placement_between(drawn: Tensor, true: Tensor, limit: float) -> Tensor:
 
 
 class SketchReader(nn.Module):
-    """Adds a sketch to a level's features, gated by the conditioning vector; zero until it has learnt something."""
+    """Adds a sketch to the features of a level, gated by the conditioning vector; zero before training."""
 
     def __init__(self, planes: int, channels: int, cond_dim: int, patch_size: int = 1) -> None:
         super().__init__()
@@ -241,7 +253,8 @@ class SketchReader(nn.Module):
         self.gate = zeroed(nn.Linear(cond_dim, 32))
 
     def forward(self, x: Tensor, sketch: Tensor, cond: Tensor) -> Tensor:
-        sketch = sketch.to(self.widen.weight.dtype)  # poses are kept in float32
+        """Add a sketch (N, planes, h, w) of any size to features (N, C, H, W) under the conditioning (N, E)."""
+        sketch = sketch.to(self.widen.weight.dtype)  # poses stay in float32
         size = [self.patch_size * side for side in x.shape[-2:]]
         if list(sketch.shape[-2:]) != size:
             sketch = F.interpolate(sketch, size, mode="bilinear")
@@ -251,7 +264,7 @@ class SketchReader(nn.Module):
 
 
 class Sketch(nn.Module):
-    """Both sketches."""
+    """Sketches of scene and object."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -259,28 +272,28 @@ class Sketch(nn.Module):
         self.object = ObjectSketch(channels, width)
 
     def forward(self, mean: Tensor, frame_code: Tensor, placement: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean text states (B, L, R), frame codes (B, F, 64) and placements (B, 3) to scene (N, 7, 16, 16) and object
-        (N, 4, 64, 64)."""
+        """Map mean text states (B, L, R), frame codes (B, F, 64) and placements (B, 3) to scene (N, 7, 16, 16) and
+        object (N, 4, 64, 64)."""
         return self.scene(mean, frame_code), self.object(mean, frame_code, placement)
 
 
 def follow_sketch(drawn: dict[str, Tensor], sketch: Tensor, trust: Tensor) -> dict[str, Tensor]:
-    """Clips whose foreground and alpha follow the object's sketch where it is trusted: to draw it again would blur it.
+    """Interpolate foreground and alpha towards the object's sketch, which is sharper than the network's own drawing.
 
     Args:
-        drawn: clips (B, F, C, H, W) by name, of which any may be missing, alpha with one channel.
-        sketch: (B*F, 4, 64, 64) foreground and alpha in model space.
-        trust: (B, F, 1, H, W); 0 leaves what was drawn, 1 takes the sketch.
+        drawn: clips (B, F, C, H, W) by name, any of them, alpha with one channel.
+        sketch: (N, 4, 64, 64) foreground and alpha in model space.
+        trust: (B, F, 1, H, W) weight of the sketch.
     """
     if sketch.shape[-2:] != trust.shape[-2:]:
         sketch = F.interpolate(sketch, trust.shape[-2:], mode="bilinear")
-    sketch = sketch.unflatten(0, trust.shape[:2]).to(trust.dtype)
-    sketched = {"foreground": sketch[:, :, :-1], "alpha": sketch[:, :, -1:]}
+    sketch = sketch.unflatten(0, trust.shape[:2]).to(trust.dtype)  # (B, F, 4, H, W)
+    sketched = {FOREGROUND: sketch[:, :, :-1], ALPHA: sketch[:, :, -1:]}
     return drawn | {name: drawn[name] + trust * (sketched[name] - drawn[name]) for name in sketched if name in drawn}
 
 
 def scene_target(sequence: Tensor, layout: Layout) -> Tensor:
-    """What the sketch of a clean sequence's scene (B, K*F, C, H, W) should show: (B*F, 7, 16, 16)."""
+    """Return the target of the scene's sketch, (N, 7, 16, 16), for a clean sequence (B, K*F, C, H, W)."""
     clips = layout.unpack(sequence)
-    planes = torch.cat([clips["foreground"], clips["alpha"][:, :, :1], clips["background"]], dim=2).flatten(0, 1)
-    return F.adaptive_avg_pool2d(planes, SCENE_SIZE)
+    planes = [clips[name][:, :, :channels] for name, channels in CHANNELS.items() if name != BLENDED]
+    return F.adaptive_avg_pool2d(torch.cat(planes, dim=2).flatten(0, 1), SCENE_SIZE)

@@ -16,7 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 class LayerTextEncoder(ModelMixin, ConfigMixin):
     """A small BERT-family encoder with factorised embeddings, and a linear map to the teacher's width.
 
-    A model of diffusers around one of transformers, as it is read in a tenth of the time.
+    It is a diffusers model around one of transformers, because that loads in a tenth of the time.
 
     Source: the body is ELECTRA-small's (Clark et al. 2020, arXiv:2003.10555); the map lets the token states
     be compared with the teacher's, as in TinyBERT (Jiao et al. 2020, arXiv:1909.10351, eq. 8).
@@ -46,12 +46,18 @@ class LayerTextEncoder(ModelMixin, ConfigMixin):
         super().__init__()
         self.body = ElectraModel(
             ElectraConfig(
-                vocab_size=vocab_size, embedding_size=embedding_size, hidden_size=hidden_size,
-                num_hidden_layers=num_hidden_layers, num_attention_heads=num_attention_heads,
-                intermediate_size=intermediate_size, max_position_embeddings=max_position_embeddings,
-                hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=initializer_range,
+                vocab_size=vocab_size,
+                embedding_size=embedding_size,
+                hidden_size=hidden_size,
+                num_hidden_layers=num_hidden_layers,
+                num_attention_heads=num_attention_heads,
+                intermediate_size=intermediate_size,
+                max_position_embeddings=max_position_embeddings,
+                hidden_dropout_prob=0.0,
+                attention_probs_dropout_prob=0.0,
+                initializer_range=initializer_range,
             )
-        )  # fmt: skip
+        )
         self.projection = nn.Linear(hidden_size, projection_dim)
         nn.init.normal_(self.projection.weight, std=initializer_range)
         nn.init.zeros_(self.projection.bias)
@@ -71,7 +77,7 @@ class LayerTextEncoder(ModelMixin, ConfigMixin):
 
 
 def pool(states: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the tokens of each prompt: states (..., T, D), mask (..., T) -> (..., D)."""
+    """Average over the tokens of each prompt: states (..., T, D), mask (..., T) -> (..., D)."""
     weight = mask.unsqueeze(-1).to(states.dtype)  # (..., T, 1)
     return (states * weight).sum(-2) / weight.sum(-2).clamp(min=1)
 

@@ -1,4 +1,4 @@
-"""Makes layers larger together, so that alpha, colour and background agree on where an edge is.
+"""Joint upscaler of all layers, so that alpha, colour and background agree on the place of an edge.
 
 Letters in shape comments: B batch, F frames of one clip, C channels, H height, W width.
 """
@@ -13,32 +13,33 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from ...core.schema import CLIPS
+from ...core.schema import ALPHA, BACKGROUND, BLENDED, CHANNELS, CLIPS, FOREGROUND
 from ...models.backbone import Upscaler
-from .composition import known_background, visibility
+from .composition import composite, known_background, visibility
 from .sketch import zeroed
 
-__all__ = ["LayeredUpscaler", "ModelMixin", "factors_up_to"]  # diffusers looks here for the base class
+__all__ = ["LayeredUpscaler", "ModelMixin", "composite", "factors_up_to"]  # diffusers looks here for the base class
 
 Clips = dict[str, Tensor]
 """Clips (B, F, C, H, W) in model space by name, alpha with one channel."""
-DRAWN = {"foreground": 3, "alpha": 1, "background": 3}
-"""Clips that are drawn, and their channels; `blended` is composed of them."""
+DRAWN = {name: channels for name, channels in CHANNELS.items() if name != BLENDED}
+"""Channels of the clips that the network draws; `blended` is composed of them."""
 PLANES = sum(DRAWN.values())
+"""Channels of all drawn clips, 7."""
 PIXELS_AT_ONCE = 8192
-"""Small pixels that kernels are made for at a time: each has some five kilobytes of them."""
+"""Small pixels per batch of kernels, which take about 5 kB for each pixel."""
 
 
 def windows(x: Tensor, frames: int) -> Tensor:
-    """Every frame between the one before and the one after: (B*F, C, H, W) to (B*F, 3*C, H, W)."""
-    clip = x.unflatten(0, (-1, frames))
+    """Concatenate each frame with its neighbours: (B*F, C, H, W) to (B*F, 3*C, H, W)."""
+    clip = x.unflatten(0, (-1, frames))  # (B, F, C, H, W)
     before = torch.cat([clip[:, :1], clip[:, :-1]], dim=1)
     after = torch.cat([clip[:, 1:], clip[:, -1:]], dim=1)
     return torch.cat([before, clip, after], dim=2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 class UpscalerBlock(nn.Module):
-    """Residual block of two 3x3 convolutions, without norms, which would tie a pixel to the whole frame."""
+    """Residual block of two 3x3 convolutions, without norms, whose statistics would depend on the whole frame."""
 
     def __init__(self, width: int, frames: int = 1) -> None:
         super().__init__()
@@ -47,53 +48,53 @@ class UpscalerBlock(nn.Module):
         self.conv2 = zeroed(nn.Conv2d(width, width, 3, padding=1))
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
+        """Transform features (B*F, width, H, W)."""
         h = x if self.frames == 1 else windows(x, frames)
         return x + self.conv2(F.silu(self.conv1(h)))
 
 
 def surroundings(planes: Tensor, side: int) -> Tensor:
-    """The `side` x `side` pixels around each: (N, C, H, W) to (N, C, side², H, W)."""
-    reach = F.pad(planes, [side // 2] * 4, mode="replicate")
-    return F.unfold(reach, side).view(*planes.shape[:2], side**2, *planes.shape[2:])
+    """Gather the `side` x `side` pixels around each pixel: (N, C, H, W) to (N, C, side², H, W)."""
+    padded = F.pad(planes, [side // 2] * 4, mode="replicate")
+    return F.unfold(padded, side).view(*planes.shape[:2], side**2, *planes.shape[2:])
 
 
 @torch.no_grad()
 def patches(clip: Tensor, side: int, faint: float = 0.02) -> Tensor:
-    """What is around each pixel, from -1, the darkest there, to 1, the lightest, and how far apart these are.
+    """Return the normalised pixels around each pixel: -1 for the darkest, 1 for the lightest, and their contrast.
 
-    Colours are seen along the direction in which they differ most around the pixel (their first principal component):
-    an edge between any two looks like an edge of a matte.
+    Colours are projected on their first principal component around the pixel, so that an edge between any two colours
+    looks like an edge of a matte.
 
     Args:
         clip: (N, C, H, W), C at least 1.
-        side: height and width of the surroundings, in pixels; odd.
-        faint: difference that counts as none.
+        side: height and width of the surroundings in pixels; odd.
+        faint: contrast that counts as none.
 
     Returns:
-        (N, side² + 1, H, W), the last plane the logarithm of the difference, about from -1 to 1.
+        (N, side² + 1, H, W), the last plane the logarithm of the contrast, about from -1 to 1.
     """
-    taps = surroundings(clip, side)
+    taps = surroundings(clip, side)  # (N, C, side², H, W)
     around = taps - taps.mean(2, keepdim=True)
-    covariance = torch.einsum("nctij,ndtij->ncdij", around, around)
+    covariance = torch.einsum("nctij,ndtij->ncdij", around, around)  # (N, C, C, H, W)
     channels = clip.shape[1]
     axis = F.one_hot(covariance.diagonal(dim1=1, dim2=2).argmax(-1), channels).movedim(-1, 1).to(clip.dtype)
     for _ in range(5):  # power iteration from the channel that differs most
         axis = (covariance * axis[:, None]).sum(2)
         axis = axis / axis.square().sum(1, keepdim=True).sqrt().clamp(min=1e-8)
     axis = torch.where(axis.sum(1, keepdim=True) < 0, -axis, axis)  # towards the lighter side
-    along = (around * axis[:, :, None]).sum(1)
+    along = (around * axis[:, :, None]).sum(1)  # (N, side², H, W)
     darkest, lightest = along.amin(1, keepdim=True), along.amax(1, keepdim=True)
-    apart = lightest - darkest + faint
-    return torch.cat([2 * (along - darkest) / apart - 1, 1 + apart.log() / 2], dim=1)
+    contrast = lightest - darkest + faint
+    return torch.cat([2 * (along - darkest) / contrast - 1, 1 + contrast.log() / 2], dim=1)
 
 
 class LayeredUpscaler(Upscaler):
     """Feed-forward network from four small clips to four large ones.
 
-    For every pixel of a large clip it says how the small ones around its place are to be weighed (dynamic upsampling
-    filters, Jo et al., CVPR 2018), beside bicubic interpolation and a small correction: what the network has to know
-    of an edge is where it lies, whatever colours it parts. It sees the frames before and after, so that what stands
-    still stays still.
+    For every large pixel it predicts a kernel over the small pixels around it (dynamic upsampling filters, Jo et al.,
+    CVPR 2018), added to bicubic interpolation and a small correction: the network only has to know where an edge is,
+    not the colours on its sides. It sees the previous and the next frame, so that still content stays still.
     """
 
     memory_format = torch.channels_last
@@ -102,10 +103,10 @@ class LayeredUpscaler(Upscaler):
     def __init__(self, factor: int = 4, width: int = 64, num_blocks: int = 10, kernel_size: int = 5) -> None:
         """
         Args:
-            factor: how many times as high and wide clips become; a power of two.
+            factor: factor on height and width; a power of two.
             width: features at the small size.
-            num_blocks: residual blocks; one in three sees the frames beside its own.
-            kernel_size: height and width of the surroundings that are weighed, in small pixels; odd.
+            num_blocks: residual blocks; every third one sees neighbouring frames.
+            kernel_size: height and width of the kernels in small pixels; odd.
         """
         super().__init__()
         shares = factors_up_to(factor)[-1] ** 2
@@ -118,99 +119,102 @@ class LayeredUpscaler(Upscaler):
         self.head = zeroed(nn.Conv2d(width, PLANES * shares, 1))
 
     def forward(self, clips: Mapping[str, Tensor]) -> Clips:
-        """
+        """Enlarge clips by `factor`.
+
         Args:
-            clips: all of `CLIPS`, (B, F, C, H, W) in model space; of alpha the first channel counts.
+            clips: all of `CLIPS`, (B, F, C, H, W) in model space; only the first channel of alpha counts.
 
         Returns:
-            The clips `factor` times as large, alpha with one channel. `blended` is the composite of the others, and
-            bicubic what the small one was beside theirs.
+            Clips (B, F, C, f*H, f*W), alpha with one channel. `blended` is the composite of the others, plus the
+            bicubic difference of the small one from the small composite.
         """
-        factor, frames = self.config.factor, clips["alpha"].shape[1]
-        small = {name: clips[name][:, :, : DRAWN.get(name, 3)].flatten(0, 1).float() for name in CLIPS}
-        planes = torch.cat([small[name] for name in DRAWN], dim=1)
+        factor, frames = self.config.factor, clips[BLENDED].shape[1]
+        small = {name: clips[name][:, :, :channels].flatten(0, 1).float() for name, channels in CHANNELS.items()}
+        planes = torch.cat([small[name] for name in DRAWN], dim=1)  # (N, 7, H, W)
         dtype = self.stem.weight.dtype
         near = torch.cat([patches(small[name], self.config.kernel_size) for name in DRAWN], dim=1)
         near = near.to(dtype).contiguous(memory_format=torch.channels_last)
-        seen = torch.cat([planes, small["blended"]], dim=1).to(dtype)
-        x = self.stem(windows(seen, frames)) + self.patch_stem(near)
+        pixels = torch.cat([planes, small[BLENDED]], dim=1).to(dtype)  # (N, 10, H, W)
+        x = self.stem(windows(pixels, frames)) + self.patch_stem(near)  # (N, width, H, W)
         body = x
         for block in self.blocks:
             body = block(body, frames)
         x = F.silu(x + body).contiguous(memory_format=torch.channels_last)
         at_once = max(1, PIXELS_AT_ONCE // planes[0, 0].numel())
         parts = zip(x.split(at_once), planes.split(at_once), strict=True)
-        large_planes = torch.cat([self._drawn(*part) for part in parts])
+        large_planes = torch.cat([self._draw(*part) for part in parts])  # (N, 7, f*H, f*W)
         drawn = large_planes.split(list(DRAWN.values()), dim=1)
         large = {name: clip.unflatten(0, (-1, frames)) for name, clip in zip(DRAWN, drawn, strict=True)}
-        rest = F.interpolate(small["blended"] - composite(small), scale_factor=factor, mode="bicubic")
-        return large | {"blended": composite(large) + rest.unflatten(0, (-1, frames))}
+        residual = F.interpolate(small[BLENDED] - composite(small), scale_factor=factor, mode="bicubic")
+        return large | {BLENDED: composite(large) + residual.unflatten(0, (-1, frames))}
 
-    def _drawn(self, features: Tensor, planes: Tensor) -> Tensor:
-        """Large planes (N, 7, f*H, f*W) of small ones (N, 7, H, W) and what the network makes of them."""
+    def _draw(self, features: Tensor, planes: Tensor) -> Tensor:
+        """Return large planes (N, 7, f*H, f*W) from small ones (N, 7, H, W) and features (N, width, H, W)."""
         side, factor = self.config.kernel_size, self.config.factor
         taps = surroundings(planes, side)
         taps = taps - taps.mean(2, keepdim=True)  # as if every kernel added up to 0
         taps = taps.permute(0, 3, 4, 1, 2)  # (N, H, W, 7, side²)
-        kernels = self.kernels(features).float().permute(0, 2, 3, 1).unflatten(3, (len(DRAWN), side**2, factor**2))
-        weighed = [
-            of_clip @ kernel
-            for of_clip, kernel in zip(taps.split(list(DRAWN.values()), dim=3), kernels.unbind(3), strict=True)
+        kernels = self.kernels(features).float().permute(0, 2, 3, 1)  # (N, H, W, 3*side²*f²)
+        kernels = kernels.unflatten(3, (len(DRAWN), side**2, factor**2))  # (N, H, W, 3, side², f²)
+        filtered = [
+            channels @ kernel  # (N, H, W, C, f²)
+            for channels, kernel in zip(taps.split(list(DRAWN.values()), dim=3), kernels.unbind(3), strict=True)
         ]
-        change = torch.cat(weighed, dim=3).permute(0, 3, 4, 1, 2).flatten(1, 2) + self.head(features).float()
+        change = torch.cat(filtered, dim=3).permute(0, 3, 4, 1, 2).flatten(1, 2)  # (N, 7*f², H, W)
+        change = change + self.head(features).float()
         return F.interpolate(planes, scale_factor=factor, mode="bicubic") + F.pixel_shuffle(change, factor)
 
     @torch.no_grad()
     def upscale(self, clips: Mapping[str, Tensor], factor: int, given: Mapping[str, Tensor] | None = None) -> Clips:
-        """Clips made `factor` times as large, within [-1, 1].
+        """Enlarge clips by `factor`, within [-1, 1].
 
-        What a given blended video shows at the large size is taken from there, as `solve_composition` does at the
-        small one.
+        Background and foreground are copied from a given blended video at the large size, as `solve_composition` does
+        at the small one.
 
         Args:
             clips: all of `CLIPS`, as for `forward`.
             factor: one of `factors`.
-            given: those that are there at the large size already.
+            given: given clips at the large size, returned unchanged.
 
         Raises:
-            ValueError: the factor is none of these.
+            ValueError: the factor is none of `factors`.
         """
         if factor not in self.factors:
             raise ValueError(f"clips can be made {', '.join(map(str, self.factors))} times as large, not {factor}")
-        given = {name: clip[:, :, : DRAWN.get(name, 3)] for name, clip in (given or {}).items()}
+        given = {name: clip[:, :, : CHANNELS[name]] for name, clip in (given or {}).items()}
         if factor == 1:
-            return {name: clips[name][:, :, : DRAWN.get(name, 3)] for name in CLIPS} | given
+            return {name: clips[name][:, :, : CHANNELS[name]] for name in CLIPS} | given
         large = self(clips)
         size = 1, self.config.factor // factor, self.config.factor // factor
-        rest = large.pop("blended") - composite(large)
-        rest, *drawn = (F.avg_pool3d(clip.transpose(1, 2), size).transpose(1, 2) for clip in (rest, *large.values()))
-        large = dict(zip(large, drawn, strict=True))
-        large = {name: clip.clamp(-1, 1) for name, clip in large.items()} | given
-        if "blended" not in given:
-            return large | {"blended": (composite(large) + rest).clamp(-1, 1)}
-        seen = given["blended"]
-        if "background" not in given:
-            known, certainty = known_background(seen, visibility(large["alpha"], rim=factor))
-            large["background"] = large["background"].lerp(known, certainty)
-        if "foreground" not in given:
-            share = (1 + large["alpha"]) / 2  # a foreground over mid-grey reaches no further than its alpha
-            left = seen - (1 - share) * large["background"]
-            large["foreground"] = torch.maximum(torch.minimum(left, share), -share)
+        residual = large.pop(BLENDED) - composite(large)
+        residual, *drawn = (
+            F.avg_pool3d(clip.transpose(1, 2), size).transpose(1, 2) for clip in (residual, *large.values())
+        )
+        large = {name: clip.clamp(-1, 1) for name, clip in zip(large, drawn, strict=True)} | given
+        if BLENDED not in given:
+            return large | {BLENDED: (composite(large) + residual).clamp(-1, 1)}
+        blended, alpha = given[BLENDED], large[ALPHA]
+        if BACKGROUND not in given:
+            known, certainty = known_background(blended, visibility(alpha, rim=factor))
+            large[BACKGROUND] = large[BACKGROUND].lerp(known, certainty)
+        if FOREGROUND not in given:
+            share = (1 + alpha) / 2  # a foreground over mid-grey is bounded by its alpha
+            uncomposed = blended - (1 - share) * large[BACKGROUND]
+            large[FOREGROUND] = torch.maximum(torch.minimum(uncomposed, share), -share)
         return large
 
     @property
     def factors(self) -> list[int]:
-        """How many times as large clips can be made."""
+        """Supported factors on height and width."""
         return factors_up_to(self.config.factor)
 
 
 def factors_up_to(factor: int) -> list[int]:
-    """1, 2, 4 and so on; raises ValueError where that does not lead to `factor`."""
+    """Return 1, 2, 4 and so on up to `factor`.
+
+    Raises:
+        ValueError: the factor is not a power of two above 1.
+    """
     if factor < 2 or factor & (factor - 1):
         raise ValueError(f"factor {factor} is not a power of two")
     return [2**n for n in range(factor.bit_length())]
-
-
-def composite(clips: Mapping[str, Tensor]) -> Tensor:
-    """The foreground over the background, in model space."""
-    return clips["foreground"] + (0.5 - 0.5 * clips["alpha"]) * clips["background"]

@@ -1,13 +1,14 @@
-"""Prompts in other words: whether a model understands what its training captions never said in that way.
+"""Paraphrased prompts, which test a model on wordings that its training captions do not have.
 
-Each entry asks for the same thing twice, in the plain words of the training captions and in others: synonyms, plurals,
-another order, long sentences, spelling without care. No training caption reads as a text on the right of the bar does.
+Each entry describes one object twice, in the plain words of the training captions and as a paraphrase: synonyms,
+plurals, another order, long sentences, careless spelling. No training caption equals a text on the right of the bar.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ...core.schema import BACKGROUND, BLENDED, FOREGROUND
 from ...pipeline import blended_prompt
 from ..world import OBJECTS, ObjectSpec, Scene, SceneSource
 
@@ -117,13 +118,13 @@ turtle: a turtle moving left | a slow turtle crawling to the left
 
 @dataclass(frozen=True)
 class Paraphrase:
-    """One thing, asked for in two ways."""
+    """Two descriptions of one object."""
 
     object: ObjectSpec
     plain: str
-    """In the words of the training captions."""
+    """Prompt in the words of the training captions."""
     other: str
-    """In other words."""
+    """Prompt in other words."""
 
 
 def _parse(table: str) -> tuple[Paraphrase, ...]:
@@ -137,22 +138,20 @@ def _parse(table: str) -> tuple[Paraphrase, ...]:
 
 
 PARAPHRASES = _parse(_TABLE)
-"""A hundred of them."""
+"""One hundred paraphrases."""
 
 
-def scene_in_words(source: SceneSource, seed: int, index: int, scene: Scene, *, plain: bool) -> Scene:
-    """A scene with the object of a paraphrase, standing still in its middle, and with its prompts.
+def paraphrased_scene(source: SceneSource, seed: int, index: int, scene: Scene, *, plain: bool) -> Scene:
+    """Draw a scene with the object of a paraphrase, standing still in its middle, and with its prompts.
 
     Args:
-        source: what drew the scene.
-        seed, index: of the sample; three seeds go through all paraphrases in turn.
-        scene: lends its background and its frames' small chances.
-        plain: take the plain words, else the other ones.
+        source: source of the scene.
+        seed, index: seed and index of the sample; three seeds go through all paraphrases in turn.
+        scene: scene whose background and random jitter are kept.
+        plain: use the plain prompt instead of the paraphrase.
     """
     entry = PARAPHRASES[(3 * index + seed) % len(PARAPHRASES)]
     spec = replace(scene.spec, object=entry.object, colour=None, motion="still", place="centre")
-    foreground, background = entry.plain if plain else entry.other, scene.captions["background"]
-    captions = {
-        "foreground": foreground, "background": background, "blended": blended_prompt(foreground, background),
-    }  # fmt: skip
+    captions = {FOREGROUND: entry.plain if plain else entry.other, BACKGROUND: scene.captions[BACKGROUND]}
+    captions[BLENDED] = blended_prompt(captions[FOREGROUND], captions[BACKGROUND])
     return replace(source.render(spec), captions=captions)
