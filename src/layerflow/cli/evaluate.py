@@ -13,13 +13,14 @@ from rich.table import Table
 from ..evaluation.folders import measure_folders, samples_in, write_folder_report
 from ..evaluation.retrieval import load_embedder
 from ..evaluation.run import run_on
-from ..generation.load import load_pipeline, model_folder, model_hash, pick_device, quiet_libraries
+from ..generation.load import load_pipeline, model_folder, model_hash, quiet_libraries
 from ..mini.acceptance import TRIALS, evaluate, load_judge, rich_table, write_report
 from ..mini.acceptance.ablation import find_runs, measure_ablation, write_ablation
 from ..mini.acceptance.trials import trials_here
 from ..mini.world import find_font
 from ..models.folders import INDEX
 from ..pipeline import LayerFlowPipeline
+from ..runtime.device import pick_device
 from ..runtime.placement import cpu_has_bfloat16
 from .progress import console, progress_bar, say
 
