@@ -58,7 +58,8 @@ class LoadModel:
 
     def load(self, name: str, device: str, dtype: str) -> tuple[LayerFlowPipeline]:
         """Raises ValueError for a name that is no model, or a device that is not there."""
-        from layerflow.generation.load import load_pipeline, model_facts, model_folder, pick_device, pick_dtype
+        from layerflow.generation.load import load_pipeline, model_facts, model_folder, pick_dtype
+        from layerflow.runtime.device import pick_device
 
         folder, where = model_folder(name), pick_device(device)
         return (load_pipeline(folder, where, pick_dtype(dtype, where, model_facts(folder))),)

@@ -41,9 +41,17 @@ if TYPE_CHECKING:
 Prompt = str | Sequence[str] | None
 
 
+def _is_actionable(record: logging.LogRecord) -> bool:
+    """Return False for the advice, which diffusers gives at each cast, to keep an empty list of modules in float32."""
+    return "should be kept in float32: []" not in record.getMessage()
+
+
+logging.getLogger(ModelMixin.__module__).addFilter(_is_actionable)
+
+
 @dataclass
 class LayerFlowPipelineOutput(BaseOutput):
-    """What the pipeline returns."""
+    """Output of the pipeline."""
 
     videos: list[LayeredVideo] | dict[str, Tensor] | Tensor
     """One LayeredVideo per sample; with output_type "pt" clips (B, F, 3, H, W) in model space by name, with
@@ -53,12 +61,12 @@ class LayerFlowPipelineOutput(BaseOutput):
     def video(self) -> LayeredVideo:
         """The first sample's LayeredVideo."""
         if not isinstance(self.videos, list):
-            raise ValueError('`.video` wants output_type="video"; tensors are in `.videos`')
+            raise ValueError('`.video` requires output_type="video"; tensors are in `.videos`')
         return self.videos[0]
 
 
 def blended_prompt(foreground: str, background: str) -> str:
-    """The prompt of the blended layer written from the other two."""
+    """Return a prompt for the blended layer, written from the other two."""
     if not foreground or not background:
         return foreground or background
     return f"{foreground}, in front of {background}"
@@ -77,7 +85,7 @@ def make_guider(conventions: Conventions, scale: float) -> BaseGuidance:
 
 
 def task_of(given: LayeredVideo | None) -> str:
-    """The name of the task that the given clips make; `complete` for a set without a name."""
+    """Return the name of the task that a set of given clips stands for; `complete` for a set without a name."""
     names = frozenset(given.clips()) if given is not None else frozenset()
     return next((task for task, clips in TASKS.items() if clips == names), "complete")
 
@@ -88,15 +96,17 @@ def check_task(config: Mapping[str, Any], given: frozenset[str]) -> None:
     if not clips - given:
         raise ValueError("every clip is given, so nothing is left to generate; leave one out")
     if task is not None and given & clips != TASKS[task] & clips:
-        wanted = " and ".join(name for name in config["clips"] if name in TASKS[task]) or "nothing"
-        asked = " and ".join(sorted(given)) or "nothing"
-        raise ValueError(f"this model is for {task} alone, where {wanted} is given; {asked} is: load another model")
+        required = " and ".join(name for name in config["clips"] if name in TASKS[task]) or "nothing"
+        actual = " and ".join(sorted(given)) or "nothing"
+        raise ValueError(
+            f"this model is for {task} only, with {required} given, but {actual} is given; load another model"
+        )
 
 
 class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
     """Generates every layer that is not given, together, with one transformer (LayerFlow, arXiv 2506.04228).
 
-    Models such as Wan 2.2 A14B have a second one, which takes over where noise is low.
+    Models such as Wan 2.2 A14B have a second one for low noise levels.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->transformer_2->vae->upscaler"
@@ -123,7 +133,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         transformer_2: ModelMixin | None = None,
         boundary_ratio: float | None = None,
     ) -> None:
-        # Types that are there at run time: diffusers reads them when it loads a pipeline.
+        # Annotated with classes that exist at run time: diffusers reads them when it loads a pipeline.
         super().__init__()
         if (transformer_2 is None) != (boundary_ratio is None):
             raise ValueError(
@@ -137,7 +147,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         self.register_to_config(boundary_ratio=boundary_ratio)
         self._interrupt = False
         self.guidance_group: dist.ProcessGroup | None = None
-        """Two processes, of which each makes one of a guided step's predictions; see `placement.parallelise`."""
+        """Two processes, each of which computes one prediction of a guided step; see `placement.parallelise`."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path = "mini", **kwargs: Any) -> LayerFlowPipeline:
@@ -152,7 +162,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
                 are for the hub. Weights are float32 unless `dtype` says otherwise.
 
         Raises:
-            UnknownModelError: the name is none of these, or what is there is not whole.
+            UnknownModelError: the name is none of these, or the model is incomplete.
         """
         hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
         if "torch_dtype" not in kwargs:
@@ -177,18 +187,18 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         load_into_transformer_2: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Load a LoRA for a transformer: a file, folder, hub id or dict, in the forms that diffusers knows.
+        """Load a LoRA into a transformer: a file, folder, hub id or dict, in the formats that diffusers knows.
 
-        `set_adapters`, `fuse_lora`, `unload_lora_weights` and the others are diffusers' own.
+        `set_adapters`, `fuse_lora`, `unload_lora_weights` and the others are those of diffusers.
 
         Args:
             pretrained_model_name_or_path_or_dict: the LoRA.
-            load_into_transformer_2: it is for the transformer of low noise.
+            load_into_transformer_2: load it into the transformer for low noise levels.
             kwargs: as in diffusers: `adapter_name`, `weight_name`, `revision` and so on.
 
         Raises:
-            AdapterError: it is for a transformer of another width, which it names, or of another kind, or for a
-                second one that is not there.
+            AdapterError: it is for a transformer of another width, which the message names, or of another kind, or for
+                a second transformer that the model does not have.
         """
         transformer = self.transformer_2 if load_into_transformer_2 else self.transformer
         if transformer is None:
@@ -197,12 +207,12 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
 
     @property
     def transformers(self) -> dict[str, Backbone]:
-        """By name: `transformer` and, where there is one, `transformer_2`."""
+        """All transformers by name: `transformer` and, if there is one, `transformer_2`."""
         second = {} if self.transformer_2 is None else {"transformer_2": self.transformer_2}
         return {"transformer": self.transformer, **second}
 
     def transformer_at(self, timestep: Tensor) -> Backbone:
-        """The transformer that predicts at one of the scheduler's timesteps."""
+        """Return the transformer that predicts at one of the scheduler's timesteps."""
         boundary = (self.config.boundary_ratio or 0) * self.scheduler.config.num_train_timesteps
         return self.transformer if self.transformer_2 is None or timestep >= boundary else self.transformer_2
 
@@ -217,13 +227,13 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
 
     @property
     def codec(self) -> SequenceCodec:
-        """Between clips in pixels and the transformer's sequence."""
+        """Conversion between clips in pixels and the transformer's sequence."""
         return SequenceCodec.of(self.transformer, self.vae)
 
     def encode_prompt(self, prompts: list[list[str]]) -> tuple[Tensor, Tensor]:
-        """B x L prompts, each encoded on its own: states (B, L, S, D) and mask (B, L, S).
+        """Encode B x L prompts, each separately, to states (B, L, S, D) and a mask (B, L, S).
 
-        L is how many prompts the transformer takes: one model for decomposition leaves out that of `blended`.
+        L is the number of prompts that the transformer takes: one model for decomposition has none for `blended`.
         """
         config, conventions = self.transformer.config, self.transformer.conventions
         prefixes = prompt_prefixes(config)
@@ -265,27 +275,28 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             foreground, background, blended: a prompt per layer, or a list of them for a batch. A missing
                 `blended` is written from the other two.
             given: clips to keep, for one sample or one per sample; they come back bit for bit.
-            negative_prompt: what guidance leads away from, for all layers; nothing at a scale of 1, the mini's own.
-            num_frames, height, width: of the result, in pixels; those of `given`, else those the model was trained at,
-                `upscale` times as high and wide.
-            upscale: how many times as high and wide as the transformer draws them clips become. Given ones are shown
-                to it made smaller.
+            negative_prompt: text that guidance leads away from, for all layers; without effect at a scale of 1, the
+                default of the mini.
+            num_frames, height, width: frames and pixels of the result; those of `given`, else those that the model was
+                trained at, with `upscale` times the height and width.
+            upscale: factor by which the upscaler enlarges height and width. Given clips are reduced by it for the
+                transformer.
             num_inference_steps: denoising steps; the model's default if None.
             guidance_scale: strength of classifier-free guidance; 1 turns it off and halves the time. The model's
                 default for the task if None.
-            guidance_scale_2: that of `transformer_2`; the same if None.
+            guidance_scale_2: the scale for `transformer_2`; `guidance_scale` if None.
             guider: a diffusers guider with conditional and unconditional prediction, instead of `guidance_scale`.
-            noise_scale: standard deviation of the noise to start from. Under 1, with which models are trained, shapes
-                get smoother and steadier, and seeds less different. The model's default for the task if None.
+            noise_scale: standard deviation of the initial noise. Models are trained with 1; below it, shapes get
+                smoother and steadier, and seeds less different. The model's default for the task if None.
             generator: source of all randomness.
-            fps: frame rate noted in the result.
+            fps: frame rate of the result, in frames per second; that of `given`, else 8, if None.
             output_type: "video", "pt" or "latent"; see LayerFlowPipelineOutput.
             callback_on_step_end: called as (pipeline, step, timestep, {"latents": ..., "clean": ...}) after each step,
-                with the sequence and this step's prediction of it without noise; may return {"latents": ...} to go on
-                with.
+                with the sequence and this step's prediction of the clean sequence; may return {"latents": ...} to
+                replace the former.
 
         Raises:
-            ValueError: prompts, given clips or sizes that don't fit together; says which.
+            ValueError: prompts, given clips or sizes that do not fit together; the message says which.
         """
         # 1. Check
         conventions = self.transformer.conventions
@@ -304,8 +315,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         self._interrupt = False
 
         try:
-            # 2. Text: the prompts of each layer, and of nothing
-            text, nothing = self.prepare_text(prompts, negative_prompt, device)
+            # 2. Text: the prompts of each layer, and the unconditional one
+            text, uncond = self.prepare_text(prompts, negative_prompt, device)
             self.offload_all()
 
             # 3. Latents: noise where clips are generated, the clean clip where it is given
@@ -328,7 +339,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
                 guide.set_state(step=step, num_inference_steps=steps, timestep=timestep)
                 level = self.noise_level(step, timestep)
                 clip_times = layout.timesteps(level.expand(batch), given_mask)
-                prediction = self.predict(transformer, latents, clip_times, text, nothing, layout, guide, extra_inputs)
+                prediction = self.predict(transformer, latents, clip_times, text, uncond, layout, guide, extra_inputs)
                 output, clean = self.interpret(prediction, latents, level, timestep)
                 stepped = self.scheduler.step(output, timestep, latents, **extra, return_dict=False)[0]
                 latents = torch.where(clean_frames, sequence, stepped)
@@ -347,18 +358,18 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         return LayerFlowPipelineOutput(videos=result) if return_dict else (result,)
 
     def offload_all(self) -> None:
-        """Offload every part, where parts are offloaded.
+        """Offload all parts, if offloading is enabled.
 
-        diffusers only offloads the part that comes before in `model_cpu_offload_seq`; when clips are given, that would
-        leave the text encoder on the device beside the autoencoder.
+        diffusers offloads only the part before in `model_cpu_offload_seq`; with given clips, that would leave the text
+        encoder on the device beside the autoencoder.
         """
         for hook in getattr(self, "_all_hooks", ()):
             hook.offload()
 
     def noise_level(self, step: int, timestep: Tensor) -> Tensor:
-        """Noise level in [0, 1] of a step, float32, as the transformer is told it."""
+        """Return the noise level of a step in [0, 1], float32, as the transformer takes it."""
         if self.transformer.prediction_type == "sample":
-            # Some schedulers keep them on the CPU.
+            # Some schedulers keep sigmas on the CPU.
             level: Tensor = self.scheduler.sigmas[step]
             return level.to(timestep.device, torch.float32)
         return timestep.float() / int(self.scheduler.config.num_train_timesteps)
@@ -369,16 +380,16 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         latents: Tensor,
         timestep: Tensor,
         text: tuple[Tensor, Tensor],
-        nothing: tuple[Tensor, Tensor],
+        uncond: tuple[Tensor, Tensor],
         layout: Layout,
         guider: BaseGuidance,
         extra_inputs: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """A transformer's guided prediction (B, N, C, h, w), float32.
+        """Return a transformer's guided prediction (B, N, C, h, w), float32.
 
-        Every kind of prediction is linear in the clean sequence, so guiding it guides that.
+        Each prediction type is linear in the clean sequence, so guiding the prediction guides the sequence.
         """
-        conditions = [text, nothing][: guider.num_conditions]
+        conditions = [text, uncond][: guider.num_conditions]
         if transformer.conventions.batched_guidance:
             groups = [(torch.cat([c[0] for c in conditions]), torch.cat([c[1] for c in conditions]))]
         else:
@@ -404,10 +415,10 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         return guided
 
     def interpret(self, prediction: Tensor, latents: Tensor, level: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        """What the scheduler is handed for a prediction, and the clean sequence that it means."""
+        """Return the scheduler's input for a prediction, and the clean sequence that the prediction stands for."""
         kind = self.transformer.prediction_type
         if kind == "sample":
-            # Pixels end at -1 and 1; holding each step's prediction there stops a drift that guidance amplifies.
+            # Pixels lie in [-1, 1]; clamping each step's prediction stops a drift that guidance amplifies.
             clean = prediction.clamp(-1, 1)
             return (latents - clean) / level, clean
         if kind == "flow":
@@ -419,17 +430,17 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
     def prepare_text(
         self, prompts: list[list[str]], negative_prompt: str, device: torch.device
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """States (B, L, S, D) and mask (B, L, S) of the prompts, and of no prompt or the negative one."""
+        """Return states (B, L, S, D) and mask (B, L, S) of the prompts, and those of the unconditional prediction."""
         zero = self.transformer.conventions.zero_unconditional and not negative_prompt
         unconditional = [] if zero else [[negative_prompt] * len(LAYERS)]
         text, mask = self.encode_prompt([*prompts, *unconditional])
         text, mask = text.to(device, self.transformer.dtype), mask.to(device)
         batch = len(prompts)
         if zero:
-            nothing = torch.zeros_like(text), mask
+            uncond = torch.zeros_like(text), mask
         else:
-            nothing = text[-1:].expand(batch, -1, -1, -1), mask[-1:].expand(batch, -1, -1)
-        return (text[:batch], mask[:batch]), nothing
+            uncond = text[-1:].expand(batch, -1, -1, -1), mask[-1:].expand(batch, -1, -1)
+        return (text[:batch], mask[:batch]), uncond
 
     def check_inputs(
         self,
@@ -440,7 +451,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         num_inference_steps: int,
         output_type: str,
     ) -> list[list[str]]:
-        """The prompts as B x L strings; raises ValueError before any heavy work."""
+        """Return the prompts as B x L strings; raises ValueError before any heavy work."""
         by_layer = {"foreground": foreground, "background": background, "blended": blended}
         lists = {name: [p] if isinstance(p, str) else p for name, p in by_layer.items() if p is not None}
         for name, prompts in lists.items():
@@ -450,7 +461,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             len(given) for _ in given[:1] if len(given) != 1
         }
         if len(sizes) > 1 or 0 in sizes:
-            raise ValueError(f"prompts and given videos must be as many as each other, got {sorted(sizes)}")
+            raise ValueError(f"prompts and given videos must be equal in number, got {sorted(sizes)}")
         batch = sizes.pop() if sizes else 1
         clips = {frozenset(video.clips()) for video in given}
         if len(clips) > 1:
@@ -476,8 +487,11 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         width: int | None,
         upscale: int = 1,
     ) -> tuple[Layout, int, int]:
-        """The layout, and the height and width in pixels that the transformer draws; raises ValueError before any
-        heavy work."""
+        """Return the layout, and the height and width in pixels that the transformer draws.
+
+        Raises:
+            ValueError: the size does not fit the model or the given clips.
+        """
         factors = [1] if self.upscaler is None else self.upscaler.factors
         if upscale not in factors:
             raise ValueError(f"upscale is {upscale}, but this model can do {', '.join(map(str, factors))}")
@@ -485,12 +499,13 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         sizes = frames or trained[0], height or upscale * trained[1], width or upscale * trained[2]
         if videos:
             own = {(v.frames, v.height, v.width) for v in videos}
-            asked = tuple(a or o for a, o in zip((frames, height, width), next(iter(own)), strict=True))
-            if own != {asked}:
+            requested = tuple(a or o for a, o in zip((frames, height, width), next(iter(own)), strict=True))
+            if own != {requested}:
                 raise ValueError(
-                    f"given clips are {sorted(own)} (frames, height, width), asked for is {asked}; resize them first"
+                    f"given clips are {sorted(own)} (frames, height, width), not {requested} as requested; "
+                    "resize them first"
                 )
-            sizes = asked  # type: ignore[assignment]
+            sizes = requested  # type: ignore[assignment]
         return check_drawn_size(self.codec, *sizes, upscale)
 
     def prepare_given(
@@ -501,8 +516,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         device: torch.device,
         upscale: int = 1,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Clean latents (B, N, C, h, w), zero where generated; which clips (K,) and latent frames (B, N, 1, 1, 1) are
-        given. `size` is B and the height and width in pixels that the transformer draws."""
+        """Return clean latents (B, N, C, h, w), zero where generated, and masks of the given clips (K,) and latent
+        frames (B, N, 1, 1, 1). `size` is B, and the height and width in pixels that the transformer draws."""
         config, codec = self.transformer.config, self.codec
         batch, height, width = size
         clips = {name: clip for name, clip in given_clips(videos, batch, device).items() if name in layout.clips}
@@ -532,14 +547,14 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         known = set(given[0].clips()) if given and output_type == "video" and upscale == 1 else set()
         clips = self.codec.decode(latents, layout, [name for name in layout.clips if name not in known])
         if upscale > 1:
-            assert self.upscaler is not None  # check_size has seen to it
+            assert self.upscaler is not None  # ensured by check_size
             large = self.upscaler.upscale(clips, upscale, given_clips(given, len(latents), latents.device))
             clips = {name: large[name].expand(-1, -1, 3, -1, -1) for name in layout.clips}
         if output_type == "pt":
             return clips
         results = []
         for i in range(latents.shape[0]):
-            # Colour is found by dividing by alpha, so a given matte is there too.
+            # Colour is computed by dividing by alpha, so a given alpha is included.
             shown = given[i if len(given) > 1 else 0].clips() if given else {}
             own = {name: clip.cpu() for name, clip in shown.items()}
             spaces = {name: clip[i].cpu() for name, clip in clips.items()} | to_model_space(own)
@@ -548,7 +563,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
 
 
 def given_clips(videos: list[LayeredVideo], batch: int, device: torch.device) -> dict[str, Tensor]:
-    """Given clips of one sample, or one for each of a batch, as (B, F, 3, H, W) in model space by name."""
+    """Return given clips, those of one sample for the whole batch or of one each, by name as (B, F, 3, H, W) in model
+    space."""
     spaces = [to_model_space(video.clips()) for video in videos]
     spaces = spaces * batch if len(spaces) == 1 else spaces
     names = spaces[0] if spaces else ()
@@ -558,10 +574,10 @@ def given_clips(videos: list[LayeredVideo], batch: int, device: torch.device) ->
 def check_drawn_size(
     codec: SequenceCodec, frames: int, height: int, width: int, upscale: int
 ) -> tuple[Layout, int, int]:
-    """The layout, height and width that a transformer draws for a result of a size in pixels.
+    """Return the layout, height and width that a transformer draws for a result of a size in pixels.
 
     Raises:
-        ValueError: it cannot; names the nearest size that it can.
+        ValueError: the model does not take the size; the message names the nearest that it takes.
     """
     if upscale > 1 and (height % upscale or width % upscale):
         raise ValueError(f"{width}x{height} pixels cannot be made by upscaling {upscale} times: both must divide by it")

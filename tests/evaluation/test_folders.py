@@ -1,4 +1,4 @@
-"""Folders of layers beside true ones: what is measured, what is left out and said."""
+"""Metrics of folders of layers: comparison with true layers, failures, reports."""
 
 import json
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ def scene(seed: int, frames: int = 3) -> LayeredVideo:
 
 @pytest.fixture
 def sets(tmp_path: Path) -> tuple[Path, Path]:
-    """Three true samples, and a peer's: one as it should be, one with a wrong matte, one of another length."""
+    """Three true samples, and results: one correct, one with a wrong matte, one of another length, one unmatched."""
     for name in ("a", "b", "c"):
         save_layers(scene(ord(name)), tmp_path / "truth" / name, ["png"])
     good = scene(ord("a"))
@@ -42,7 +42,7 @@ def sets(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "made", tmp_path / "truth"
 
 
-def test_samples_are_measured_beside_those_of_their_name(sets: tuple[Path, Path]) -> None:
+def test_samples_are_compared_by_name(sets: tuple[Path, Path]) -> None:
     report = folders.measure_folders(*sets)
     assert list(report.samples) == ["a", "b"]
     assert set(report.failed) == {"c", "d"}
@@ -59,19 +59,19 @@ def test_samples_are_measured_beside_those_of_their_name(sets: tuple[Path, Path]
     assert lines["alpha MAE"].value == pytest.approx(wrong["alpha MAE"] / 2)
     assert lines["background FVD (random features)"].value == pytest.approx(0, abs=1e-9)
     assert lines["foreground FVD (random features)"].value > 0
-    assert set(good) <= set(lines)  # nothing is measured and then not told
+    assert set(good) <= set(lines)  # every metric is in the table
     assert "| alpha SAD (thousands) |" in report.markdown()
     assert "- not measured: d: " in report.markdown()
 
 
-def test_without_true_layers_what_needs_none_is_told(sets: tuple[Path, Path]) -> None:
+def test_metrics_without_true_layers(sets: tuple[Path, Path]) -> None:
     report = folders.measure_folders(sets[0])
     assert not report.failed
     assert "alpha MAE" not in report.samples["a"]
     assert report.samples["a"]["matte motion"] == pytest.approx(0.5)  # 3 of 12 columns leave, 3 enter
 
 
-def test_layers_retrieve_their_prompts_by_the_embedder_handed_in(sets: tuple[Path, Path]) -> None:
+def test_retrieval_uses_the_embedder(sets: tuple[Path, Path]) -> None:
     def embed(layers: Sequence[Tensor], prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         assert list(prompts) == ["a red square", "a fox"]
         assert [tuple(layer.shape) for layer in layers] == [(3, 3, 32, 32)] * 2
@@ -82,7 +82,7 @@ def test_layers_retrieve_their_prompts_by_the_embedder_handed_in(sets: tuple[Pat
     assert (line.figure, line.value, line.count) == ("foreground retrieves its prompt", 1.0, 2)
 
 
-def test_peers_files_are_found_by_their_names(tmp_path: Path) -> None:
+def test_files_named_for_clips_make_a_sample(tmp_path: Path) -> None:
     video = scene(1)
     assert video.alpha is not None
     for layer, clip in (("foreground", video.over((0.5, 0.5, 0.5))), ("alpha", video.alpha.expand(-1, 3, -1, -1))):
@@ -90,12 +90,12 @@ def test_peers_files_are_found_by_their_names(tmp_path: Path) -> None:
     save_layers(video, tmp_path / "truth" / "one", ["png"])
     report = folders.measure_folders(tmp_path / "peer", tmp_path / "truth")
     assert report.samples["one"]["alpha MAE"] < 0.02
-    # A lone sample on each side belongs to the other, whatever its name.
+    # A single sample on each side is compared with the other, whatever its name.
     (tmp_path / "truth" / "one").rename(tmp_path / "truth" / "other")
     assert "alpha MAE" in folders.measure_folders(tmp_path / "peer", tmp_path / "truth").samples["one"]
 
 
-def test_mistakes_are_named(tmp_path: Path, sets: tuple[Path, Path]) -> None:
+def test_errors(tmp_path: Path, sets: tuple[Path, Path]) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(MediaError, match="holds no folders of layers"):
         folders.measure_folders(tmp_path / "empty")
@@ -105,7 +105,7 @@ def test_mistakes_are_named(tmp_path: Path, sets: tuple[Path, Path]) -> None:
         folders.measure_folders(sets[0] / "c", sets[1] / "a")
 
 
-def test_the_command_prints_the_table_and_keeps_it(
+def test_command_prints_the_table_and_writes_the_report(
     sets: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = run(["eval", str(sets[0]), "--truth", str(sets[1]), "-o", str(tmp_path / "report")])
@@ -118,14 +118,14 @@ def test_the_command_prints_the_table_and_keeps_it(
     assert (tmp_path / "report" / "report.md").read_text().startswith("2 samples of ")
 
 
-def test_a_model_is_run_on_the_true_samples_and_measured_alike(
+def test_model_is_run_on_true_samples_and_measured(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small = {name: scene(ord(name), frames=2).fit(16, 16) for name in "ab"}
     save_layers(small["a"], tmp_path / "truth" / "a", ["png"])
     texts = {"foreground": "a red square", "background": "a blue wall"}
     save_layers(small["b"], tmp_path / "truth" / "b", ["png"], {"prompts": texts})
-    save_layers(scene(1, frames=2).fit(20, 20), tmp_path / "truth" / "c", ["png"])  # no size for this model
+    save_layers(scene(1, frames=2).fit(20, 20), tmp_path / "truth" / "c", ["png"])  # a size that the model refuses
     words = ["eval", str(tiny_model), "--truth", str(tmp_path / "truth"), "-o", str(tmp_path / "out"), "--steps", "1"]
     assert run(words) == 0
     shown = capsys.readouterr()
@@ -139,12 +139,12 @@ def test_a_model_is_run_on_the_true_samples_and_measured_alike(
     kept = tmp_path / "out" / "results" / "generate" / "b" / "layers.json"
     changed = kept.stat().st_mtime_ns
     assert run(words) == 0
-    assert kept.stat().st_mtime_ns == changed  # goes on where it was
+    assert kept.stat().st_mtime_ns == changed  # results are reused
     assert run([*words[:-1], "2"]) == 0
     assert kept.stat().st_mtime_ns != changed
 
 
-def test_a_model_is_not_run_on_what_allows_no_task(
+def test_samples_that_allow_no_task_are_an_error(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save_layers(scene(1, frames=2).replace(blended=None, background=None), tmp_path / "truth" / "a", ["png"])

@@ -1,4 +1,4 @@
-"""Metrics and baselines by hand-worked cases, and what must hold of any clips."""
+"""Metrics and baselines: hand-worked cases and properties of random clips."""
 
 import math
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from layerflow.core.layered_video import LayeredVideo
 from layerflow.evaluation import metrics
-from layerflow.evaluation.baselines import border_colour, centre_disc, nothing, temporal_median
+from layerflow.evaluation.baselines import border_colour, centre_disc, empty_foreground, temporal_median
 from layerflow.mini.acceptance import BASELINES
 
 
@@ -33,12 +33,12 @@ def square(frames: int = 4, size: int = 16) -> Tensor:
 seeds = st.integers(0, 2**20)
 
 
-def test_psnr_of_a_tenth_is_twenty_decibels() -> None:
+def test_psnr_of_an_error_of_a_tenth_is_20_db() -> None:
     assert metrics.psnr(clip(0.5), clip(0.6)) == pytest.approx(20, abs=1e-4)
     assert metrics.mse(clip(0.5), clip(0.6)) == pytest.approx(0.01)
 
 
-def test_psnr_of_equal_clips_is_a_finite_number() -> None:
+def test_psnr_of_equal_clips_is_finite() -> None:
     assert metrics.psnr(clip(), clip()) == metrics.MAX_PSNR
     assert metrics.psnr_of(0.0) == metrics.MAX_PSNR
 
@@ -79,7 +79,7 @@ def test_gradient_error_of_a_ramp_and_of_an_edge() -> None:
     assert metrics.gradient_error(ramp * 0.5, ramp * 0.5 + 0.3) == pytest.approx(0, abs=1e-9)
 
 
-def test_dtssd_sees_only_change_that_the_target_has_not() -> None:
+def test_dtssd_measures_change_relative_to_the_target() -> None:
     blinking = clip()
     blinking[1, 0, :2] = 1  # half of the pixels
     assert metrics.dtssd(blinking, clip()) == pytest.approx(math.sqrt(0.5))
@@ -88,30 +88,30 @@ def test_dtssd_sees_only_change_that_the_target_has_not() -> None:
     assert metrics.dtssd(clip(frames=1), clip(frames=1)) == 0
 
 
-def test_connectivity_counts_what_does_not_hang_together_with_the_common_part() -> None:
+def test_connectivity_error_counts_disconnected_pixels() -> None:
     target = torch.zeros(1, 1, 5, 5)
     target[..., 1:4, 1:4] = 1
     pred = target.clone()
     assert metrics.connectivity_error(pred, target) == 0
-    pred[..., 0, 0] = 1  # a stray pixel: connected nowhere in one matte, in the other not there
+    pred[..., 0, 0] = 1  # a stray pixel, disconnected in one matte and absent in the other
     assert metrics.connectivity_error(pred, target) == pytest.approx(1 / 1000)
-    pred[..., 0, 0] = 0.1  # hardly to be seen: it does not count
+    pred[..., 0, 0] = 0.1  # below `least`: it does not count
     assert metrics.connectivity_error(pred, target) == 0
     two = torch.zeros(1, 1, 3, 7)
     two[..., :3] = 1
-    two[..., 5:] = 1  # both have the second, smaller region: its pixels hang together with nothing in either
+    two[..., 5:] = 1  # both have the second, smaller region, disconnected in both
     assert metrics.connectivity_error(two, two) == 0
     half = two.clone()
     half[..., 5:] = 0.5  # 6 pixels of 1 against 0.5, none of them connected
     assert metrics.connectivity_error(half, two) == pytest.approx(6 * 0.5 / 1000)
     part = two.clone()
-    part[..., :3] = 0.6  # 9 connected pixels, up to 0.6: what the target has beyond that is disconnected
+    part[..., :3] = 0.6  # 9 connected pixels, up to 0.6: the excess of the target is disconnected
     assert metrics.connectivity_error(part, two) == pytest.approx(9 * 0.4 / 1000)
 
 
 @settings(max_examples=25, deadline=None)
 @given(seeds)
-def test_the_largest_region_is_found_as_by_walking_through_it(seed: int) -> None:
+def test_largest_region_equals_a_flood_fill(seed: int) -> None:
     mask = torch.rand(9, 11, generator=torch.Generator().manual_seed(seed)) < 0.55
     left, best = {(y, x) for y, x in mask.nonzero().tolist()}, set()
     while left:
@@ -123,12 +123,12 @@ def test_the_largest_region_is_found_as_by_walking_through_it(seed: int) -> None
                 region.add((y, x))
                 edge += [(y + 1, x), (y - 1, x), (y, x + 1), (y, x - 1)]
         best = max(best, region, key=len)
-    found = {(y, x) for y, x in metrics.largest_region(mask).nonzero().tolist()}
-    assert len(found) == len(best)
-    assert not found or found == best or len(found & best) == 0  # of equals, either
+    largest = {(y, x) for y, x in metrics.largest_region(mask).nonzero().tolist()}
+    assert len(largest) == len(best)
+    assert not largest or largest == best or len(largest & best) == 0  # any of several equally large
 
 
-def test_messddt_follows_an_error_along_its_motion() -> None:
+def test_messddt_follows_the_motion() -> None:
     target = clip(frames=2, size=8)
     pred = target.clone()
     pred[0, 0, 2, 2] = pred[1, 0, 2, 3] = 0.5  # an error of 0.25 that moves a pixel to the right
@@ -144,14 +144,14 @@ def test_messddt_follows_an_error_along_its_motion() -> None:
         metrics.messddt(pred, target, flow[..., :4])
 
 
-def test_matte_motion_is_the_share_of_the_matte_that_changes() -> None:
+def test_matte_motion_is_the_changed_share_of_the_matte() -> None:
     # A 6x6 square that moves 3 pixels a frame leaves and enters 18 of its 36 pixels each.
     assert metrics.matte_motion(square(frames=3)) == pytest.approx(1.0)
     assert metrics.matte_motion(square(frames=3)[:1].expand(3, -1, -1, -1)) == 0
     assert metrics.matte_motion(clip(0.0)) == 0
 
 
-def test_matte_travel_is_how_far_centre_and_size_go() -> None:
+def test_matte_travel_of_centre_and_size() -> None:
     # A 6x6 square of a 16-pixel frame moves 3 pixels: its centre is 1.5 from the mean in both frames.
     side = square(frames=2).shape[-1]
     assert metrics.matte_travel(square(frames=2)) == pytest.approx(1.5 / side)
@@ -163,7 +163,7 @@ def test_matte_travel_is_how_far_centre_and_size_go() -> None:
     assert metrics.matte_travel(growing) == pytest.approx(3 / 20)
 
 
-def test_layers_agree_where_each_colour_is_what_alpha_says() -> None:
+def test_layer_agreement_of_a_composite_is_one() -> None:
     alpha = clip(0.0)
     alpha[:, :, :2] = 1
     video = LayeredVideo(clip(0.8, channels=3), alpha, clip(0.2, channels=3)).compose()
@@ -174,7 +174,7 @@ def test_layers_agree_where_each_colour_is_what_alpha_says() -> None:
         metrics.layer_agreement(video.replace(alpha=None))
 
 
-def test_flicker_is_the_change_that_the_target_has_not() -> None:
+def test_flicker_is_change_relative_to_the_target() -> None:
     pred, target = clip(0.5, channels=3), clip(0.5, channels=3)
     pred[1] += 0.2
     target[1] += 0.05
@@ -182,7 +182,7 @@ def test_flicker_is_the_change_that_the_target_has_not() -> None:
     assert metrics.flicker(pred[:1], target[:1]) == 0
 
 
-def test_leak_is_error_inside_of_the_matte_minus_outside() -> None:
+def test_background_leak_is_error_inside_minus_outside_the_matte() -> None:
     alpha = clip()
     alpha[:, :, :2] = 1
     background = clip(0.5, channels=3)
@@ -192,7 +192,7 @@ def test_leak_is_error_inside_of_the_matte_minus_outside() -> None:
     assert metrics.background_leak(background + 0.1, background, clip(1.0)) == pytest.approx(0.1, abs=1e-6)
 
 
-def test_composite_psnr_compares_blended_with_the_over_of_the_others() -> None:
+def test_composite_psnr_compares_blended_with_the_composite() -> None:
     video = LayeredVideo(clip(0.8, channels=3), clip(0.5), clip(0.2, channels=3)).compose()
     assert metrics.composite_psnr(video) > 90
     off = video.replace(blended=clip(0.6, channels=3))
@@ -201,7 +201,7 @@ def test_composite_psnr_compares_blended_with_the_over_of_the_others() -> None:
         metrics.composite_psnr(video.replace(background=None))
 
 
-def test_clips_of_different_shapes_are_refused() -> None:
+def test_different_shapes_are_an_error() -> None:
     with pytest.raises(ValueError, match="both must be the same"):
         metrics.mse(clip(frames=2), clip(frames=3))
 
@@ -222,7 +222,7 @@ def test_errors_are_symmetric_and_bounded(one: int, other: int) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seeds)
-def test_a_clip_has_no_error_against_itself(seed: int) -> None:
+def test_errors_of_a_clip_to_itself_are_zero(seed: int) -> None:
     a = random_clip(seed)
     assert metrics.alpha_iou(a, a) == 1
     for figure in (metrics.mse, metrics.alpha_mae, metrics.sad, metrics.dtssd, metrics.gradient_error,
@@ -232,7 +232,7 @@ def test_a_clip_has_no_error_against_itself(seed: int) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seeds, seeds, seeds)
-def test_leak_lies_between_minus_one_and_one(one: int, other: int, matte: int) -> None:
+def test_background_leak_is_bounded(one: int, other: int, matte: int) -> None:
     leak = metrics.background_leak(random_clip(one, channels=3), random_clip(other, channels=3), random_clip(matte))
     assert -1 <= leak <= 1
 
@@ -240,7 +240,7 @@ def test_leak_lies_between_minus_one_and_one(one: int, other: int, matte: int) -
 # --- baselines --------------------------------------------------------------------------------------------
 
 
-def test_the_median_finds_a_background_that_is_seen_most_of_the_time() -> None:
+def test_temporal_median_recovers_a_mostly_visible_background() -> None:
     alpha = square(frames=5, size=24)
     background = random_clip(1, frames=1, channels=3, size=24).expand(5, -1, -1, -1) * 0.4
     blended = LayeredVideo(clip(0.9, 5, 3, 24), alpha, background.contiguous()).compose().blended
@@ -250,7 +250,7 @@ def test_the_median_finds_a_background_that_is_seen_most_of_the_time() -> None:
     assert metrics.alpha_iou(video.alpha, alpha) == 1
 
 
-def test_the_border_finds_an_object_before_a_flat_background() -> None:
+def test_border_colour_recovers_a_flat_background() -> None:
     alpha = square(frames=2)
     blended = LayeredVideo(clip(0.9, 2, 3, 16), alpha, clip(0.3, 2, 3, 16)).compose().blended
     assert blended is not None
@@ -260,7 +260,7 @@ def test_the_border_finds_an_object_before_a_flat_background() -> None:
     torch.testing.assert_close(video.background, clip(0.3, 1, 3, 16))
 
 
-def test_the_disc_is_a_fifth_of_the_side_in_radius() -> None:
+def test_centre_disc_has_a_fifth_of_the_side_as_radius() -> None:
     alpha = centre_disc(clip(0.5, 2, 3, 50)).alpha
     assert alpha is not None
     assert float(alpha[0].sum()) == pytest.approx(math.pi * 10**2, rel=0.01)
@@ -268,16 +268,16 @@ def test_the_disc_is_a_fifth_of_the_side_in_radius() -> None:
     assert alpha[0, 0, 0, 0] == 0
 
 
-def test_nothing_leaves_all_to_the_background() -> None:
+def test_empty_foreground_leaves_all_to_the_background() -> None:
     blended = random_clip(3, channels=3)
-    video = nothing(blended)
+    video = empty_foreground(blended)
     assert not video.alpha.any()
     assert torch.equal(video.background, blended)
 
 
 @pytest.mark.parametrize("name", BASELINES)
 @pytest.mark.parametrize("frames", [1, 3])
-def test_every_baseline_gives_all_layers(name: str, frames: int) -> None:
+def test_baselines_return_all_clips(name: str, frames: int) -> None:
     blended = random_clip(5, frames=frames, channels=3)
     video = BASELINES[name](blended)
     assert list(video.clips()) == ["foreground", "alpha", "background", "blended"]

@@ -1,4 +1,4 @@
-"""Figures of sets of videos and of motion, by closed forms and hand-worked cases; networks of transformers, tiny."""
+"""Metrics of sets of videos and of motion: closed forms and hand-worked cases; tiny networks of transformers."""
 
 import math
 from pathlib import Path
@@ -14,14 +14,14 @@ from layerflow.evaluation import video_metrics as video
 
 
 def gaussian(mean: Tensor, deviation: Tensor, count: int, seed: int = 0) -> Tensor:
-    """Samples whose mean and covariance are exactly those asked for."""
+    """Return samples with exactly this mean and diagonal covariance."""
     draw = torch.randn(count, len(mean), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     draw = draw - draw.mean(0)
     white = draw @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(draw.T))).T
     return mean + white * deviation
 
 
-def test_frechet_distance_is_the_closed_form_of_normal_distributions() -> None:
+def test_frechet_distance_of_normal_distributions() -> None:
     means = torch.tensor([[0.0, 1.0, 2.0], [3.0, 1.0, 0.0]], dtype=torch.float64)
     spreads = torch.tensor([[1.0, 2.0, 3.0], [2.0, 2.0, 1.0]], dtype=torch.float64)
     one, other = (gaussian(m, s, 50, seed) for seed, (m, s) in enumerate(zip(means, spreads, strict=True)))
@@ -41,20 +41,20 @@ def test_frechet_distance_is_the_closed_form_of_normal_distributions() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**20))
-def test_frechet_distance_is_symmetric_and_zero_to_itself(seed: int) -> None:
+def test_frechet_distance_is_symmetric_and_zero_for_equal_sets(seed: int) -> None:
     draw = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(seed))  # fewer samples than features
     assert video.frechet_distance(draw[0], draw[1]) == pytest.approx(video.frechet_distance(draw[1], draw[0]), rel=1e-6)
     assert video.frechet_distance(draw[0], draw[0]) == pytest.approx(0, abs=1e-5)
 
 
 def moving(step: float, seed: int = 0, frames: int = 5) -> Tensor:
-    """A smooth texture that moves to the right by whole pixels."""
+    """Return a smooth texture that moves to the right by whole pixels."""
     generator = torch.Generator().manual_seed(seed)
     wide = torch.nn.functional.interpolate(torch.rand(1, 3, 16, 32, generator=generator), (64, 128), mode="bicubic")[0]
     return torch.stack([wide[..., 32 - round(step * i) : 96 - round(step * i)] for i in range(frames)]).clamp(0, 1)
 
 
-def test_the_distance_of_sets_grows_with_how_unlike_they_are_and_takes_any_features() -> None:
+def test_video_distance_grows_with_difference_and_takes_any_features() -> None:
     real = [moving(2, seed) for seed in range(4)]
     near = [moving(2, seed) + 0.02 for seed in range(4)]
     far = [torch.full_like(clip, 0.5) for clip in real]
@@ -67,7 +67,7 @@ def test_the_distance_of_sets_grows_with_how_unlike_they_are_and_takes_any_featu
     assert video.video_distance(flat, other, lambda clip: clip.mean().view(1)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_consistency_compares_with_the_first_frame_and_the_one_before() -> None:
+def test_temporal_consistency_to_first_and_previous_frame() -> None:
     turns = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     frames = torch.zeros(3, 3, 2, 2)
     # To the first: 0 and 1; to the one before: 0 and 0.
@@ -77,7 +77,7 @@ def test_consistency_compares_with_the_first_frame_and_the_one_before() -> None:
     assert video.temporal_consistency(moving(1)) > video.temporal_consistency(moving(6))
 
 
-def test_smoothness_guesses_every_second_frame_from_its_neighbours() -> None:
+def test_motion_smoothness_interpolates_every_second_frame() -> None:
     even = torch.linspace(0, 0.8, 5).view(5, 1, 1, 1).expand(5, 3, 2, 2)
     assert video.motion_smoothness(even) == pytest.approx(1)
     blinking = torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1, 1).expand(3, 3, 2, 2)
@@ -86,7 +86,7 @@ def test_smoothness_guesses_every_second_frame_from_its_neighbours() -> None:
     assert video.motion_smoothness(blinking[:2]) == 1
 
 
-def test_dynamic_degree_is_the_share_of_clips_of_which_enough_frames_move_fast() -> None:
+def test_dynamic_degree_is_the_share_of_moving_clips() -> None:
     flow = torch.zeros(7, 2, 64, 64)
     assert not video.is_dynamic(flow)
     flow[:2, 0, :, :4] = 2.0  # a sixteenth of the picture, 2 pixels of 64 are 8 of 256; two of eight frames
@@ -98,13 +98,13 @@ def test_dynamic_degree_is_the_share_of_clips_of_which_enough_frames_move_fast()
     assert video.dynamic_degree(clips) == pytest.approx(1 / 3)
 
 
-def test_found_flow_is_the_motion() -> None:
+def test_motion_flow_recovers_a_translation() -> None:
     flow = video.motion_flow(moving(3))
     assert float(flow[:, 0, 16:48, 16:48].median()) == pytest.approx(3, abs=0.3)
     assert float(flow[:, 1, 16:48, 16:48].abs().median()) < 0.3
 
 
-def test_features_of_a_video_network_by_folder(tmp_path: Path) -> None:
+def test_load_features_from_a_folder(tmp_path: Path) -> None:
     from transformers import VideoMAEConfig, VideoMAEModel
 
     config = VideoMAEConfig(
@@ -120,14 +120,14 @@ def test_features_of_a_video_network_by_folder(tmp_path: Path) -> None:
         video.load_features(str(tmp_path / "nothing"))
 
 
-def test_retrieval_wants_the_own_prompt_nearest_among_other_texts() -> None:
+def test_retrieval_compares_with_prompts_of_other_texts() -> None:
     prompts = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     layers = torch.tensor([[2.0, 0.1], [3.0, 1.0], [1.0, 0.0]])
     # The third prompt has the words of the first, so the two do not compete.
     assert retrieval.retrieved(layers, prompts, ["a fox", "a hill", "a fox"]) == [True, False, True]
 
 
-def test_pictures_and_texts_of_a_clip_model_by_folder(tmp_path: Path) -> None:
+def test_load_embedder_from_a_folder(tmp_path: Path) -> None:
     import json
 
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer

@@ -112,7 +112,7 @@ def test_every_official_model_does_its_task_and_no_other(configuration: Official
     for name in TASKS[configuration.task]:
         assert torch.equal(video.clips()[name], whole.clips()[name])
     wrong = part_of(whole, {"blended"} if configuration.task != "decompose" else {"background"})
-    with pytest.raises(ValueError, match=f"this model is for {configuration.task} alone"):
+    with pytest.raises(ValueError, match=f"this model is for {configuration.task} only"):
         pipeline(**PROMPTS, given=wrong)
 
 

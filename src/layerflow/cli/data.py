@@ -72,7 +72,8 @@ def precompute(
     """
     from ..core.errors import FieldError
     from ..datasets.precompute import precompute as make
-    from ..generation.load import model_folder, pick_device, quiet_libraries
+    from ..generation.load import model_folder, quiet_libraries
+    from ..runtime.device import pick_device
 
     device = pick_device(device)
     dtype = dtype or ("bfloat16" if device.startswith("cuda") else "float32")

@@ -116,7 +116,8 @@ def evaluate_model(
 
 def _load(model: str, device: str) -> tuple[Path, LayerFlowPipeline]:
     """Return a model's folder, and the model in float32 on a device."""
-    from ..generation.load import load_pipeline, model_folder, pick_device, quiet_libraries
+    from ..generation.load import load_pipeline, model_folder, quiet_libraries
+    from ..runtime.device import pick_device
     from .progress import console
 
     device = pick_device(device)

@@ -79,9 +79,9 @@ def _installation() -> Iterator[str]:
     import torch
 
     from .. import __version__
-    from ..generation.load import pick_device
     from ..generation.record import LIBRARIES
     from ..models.folders import BUNDLED, find_model
+    from ..runtime.device import pick_device
 
     yield _row("layerflow", __version__)
     yield _row("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}")

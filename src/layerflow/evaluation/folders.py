@@ -1,8 +1,8 @@
-"""Folders of layers, whoever made them, measured beside folders of true layers.
+"""Metrics of folders of layers from any source, compared with folders of true layers.
 
 A set is a folder of samples, each a folder as `save_layers` writes it or with files named foreground.*, alpha.*,
-background.* and blended.*; a sample belongs to the true one of the same name. Without true layers what needs none is
-told: consistency, motion, and whether the layers agree.
+background.* and blended.*; a sample is compared with the true one of the same name. Without true layers only the
+metrics that need none are reported: consistency, motion, and agreement of the layers.
 """
 
 from __future__ import annotations
@@ -42,39 +42,39 @@ UNITS = {
     "layer agreement": "", "matte motion": "", "matte travel": "", "temporal consistency": "", "motion smoothness": "",
     "dynamic degree": "share",
 }  # fmt: skip
-"""Figures of single samples in the order of the table, and their units."""
+"""Metrics of single samples in the order of the table, and their units."""
 
 
 @dataclass
 class Line:
-    """One figure of a set."""
+    """One row of the table."""
 
     figure: str
     value: float
     spread: float | None
-    """Standard deviation over samples; None of figures of a whole set."""
+    """Standard deviation over samples; None for metrics of a whole set."""
     count: int
-    """Samples that it is measured on."""
+    """Number of samples measured."""
     unit: str = ""
 
 
 @dataclass
 class FolderReport:
-    """What was measured of a set."""
+    """Metrics of a set."""
 
     made: str
     truth: str | None
     features: str
-    """Whose distances those of videos are."""
+    """Name of the video features that distances are computed from."""
     samples: dict[str, dict[str, float]]
-    """Figures of each sample by its name."""
+    """Metrics of each sample by its name."""
     of_set: list[Line]
-    """Figures of the whole set."""
+    """Metrics of the whole set."""
     failed: dict[str, str] = field(default_factory=dict)
-    """Why a sample could not be measured."""
+    """Reason for each sample that could not be measured."""
 
     def lines(self) -> list[Line]:
-        """The table."""
+        """Return the rows of the table."""
         lines = []
         for figure, unit in UNITS.items():
             values = [sample[figure] for sample in self.samples.values() if figure in sample]
@@ -84,7 +84,7 @@ class FolderReport:
         return lines + self.of_set
 
     def markdown(self) -> str:
-        """The table, ready for a document."""
+        """Return the table in Markdown."""
         beside = f", beside {self.truth}" if self.truth else ""
         rows = [f"{len(self.samples)} samples of {self.made}{beside}.", "", "| figure | value | spread | n |"]
         rows.append("| --- | ---: | ---: | ---: |")
@@ -97,7 +97,7 @@ class FolderReport:
 
 
 def samples_in(folder: Path) -> dict[str, Path]:
-    """Folders of layers in a folder, by name; the folder itself where it is one.
+    """Return the folders of layers in a folder, by name; the folder itself if it holds layers.
 
     Raises:
         MediaError: there is none.
@@ -106,10 +106,10 @@ def samples_in(folder: Path) -> dict[str, Path]:
         raise MediaError(f"{folder}: there is no such folder; name one that holds folders of layers")
     if _is_sample(folder):
         return {folder.name: folder}
-    found = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and _is_sample(path)}
-    if not found:
+    samples = {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and _is_sample(path)}
+    if not samples:
         raise MediaError(f"{folder} holds no folders of layers: each has layers.json, or files such as foreground.webm")
-    return found
+    return samples
 
 
 def _is_sample(folder: Path) -> bool:
@@ -124,13 +124,13 @@ def measure_folders(
     embedder: Embedder | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FolderReport:
-    """Measure a set of layered videos. A sample that cannot be read, or has no true one, is listed and left out.
+    """Measure a set of layered videos. A sample that cannot be read, or has no true one, is listed as failed.
 
     Args:
         made: folder of samples.
-        truth: folder of true ones, by the same names.
-        features: of the distance between sets of videos, see `load_features`.
-        embedder: of layers and prompts, for retrieval; prompts are those in layers.json.
+        truth: folder of true samples with the same names.
+        features: video features for the distance between sets, see `load_features`.
+        embedder: embedder of layers and prompts, for retrieval; prompts are those in layers.json.
         progress: called as (done, total).
 
     Raises:
@@ -143,7 +143,7 @@ def measure_folders(
         theirs = dict(zip(mine, theirs.values(), strict=True))
     embed = load_features(features)
     report = FolderReport(str(made), str(truth) if truth else None, features, {}, [])
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
+    pairs: dict[str, list[tuple[Tensor, Tensor]]] = {}  # features of made and true layers, by layer
     layers: dict[str, list[tuple[Tensor, str]]] = {}
     for done, (name, path) in enumerate(mine.items(), 1):
         try:
@@ -157,7 +157,7 @@ def measure_folders(
             report.failed[name] = str(error)
             continue
         if true is not None:
-            _collect(video, true, embed, found)
+            _collect(video, true, embed, pairs)
         for layer, prompt in prompts_in(path).items():
             if prompt and layer in video.clips():
                 layers.setdefault(layer, []).append((_shown(video, layer), prompt))
@@ -166,17 +166,17 @@ def measure_folders(
     if not report.samples:
         first = next(iter(report.failed.values()))
         raise MediaError(f"no sample of {made} could be measured; the first: {first}")
-    for layer, pairs in found.items():
-        if len(pairs) > 1:
-            distance = frechet_distance(*(torch.stack(side) for side in zip(*pairs, strict=True)))
-            report.of_set.append(Line(f"{layer} FVD ({features} features)", distance, None, len(pairs)))
+    for layer, embedded in pairs.items():
+        if len(embedded) > 1:
+            distance = frechet_distance(*(torch.stack(side) for side in zip(*embedded, strict=True)))
+            report.of_set.append(Line(f"{layer} FVD ({features} features)", distance, None, len(embedded)))
     if embedder is not None:
         report.of_set += _retrieval(layers, embedder)
     return report
 
 
 def measure_sample(video: LayeredVideo, true: LayeredVideo | None) -> dict[str, float]:
-    """Every figure that these layers can tell.
+    """Return every metric that these layers allow, by name.
 
     Raises:
         ValueError: the two differ in frames or size.
@@ -184,7 +184,7 @@ def measure_sample(video: LayeredVideo, true: LayeredVideo | None) -> dict[str, 
     figures: dict[str, float] = {}
     if true is not None:
         if (video.frames, video.height, video.width) != (true.frames, true.height, true.width):
-            raise ValueError(f"{video!r} is measured beside {true!r}: resize or cut one")
+            raise ValueError(f"{video!r} is compared with {true!r}: resize or cut one")
         figures |= _beside_truth(video, true)
     if len(video.clips()) == 4:
         figures["composite PSNR"] = metrics.composite_psnr(video)
@@ -227,7 +227,7 @@ def _beside_truth(video: LayeredVideo, true: LayeredVideo) -> dict[str, float]:
 
 
 def _shown(video: LayeredVideo, layer: str) -> Tensor:
-    """A layer as a picture; the foreground over mid-grey."""
+    """Return a layer as opaque video; the foreground over mid-grey."""
     clip = video.clips()[layer]
     if layer == FOREGROUND and video.alpha is not None:
         return blend(clip, video.alpha, torch.tensor(0.5))
@@ -235,17 +235,17 @@ def _shown(video: LayeredVideo, layer: str) -> Tensor:
 
 
 def _collect(
-    video: LayeredVideo, true: LayeredVideo, embed: VideoFeatures, found: dict[str, list[tuple[Tensor, Tensor]]]
+    video: LayeredVideo, true: LayeredVideo, embed: VideoFeatures, pairs: dict[str, list[tuple[Tensor, Tensor]]]
 ) -> None:
-    """Add the features of layers that are there on both sides."""
+    """Add the features of layers that both videos have."""
     for layer in LAYERS:
         if layer in video.clips() and layer in true.clips():
             pair = embed(_shown(video, layer)), embed(_shown(true, layer))
-            found.setdefault(layer, []).append(pair)
+            pairs.setdefault(layer, []).append(pair)
 
 
 def metadata_in(folder: Path) -> dict[str, Any]:
-    """What the layers.json of a sample keeps of how it was made; nothing where there is none."""
+    """Return the metadata in the layers.json of a sample; empty if there is none."""
     try:
         return dict(json.loads((folder / "layers.json").read_text("utf-8"))["metadata"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -253,7 +253,7 @@ def metadata_in(folder: Path) -> dict[str, Any]:
 
 
 def prompts_in(folder: Path) -> dict[str, str]:
-    """The prompts that layers.json keeps, by layer."""
+    """Return the prompts in the layers.json of a sample, by layer."""
     prompts = metadata_in(folder).get("prompts")
     return {layer: str(prompts.get(layer) or "") for layer in LAYERS} if isinstance(prompts, dict) else {}
 
@@ -269,7 +269,7 @@ def _retrieval(layers: dict[str, list[tuple[Tensor, str]]], embedder: Embedder) 
 
 
 def write_folder_report(report: FolderReport, folder: Path) -> Path:
-    """Write `report.json` and `report.md`, and return the latter's path."""
+    """Write `report.json` and `report.md`; return the path of the latter."""
     content: dict[str, Any] = asdict(report) | {"lines": [asdict(line) for line in report.lines()]}
     write_atomically(folder / "report.json", json.dumps(content, indent=1).encode())
     write_atomically(folder / "report.md", report.markdown().encode())

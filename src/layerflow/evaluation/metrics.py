@@ -1,4 +1,4 @@
-"""How near one clip is to another. Pure functions of tensors, no network among them.
+"""Distances between clips: pure functions of tensors, without networks.
 
 Clips are (F, C, H, W) in [0, 1], alpha (F, 1, H, W). Every function takes one clip and returns a number.
 """
@@ -15,35 +15,35 @@ from ..core.compositing import blend
 from ..core.layered_video import LayeredVideo
 
 MAX_PSNR = 100.0
-"""What `psnr` gives for equal clips, dB: finite, so that means of it are numbers."""
+"""Value of `psnr` for equal clips, in dB: finite, so that means are finite too."""
 
 
 def psnr_of(squared_error: float) -> float:
-    """A mean squared error on a scale of 1 as PSNR in dB, at most `MAX_PSNR`."""
+    """Return the PSNR in dB of a mean squared error for a peak of 1, at most `MAX_PSNR`."""
     return min(MAX_PSNR, -10 * math.log10(max(squared_error, 1e-30)))
 
 
 def mse(a: Tensor, b: Tensor) -> float:
-    """Mean squared error."""
+    """Return the mean squared error."""
     _same_shape(a, b)
     return float((a.double() - b.double()).square().mean())
 
 
 def psnr(a: Tensor, b: Tensor) -> float:
-    """Peak signal-to-noise ratio in dB for a peak of 1; `MAX_PSNR` where the clips are equal."""
+    """Return the peak signal-to-noise ratio in dB for a peak of 1; `MAX_PSNR` for equal clips."""
     return psnr_of(mse(a, b))
 
 
 def alpha_mae(pred: Tensor, target: Tensor) -> float:
-    """Mean absolute error over all pixels and frames."""
+    """Return the mean absolute error over all pixels and frames."""
     _same_shape(pred, target)
     return float((pred.double() - target.double()).abs().mean())
 
 
 def alpha_iou(pred: Tensor, target: Tensor, threshold: float = 0.5) -> float:
-    """Intersection over union of the pixels at or above the threshold, over all frames together.
+    """Return the intersection over union of the pixels at or above the threshold, over all frames together.
 
-    It is 1 where neither matte reaches the threshold anywhere.
+    It is 1 if neither matte reaches the threshold anywhere.
     """
     _same_shape(pred, target)
     one, other = pred >= threshold, target >= threshold
@@ -52,15 +52,15 @@ def alpha_iou(pred: Tensor, target: Tensor, threshold: float = 0.5) -> float:
 
 
 def sad(pred: Tensor, target: Tensor) -> float:
-    """Sum of absolute differences of a frame in thousands, mean over frames (Rhemann et al. 2009)."""
+    """Return the sum of absolute differences of a frame in thousands, mean over frames (Rhemann et al. 2009)."""
     _same_shape(pred, target)
     return float((pred.double() - target.double()).abs().flatten(1).sum(1).mean() / 1000)
 
 
 def gradient_error(pred: Tensor, target: Tensor, sigma: float = 1.4) -> float:
-    """Sum of squared differences of gradient magnitudes of a frame in thousands, mean over frames.
+    """Return the sum of squared differences of gradient magnitudes of a frame in thousands, mean over frames.
 
-    Gradients are by first derivatives of a Gaussian (Rhemann et al. 2009, section 4, sigma 1.4).
+    Gradients are computed with first derivatives of a Gaussian (Rhemann et al. 2009, section 4, sigma 1.4).
     """
     _same_shape(pred, target)
     difference = _gradient(pred.double(), sigma) - _gradient(target.double(), sigma)
@@ -68,9 +68,9 @@ def gradient_error(pred: Tensor, target: Tensor, sigma: float = 1.4) -> float:
 
 
 def dtssd(pred: Tensor, target: Tensor) -> float:
-    """Root mean square difference of the change from frame to frame, mean over frames; 0 for a still.
+    """Return the root mean square difference of the change from frame to frame, mean over frames; 0 for a still.
 
-    The temporal measure of Erofeev et al. 2015, a mean over pixels here in place of a sum.
+    dtSSD of Erofeev et al. 2015, with a mean over pixels in place of a sum.
     """
     _same_shape(pred, target)
     if len(pred) < 2:
@@ -80,11 +80,10 @@ def dtssd(pred: Tensor, target: Tensor) -> float:
 
 
 def connectivity_error(pred: Tensor, target: Tensor, step: float = 0.1, least: float = 0.15) -> float:
-    """How differently pixels hang together with the main part of the matte: sum of a frame in thousands, mean over
-    frames (Rhemann et al. 2009, section 4).
+    """Return the connectivity error: sum of a frame in thousands, mean over frames (Rhemann et al. 2009, section 4).
 
     A pixel is connected up to the highest threshold at which it belongs to the largest region (4 neighbours) where both
-    mattes reach the threshold; what its alpha exceeds that by counts as disconnected, from `least` on.
+    mattes reach the threshold; the excess of its alpha over that counts as disconnected, from `least` on.
     """
     _same_shape(pred, target)
     total = 0.0
@@ -96,7 +95,7 @@ def connectivity_error(pred: Tensor, target: Tensor, step: float = 0.1, least: f
 
 
 def _connected_up_to(one: Tensor, other: Tensor, step: float) -> Tensor:
-    """The highest threshold at which each pixel (H, W) belongs to the region that both mattes have in common."""
+    """Return the highest threshold at which each pixel (H, W) belongs to the region common to both mattes."""
     level = torch.zeros_like(one)
     still = torch.ones_like(one, dtype=torch.bool)
     for index in range(1, round(1 / step) + 1):
@@ -107,35 +106,35 @@ def _connected_up_to(one: Tensor, other: Tensor, step: float) -> Tensor:
 
 
 def largest_region(mask: Tensor) -> Tensor:
-    """The largest region (4 neighbours) of a mask (H, W) bool, any of equals; none where nothing is True."""
+    """Return the largest region (4 neighbours) of a bool mask (H, W), any of equals; the mask itself if all False."""
     height, width = mask.shape
     if not mask.any():
         return mask
-    nobody = height * width
-    labels = torch.where(mask, torch.arange(nobody, device=mask.device).view(height, width), nobody)
+    unlabelled = height * width
+    labels = torch.where(mask, torch.arange(unlabelled, device=mask.device).view(height, width), unlabelled)
     while True:
-        around = F.pad(labels, (1, 1, 1, 1), value=nobody)
+        around = F.pad(labels, (1, 1, 1, 1), value=unlabelled)
         sides = [around[:-2, 1:-1], around[2:, 1:-1], around[1:-1, :-2], around[1:-1, 2:], labels]
-        lowest = torch.where(mask, torch.stack(sides).amin(0), nobody)
-        # A label is the place of a pixel of the same region, whose own label may be lower still: jump there.
-        table = torch.cat([lowest.flatten(), lowest.new_tensor([nobody])])
+        lowest = torch.where(mask, torch.stack(sides).amin(0), unlabelled)
+        # A label is the index of a pixel in the same region, whose own label may be lower still: jump there.
+        table = torch.cat([lowest.flatten(), lowest.new_tensor([unlabelled])])
         lowest = table[lowest]
         if torch.equal(lowest, labels):
             break
         labels = lowest
-    counts = torch.bincount(labels[mask], minlength=nobody)
+    counts = torch.bincount(labels[mask], minlength=unlabelled)
     return labels == counts.argmax()
 
 
 def messddt(pred: Tensor, target: Tensor, flow: Tensor | None = None) -> float:
-    """How much the error of a point changes as it moves: mean over pixels and frames of the absolute difference between
-    its squared error in a frame and in the next, followed along the motion; 0 for a still.
+    """Return the change of the error along the motion: mean over pixels and frames of the absolute difference between
+    the squared error of a point in a frame and in the next; 0 for a still.
 
-    MESSDdt of Erofeev et al. 2015, section 3, a mean over pixels here in place of a sum.
+    MESSDdt of Erofeev et al. 2015, section 3, with a mean over pixels in place of a sum.
 
     Args:
         pred, target: (F, 1, H, W).
-        flow: (F-1, 2, H, W) motion to the next frame in pixels, x then y; None: nothing moves.
+        flow: (F-1, 2, H, W) motion to the next frame in pixels, x then y; None for no motion.
     """
     _same_shape(pred, target)
     if len(pred) < 2:
@@ -151,7 +150,7 @@ def messddt(pred: Tensor, target: Tensor, flow: Tensor | None = None) -> float:
 
 
 def along(clip: Tensor, flow: Tensor) -> Tensor:
-    """A clip (N, C, H, W) looked up where each pixel's motion (N, 2, H, W) leads, bilinearly; 0 beyond the border."""
+    """Return a clip (N, C, H, W) sampled bilinearly at the end of each pixel's motion (N, 2, H, W); 0 outside."""
     height, width = clip.shape[-2:]
     rows = torch.arange(height, dtype=clip.dtype, device=clip.device)[:, None]
     columns = torch.arange(width, dtype=clip.dtype, device=clip.device)
@@ -161,7 +160,7 @@ def along(clip: Tensor, flow: Tensor) -> Tensor:
 
 
 def matte_motion(alpha: Tensor) -> float:
-    """How much a matte (F, 1, H, W) moves: change from frame to frame as a share of its mean area; 0 for a still."""
+    """Return the mean change of a matte (F, 1, H, W) from frame to frame relative to its mean area; 0 for a still."""
     if len(alpha) < 2:
         return 0.0
     area = float(alpha.double().mean())
@@ -169,10 +168,10 @@ def matte_motion(alpha: Tensor) -> float:
 
 
 def matte_travel(alpha: Tensor) -> float:
-    """How far a matte (F, 1, H, W) goes: root mean square distance of its centre and size from their means over the
-    clip, in sides of the frame; 0 for a still or an empty matte.
+    """Return the travel of a matte (F, 1, H, W): root mean square distance of its centre and size from their means over
+    the clip, in sides of the frame; 0 for a still or an empty matte.
 
-    An edge that trembles hardly counts, where `matte_motion` counts nothing but edges. Turning on the spot is none.
+    A trembling edge hardly counts, whereas `matte_motion` counts only edges. Rotation on the spot does not count.
     """
     cover = alpha[:, 0].double()
     mass = cover.sum((1, 2))
@@ -187,7 +186,7 @@ def matte_travel(alpha: Tensor) -> float:
 
 
 def flicker(pred: Tensor, target: Tensor) -> float:
-    """Mean absolute change from frame to frame that the target does not have; 0 for a still."""
+    """Return the mean absolute difference of the change from frame to frame to the target's; 0 for a still."""
     _same_shape(pred, target)
     if len(pred) < 2:
         return 0.0
@@ -195,11 +194,11 @@ def flicker(pred: Tensor, target: Tensor) -> float:
 
 
 def background_leak(background: Tensor, target: Tensor, alpha: Tensor) -> float:
-    """How much of the foreground is left in a background, in [-1, 1].
+    """Return the leak of the foreground into a background, in [-1, 1].
 
-    Mean absolute error of the background inside of the true matte, weighted with alpha, minus that outside,
-    weighted with 1 - alpha. 0: as good behind the object as beside it. Above 0: something of the object, its
-    shape or its shadow, is left. A side without any weight counts as without error.
+    It is the mean absolute error of the background inside the true matte, weighted with alpha, minus that outside,
+    weighted with 1 - alpha. 0 means: as good behind the object as beside it; above 0: traces of the object, its shape
+    or its shadow, remain. A side without any weight counts as without error.
     """
     _same_shape(background, target)
     error = (background.double() - target.double()).abs().mean(1, keepdim=True)  # (F, 1, H, W)
@@ -214,38 +213,37 @@ def background_leak(background: Tensor, target: Tensor, alpha: Tensor) -> float:
 
 
 def composite_psnr(video: LayeredVideo) -> float:
-    """PSNR in dB of the blended clip against the foreground over the background.
+    """Return the PSNR in dB of the blended clip against the foreground over the background.
 
     Raises:
         ValueError: one of the four clips is missing.
     """
     foreground, alpha, background, blended = video.foreground, video.alpha, video.background, video.blended
     if foreground is None or alpha is None or background is None or blended is None:
-        raise ValueError(f"composite_psnr wants all four clips, got {', '.join(video.clips())}")
+        raise ValueError(f"composite_psnr requires all four clips, got {', '.join(video.clips())}")
     return psnr(blended, blend(foreground, alpha, background))
 
 
 def layer_agreement(video: LayeredVideo) -> float:
-    """How far alpha and colours say the same, in [0, 1]; it wants no true layers.
+    """Return the agreement of alpha and colours, in [0, 1]; needs no true layers.
 
-    Where alpha says that only the foreground shows, `blended` should be its colour, and where it says that only the
-    background shows, that: 1 minus the mean absolute difference, each weighted by the square of its alpha, so that
-    mixed pixels hardly count.
+    Where alpha is 1, `blended` should equal the foreground, and where it is 0, the background: 1 minus the mean
+    absolute difference, weighted by the square of alpha or of 1 - alpha, so that mixed pixels hardly count.
 
     Raises:
         ValueError: one of the four clips is missing.
     """
     foreground, alpha, background, blended = video.foreground, video.alpha, video.background, video.blended
     if foreground is None or alpha is None or background is None or blended is None:
-        raise ValueError(f"layer_agreement wants all four clips, got {', '.join(video.clips())}")
+        raise ValueError(f"layer_agreement requires all four clips, got {', '.join(video.clips())}")
     front, behind = alpha.double().square(), (1 - alpha.double()).square()
     errors = [(blended.double() - layer.double()).abs().mean(1, keepdim=True) for layer in (foreground, background)]
     return 1 - float((front * errors[0] + behind * errors[1]).sum() / (front + behind).sum())
 
 
 def _gradient(clip: Tensor, sigma: float) -> Tensor:
-    """Magnitude of the Gaussian derivative of (F, 1, H, W), borders replicated."""
-    # As wide as the derivative is above a hundredth, and of Euclidean norm 1, as published figures have it.
+    """Return the magnitude of the Gaussian derivative of (F, 1, H, W), borders replicated."""
+    # Cut where the derivative falls below a hundredth, and normalised to Euclidean norm 1, as in published results.
     radius = math.ceil(sigma * math.sqrt(-2 * math.log(math.sqrt(2 * math.pi) * sigma * 0.01)))
     x = torch.arange(-radius, radius + 1, dtype=clip.dtype, device=clip.device)
     bell = torch.exp(-(x**2) / (2 * sigma**2))

@@ -1,4 +1,4 @@
-"""Whether a layer shows its own prompt rather than the other samples': retrieval among all prompts of a set.
+"""Prompt retrieval: is a layer nearer to its own prompt than to those of the other samples?
 
 Letters: N samples, D features.
 """
@@ -13,11 +13,11 @@ from torch import Tensor
 from ..core.errors import first_line
 
 Embedder = Callable[[Sequence[Tensor], Sequence[str]], tuple[Tensor, Tensor]]
-"""Layers (F, 3, H, W) and prompts to features (N, D) each, to be compared by their cosine."""
+"""Function of layers (F, 3, H, W) and prompts that returns features (N, D) of each, comparable by cosine."""
 
 
 def retrieved(layers: Tensor, prompts: Tensor, texts: Sequence[str]) -> list[bool]:
-    """For each layer (N, D), whether no prompt (N, D) of another text is nearer than its own, by cosine."""
+    """Return for each layer (N, D) if its own prompt (N, D) is nearer, by cosine, than all prompts of other texts."""
     similarity = torch.nn.functional.normalize(layers, dim=1) @ torch.nn.functional.normalize(prompts, dim=1).T
     own = similarity.diagonal()
     same = torch.tensor([[a == b for b in texts] for a in texts])
@@ -26,7 +26,7 @@ def retrieved(layers: Tensor, prompts: Tensor, texts: Sequence[str]) -> list[boo
 
 
 def load_embedder(name: str) -> Embedder:
-    """An embedder of pictures and texts: folder or hub id of a CLIP model of transformers.
+    """Load an embedder of layers and prompts: a CLIP model of transformers, by folder or hub id.
 
     Raises:
         ValueError: there is no such model.
@@ -43,10 +43,10 @@ def load_embedder(name: str) -> Embedder:
         pictures = []
         for layer in layers:
             pixels = processor(images=list(layer), return_tensors="pt", do_rescale=False)["pixel_values"]
-            found = model.vision_model(pixel_values=pixels).pooler_output
-            pictures.append(model.visual_projection(found).mean(0))
+            pooled = model.vision_model(pixel_values=pixels).pooler_output
+            pictures.append(model.visual_projection(pooled).mean(0))
         ids = processor(text=list(prompts), return_tensors="pt", padding=True, truncation=True)
-        words = model.text_model(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"]).pooler_output
-        return torch.stack(pictures), model.text_projection(words)
+        pooled = model.text_model(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"]).pooler_output
+        return torch.stack(pictures), model.text_projection(pooled)
 
     return embed

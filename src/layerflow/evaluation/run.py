@@ -1,4 +1,4 @@
-"""A model run on true samples, each task on those that have what it takes; the results are folders of layers."""
+"""Runs of a model on true samples, each task on those with the clips and prompts it needs; results are folders."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NEEDS = {
     task: [layer.name for layer in SCENE if layer.name != BLENDED and given.isdisjoint({*layer.clips, BLENDED})]
     for task, given in TASKS.items()
 }
-"""Layers that need a prompt in each task: those that the given clips show nothing of."""
+"""Layers that need a prompt in each task: those that no given clip shows."""
 
 
 def allowed(video: LayeredVideo, prompts: dict[str, str]) -> list[str]:
-    """Tasks that a true sample has the clips and prompts for."""
-    there = frozenset(video.clips())
+    """Return the tasks for which a true sample has the clips and prompts."""
+    clips = frozenset(video.clips())
     return [
-        task for task, given in TASKS.items() if given <= there and all(prompts.get(layer) for layer in NEEDS[task])
+        task for task, given in TASKS.items() if given <= clips and all(prompts.get(layer) for layer in NEEDS[task])
     ]
 
 
@@ -39,16 +39,16 @@ def run_on(
     settings: dict[str, Any] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[dict[str, Path], dict[str, str]]:
-    """Run a model on the samples in a folder; returns folders of results by task, and why samples could not be run.
+    """Run a model on the samples in a folder; return folders of results by task, and errors by task and sample.
 
-    A sample that is there already, made with the same settings, is not made again.
+    A sample that exists already, made with the same settings, is not made again.
 
     Args:
         pipeline: the model.
         truth: folder of true samples; prompts are those in their layers.json.
         output: results are written to OUTPUT/TASK/SAMPLE.
-        steps, guidance: the model's for the task if None.
-        settings: more to keep beside results, and to tell apart those of another run.
+        steps, guidance: the model's defaults for the task if None.
+        settings: further metadata of results; results with other metadata are made again.
         progress: called as (task, done, total).
 
     Raises:
@@ -58,44 +58,44 @@ def run_on(
     made: dict[str, Path] = {}
     failed: dict[str, str] = {}
     samples = samples_in(truth)
-    for task in TASKS:  # each on the samples that have what it takes
+    for task in TASKS:
         for number, (name, path) in enumerate(samples.items()):
             folder = output / task / name
             prompts = prompts_in(path)
-            asked = {"task": task, "prompts": prompts, "steps": steps, "guidance": guidance, "seed": number}
-            asked |= settings or {}
+            metadata = {"task": task, "prompts": prompts, "steps": steps, "guidance": guidance, "seed": number}
+            metadata |= settings or {}
             try:
                 true = load_layers(path)
                 if task in allowed(true, prompts):
-                    if metadata_in(folder) != asked:
-                        save_layers(_made(pipeline, true, task, asked), folder, ["png"], asked)
+                    if metadata_in(folder) != metadata:
+                        save_layers(_generate(pipeline, true, task, metadata), folder, ["png"], metadata)
                     made[task] = output / task
             except ValueError as error:  # a size that the model does not take, or a damaged file
                 failed[f"{task}/{name}"] = str(error)
             if progress is not None:
                 progress(task, number + 1, len(samples))
     if not made:
-        why = next(iter(failed.values()), "decompose wants a blended clip, the other tasks want prompts in layers.json")
+        why = next(iter(failed.values()), "decompose needs a blended clip, the other tasks prompts in layers.json")
         raise ValueError(f"no task can be run on the samples of {truth}: {why}")
     return made, failed
 
 
-def _made(pipeline: LayerFlowPipeline, true: LayeredVideo, task: str, asked: dict[str, Any]) -> LayeredVideo:
+def _generate(pipeline: LayerFlowPipeline, true: LayeredVideo, task: str, metadata: dict[str, Any]) -> LayeredVideo:
     given: dict[str, Any] = {name: clip for name, clip in true.clips().items() if name in TASKS[task]}
-    foreground, background, blended = (asked["prompts"].get(layer) or None for layer in LAYERS)
+    foreground, background, blended = (metadata["prompts"].get(layer) or None for layer in LAYERS)
     result = pipeline(
         foreground, background, blended,
         given=LayeredVideo(**given, fps=true.fps) if given else None,
         num_frames=true.frames, height=true.height, width=true.width, upscale=_upscale(pipeline, true),
-        num_inference_steps=asked["steps"], guidance_scale=asked["guidance"],
-        generator=torch.Generator().manual_seed(asked["seed"]), fps=true.fps,
+        num_inference_steps=metadata["steps"], guidance_scale=metadata["guidance"],
+        generator=torch.Generator().manual_seed(metadata["seed"]), fps=true.fps,
     )  # fmt: skip
     assert not isinstance(result, tuple)
     return result.video
 
 
 def _upscale(pipeline: LayerFlowPipeline, true: LayeredVideo) -> int:
-    """The most that the model can upscale by, where it then draws no smaller than it was trained at."""
+    """Return the largest upscaling factor at which the model draws no smaller than it was trained at."""
     _, height, width = pipeline.codec.trained_size
     factors = [1] if pipeline.upscaler is None else pipeline.upscaler.factors
     return max(n for n in (1, *factors) if n == 1 or (n * height <= true.height and n * width <= true.width))

@@ -1,7 +1,7 @@
-"""Figures of videos that want no true layers: distance between sets, consistency, smoothness, amount of motion.
+"""Metrics of videos that need no true layers: distance between sets, consistency, smoothness, amount of motion.
 
-VBench (arXiv 2311.17982) measures with networks that cannot come along; here each network is a function that is handed
-in, and a plain one stands in for it. Figures made with other functions do not compare.
+VBench (arXiv 2311.17982) measures with networks that are not bundled; here each network is a function argument, with a
+simple function as the default. Values obtained with different functions are not comparable.
 
 Letters: N videos, F frames, C channels, H, W pixels, D features. Videos are (F, C, H, W) in [0, 1].
 """
@@ -18,13 +18,13 @@ from ..core.errors import first_line
 from ..core.optical_flow import flows_both_ways
 
 VideoFeatures = Callable[[Tensor], Tensor]
-"""A video (F, C, H, W) to features (D,)."""
+"""Function of a video (F, C, H, W) that returns features (D,)."""
 FrameFeatures = Callable[[Tensor], Tensor]
-"""Frames (F, C, H, W) to features (F, D)."""
+"""Function of frames (F, C, H, W) that returns features (F, D)."""
 
 
 def frechet_distance(one: Tensor, other: Tensor) -> float:
-    """Squared Frechet distance of the normal distributions fitted to two sets of features, (N, D) and (M, D):
+    """Return the squared Frechet distance of normal distributions fitted to two sets of features (N, D) and (M, D):
     |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)) (Dowson and Landau 1982; FVD, arXiv 1812.01717).
 
     Raises:
@@ -45,15 +45,18 @@ def frechet_distance(one: Tensor, other: Tensor) -> float:
 
 @torch.no_grad()
 def video_distance(made: Sequence[Tensor], real: Sequence[Tensor], features: VideoFeatures | None = None) -> float:
-    """Frechet distance between the features of made and of real videos. FVD proper wants I3D's; see `load_features`."""
+    """Return the Frechet distance between features of generated and real videos.
+
+    FVD in the strict sense uses features of I3D; see `load_features`.
+    """
     features = features or RandomFeatures()
     return frechet_distance(*(torch.stack([features(video) for video in side]) for side in (made, real)))
 
 
 class RandomFeatures(nn.Module):
-    """Features of a fixed random 3D convolution network: a stand-in, the same everywhere, that has learnt nothing.
+    """Features of a fixed, random, untrained 3D convolutional network, the same on every machine.
 
-    Random features tell sets apart by colour, texture and motion, but not by meaning.
+    Random features distinguish sets by colour, texture and motion, but not by meaning.
     """
 
     def __init__(self, width: int = 16, seed: int = 0) -> None:
@@ -64,7 +67,7 @@ class RandomFeatures(nn.Module):
         ]
 
     def forward(self, video: Tensor) -> Tensor:
-        """(F, 3, H, W) to mean and spread of each channel, (2 * width,)."""
+        """Return mean and standard deviation of each channel (2 * width,) of a video (F, 3, H, W)."""
         x = F.interpolate(video.float(), (64, 64), mode="bilinear", antialias=True).transpose(0, 1)[None] * 2 - 1
         for kernel in self.kernels:
             x = F.conv3d(F.pad(x, (1, 1, 1, 1, 1, 1), mode="replicate"), kernel, stride=(1, 2, 2)).relu()
@@ -73,7 +76,7 @@ class RandomFeatures(nn.Module):
 
 
 def load_features(name: str) -> VideoFeatures:
-    """Video features by name: `random`, or a folder or hub id of a VideoMAE model of transformers.
+    """Load video features by name: `random`, or a folder or hub id of a VideoMAE model of transformers.
 
     Raises:
         ValueError: there is no such model.
@@ -101,52 +104,52 @@ def load_features(name: str) -> VideoFeatures:
 
 
 def thumbnails(frames: Tensor, side: int = 8) -> Tensor:
-    """Frames as small pictures around their mean, (F, 3*side*side): the plain stand-in for a network's features."""
+    """Return frames reduced to side x side pixels minus their mean, (F, 3*side*side): a simple default feature."""
     small = F.adaptive_avg_pool2d(frames.double(), side).flatten(1)
     return small - small.mean(1, keepdim=True)
 
 
 def temporal_consistency(video: Tensor, features: FrameFeatures = thumbnails) -> float:
-    """Mean cosine similarity of each frame's features to the first's and to those of the frame before, as VBench's
-    subject and background consistency; 1 for a still."""
-    found = features(video)
-    if len(found) < 2:
+    """Return the mean cosine similarity of each frame's features to those of the first and of the previous frame, as
+    VBench's subject and background consistency; 1 for a still."""
+    values = features(video)
+    if len(values) < 2:
         return 1.0
-    to_first = F.cosine_similarity(found[1:], found[:1], dim=1)
-    to_last = F.cosine_similarity(found[1:], found[:-1], dim=1)
+    to_first = F.cosine_similarity(values[1:], values[:1], dim=1)
+    to_last = F.cosine_similarity(values[1:], values[:-1], dim=1)
     return float((to_first + to_last).mean() / 2)
 
 
 def halfway(before: Tensor, after: Tensor) -> Tensor:
-    """The frame between two, as their mean: the plain stand-in for an interpolation network."""
+    """Return the mean of two frames: a simple default interpolation."""
     return (before + after) / 2
 
 
 def motion_smoothness(video: Tensor, between: Callable[[Tensor, Tensor], Tensor] = halfway) -> float:
-    """1 minus the mean absolute error of every second frame as guessed from its neighbours, as in VBench; 1 for clips
-    of fewer than 3 frames."""
+    """Return 1 minus the mean absolute error of every second frame interpolated from its neighbours, as in VBench; 1
+    for clips of fewer than 3 frames."""
     middle = range(1, len(video) - 1, 2)
     errors = [(between(video[i - 1], video[i + 1]) - video[i]).abs().mean() for i in middle]
     return 1 - float(torch.stack(errors).mean()) if errors else 1.0
 
 
 def motion_flow(video: Tensor) -> Tensor:
-    """Optical flow of a video (F, 3, H, W) to the next frame in pixels, (F-1, 2, H, W); see `flows_both_ways`."""
+    """Return the optical flow (F-1, 2, H, W), in pixels, from each frame of a video (F, 3, H, W) to the next."""
     return flows_both_ways(video)[0]
 
 
 def motion_amount(flow: Tensor) -> Tensor:
-    """Mean length of the fastest twentieth of a flow (F-1, 2, H, W) in each frame, in pixels: (F-1,)."""
+    """Return the mean length of the fastest twentieth of a flow (F-1, 2, H, W) in each frame, in pixels: (F-1,)."""
     lengths = flow.norm(dim=1).flatten(1)
     return lengths.topk(max(1, lengths.shape[1] // 20), dim=1).values.mean(1)
 
 
 def is_dynamic(flow: Tensor) -> bool:
-    """Whether a clip moves in VBench's sense: a quarter of its frames move by more than 6 pixels of 256."""
+    """Return if a clip moves in the sense of VBench: a quarter of its frames move by more than 6 pixels of 256."""
     threshold = 6 * min(flow.shape[-2:]) / 256
     return int((motion_amount(flow) > threshold).sum()) >= max(1, round((len(flow) + 1) / 4))
 
 
 def dynamic_degree(videos: Sequence[Tensor], flow: Callable[[Tensor], Tensor] = motion_flow) -> float:
-    """Share of videos that move; stills do not."""
+    """Return the share of videos that move; stills do not."""
     return sum(len(video) > 1 and is_dynamic(flow(video)) for video in videos) / len(videos)

@@ -17,6 +17,7 @@ from pathlib import Path
 from ..core.atomic import hash_path, replace_path, write_atomically
 from ..core.errors import FieldError, UserError, sentence
 from ..media import save_layers
+from ..runtime.device import pick_device
 from . import load as models
 from .jobs import FAILURES, Job, Outcome, read_jobs
 from .load import LoadedModel, load_model
@@ -61,7 +62,7 @@ def run_batch(
     jobs = read_jobs(file, output)
     check_output(output, (), overwrite=True)
     check_folders(jobs)
-    device = models.pick_device(model.device) if ray is None else model.device
+    device = pick_device(model.device) if ray is None else model.device
     folder = models.model_folder(model.model)
     facts = models.model_facts(folder)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..core.atomic import hash_path
 from ..core.checksums import remembered_hashes
-from ..core.errors import FieldError, UserError, first_line
+from ..core.errors import UserError, first_line
 from ..models import folders, registry
 from ..models.backbone import Conventions
 from ..models.codec import SequenceCodec
@@ -92,29 +92,6 @@ def model_facts(folder: Path) -> ModelFacts:
     codec = SequenceCodec.of(transformer, parts.vae)
     second = parts.transformer_2 is not None
     return ModelFacts(dict(transformer.config), codec, transformer.conventions, factors, second)
-
-
-def pick_device(name: str) -> str:
-    """A device that is there: `auto` takes the first accelerator, else the CPU."""
-    import torch
-
-    kind = name.split(":")[0]
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return next(kind for kind in ("cuda", "mps", "cpu") if there[kind])
-    try:
-        torch.device(name)
-    except RuntimeError:
-        kind = ""
-    if kind not in there:
-        raise FieldError("device", f"{name} is not known; choose auto, cpu, cuda, cuda:1 or mps")
-    if not there[kind]:
-        raise FieldError("device", f"{name}: this machine has no {kind} that torch can use; choose auto or cpu")
-    if kind == "cuda" and (torch.device(name).index or 0) >= torch.cuda.device_count():
-        raise FieldError(
-            "device", f"{name}: this machine has {torch.cuda.device_count()} cuda device(s), from cuda:0 on"
-        )
-    return name
 
 
 def pick_dtype(name: str, device: str, facts: ModelFacts) -> str:

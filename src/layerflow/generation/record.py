@@ -6,16 +6,19 @@ import platform
 import shlex
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .. import __version__
-from .load import LoadedModel
 from .request import ModelOptions, Request, Size, field_of, flag, format_size, options, type_of
-from .resolve import Resolved
+
+if TYPE_CHECKING:  # they import diffusers, and `layerflow info` needs only the list of libraries
+    from .load import LoadedModel
+    from .resolve import Resolved
 
 LIBRARIES = ("torch", "diffusers", "transformers", "av", "pillow", "numpy")
+"""Distributions whose versions are recorded, for they decide the bytes of a result."""
 
 
 def describe(

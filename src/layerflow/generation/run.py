@@ -19,6 +19,7 @@ from ..core.layered_video import LayeredVideo
 from ..core.schema import CLIPS
 from ..media import save_layers
 from ..pipeline import LayerFlowPipeline
+from ..runtime.device import pick_device
 from ..runtime.distributed import join_processes
 from ..runtime.placement import check_speed, parallelise
 from . import load as models
@@ -51,7 +52,7 @@ def run(
     check_request(request)
     check_speed(model.speed)
     check_output(output, request.given.values(), overwrite)
-    device = models.pick_device(model.device)
+    device = pick_device(model.device)
     folder = models.model_folder(model.model)
 
     # 2. Given clips and defaults, at the model's size and frame count

@@ -74,7 +74,8 @@ class ModelStart:
 
     def __call__(self) -> Work:
         """Raises ValueError for a model or a device that cannot be used."""
-        from ..generation.load import load_model, model_facts, model_folder, model_hash, pick_device
+        from ..generation.load import load_model, model_facts, model_folder, model_hash
+        from ..runtime.device import pick_device
         from .runner import Maker
 
         folder, device = model_folder(self.options.model), pick_device(self.options.device)
