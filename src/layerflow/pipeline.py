@@ -262,12 +262,14 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         """Generate the clips that are not given.
 
         Args:
-            foreground, background, blended: a prompt per layer, or a list of them for a batch. A missing
-                `blended` is written from the other two.
+            foreground: a prompt for this layer, or a list of them for a batch.
+            background: likewise.
+            blended: likewise; by default written from the other two.
             given: clips to keep, for one sample or one per sample; they come back bit for bit.
             negative_prompt: what guidance leads away from, for all layers; nothing at a scale of 1, the mini's own.
-            num_frames, height, width: of the result, in pixels; those of `given`, else those the model was trained at,
-                `upscale` times as high and wide.
+            num_frames: frames of the result; those of `given`, else those the model was trained at.
+            height: of the result in pixels; that of `given`, else the one the model was trained at times `upscale`.
+            width: likewise.
             upscale: how many times as high and wide as the transformer draws them clips become. Given ones are shown
                 to it made smaller.
             num_inference_steps: denoising steps; the model's default if None.
