@@ -1,4 +1,4 @@
-"""Decompose the blended clip of layers that are known, and measure the result, also by a metric of your own.
+"""Decompose the blended clip of layers that are known, and measure the result, with a custom metric too.
 
 Example: python measure_decomposition.py out/text_to_layers
 """

@@ -1,4 +1,4 @@
-"""The committed pages of docs/reference/ are those that tools/reference.py writes."""
+"""The committed pages of docs/reference/ equal the output of tools/reference.py."""
 
 import importlib.util
 import re
