@@ -22,7 +22,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # for processes that tests start
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
-LONG = ("test_browser.py", "test_plan.py", "test_batch.py", "test_several_processes.py", "test_full_size.py")
+LONG = (
+    "test_browser.py",
+    "test_plan.py",
+    "test_batch.py",
+    "test_several_processes.py",
+    "test_full_size.py",
+    "test_examples.py",
+)
 """Files that come first, so that no core waits for the other one at the end."""
 TOKENIZER = Path(str(files("layerflow") / "mini" / "weights" / "tokenizer"))
 

@@ -272,13 +272,15 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         """Generate the clips that are not given.
 
         Args:
-            foreground, background, blended: a prompt per layer, or a list of them for a batch. A missing
-                `blended` is written from the other two.
+            foreground: a prompt for this layer, or a list of them for a batch.
+            background: likewise.
+            blended: likewise; by default written from the other two.
             given: clips to keep, for one sample or one per sample; they come back bit for bit.
             negative_prompt: text that guidance leads away from, for all layers; without effect at a scale of 1, the
                 default of the mini.
-            num_frames, height, width: frames and pixels of the result; those of `given`, else those that the model was
-                trained at, with `upscale` times the height and width.
+            num_frames: frames of the result; those of `given`, else those that the model was trained at.
+            height: pixels of the result; those of `given`, else those that the model was trained at, times `upscale`.
+            width: likewise.
             upscale: factor by which the upscaler enlarges height and width. Given clips are reduced by it for the
                 transformer.
             num_inference_steps: denoising steps; the model's default if None.

@@ -117,11 +117,6 @@ def test_help_names_what_the_code_has() -> None:
     assert re.search(rf"--guidance.*{DEFAULTS.guidance:g} for mini", shown)
 
 
-def test_the_readme_lists_every_format() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    assert set(re.findall(r"^\| `(\w+)`", readme, re.MULTILINE)) == set(FORMATS)
-
-
 def test_help_starts_without_torch() -> None:
     code = (
         "import sys; from layerflow.cli import run; run(['generate', '--help']); "

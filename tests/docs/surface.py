@@ -1,4 +1,4 @@
-"""The public surface as a listing, one name a line; run this file to write it anew into surface.txt."""
+"""The public surface as a listing, one name per line; run this file to update surface.txt."""
 
 import inspect
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ LISTING = Path(__file__).with_name("surface.txt")
 
 
 def surface() -> str:
-    """Return the listing: one section after another, each line complete by itself."""
+    """Return the listing; each line is complete by itself."""
     return "\n".join([*python(), *commands(typer.main.get_command(app), "layerflow"), *requests(), *names()]) + "\n"
 
 
@@ -40,7 +40,7 @@ def python() -> Iterator[str]:
 
 
 def commands(command: typer.core.TyperCommand | typer.core.TyperGroup, path: str) -> Iterator[str]:
-    """Yield each command, its arguments and its options; those that must be given are marked."""
+    """Yield each command, its arguments and its options; required ones are marked."""
     yield path
     for parameter in command.params:
         names = "/".join([*parameter.opts, *parameter.secondary_opts])

@@ -1,11 +1,15 @@
-"""The committed pages of docs/reference/ are those that tools/reference.py writes."""
+"""The committed pages of docs/reference/ equal the output of tools/reference.py."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from layerflow.media import FORMATS
+from layerflow.media.export import PRESETS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "reference"
@@ -27,6 +31,11 @@ def test_page_is_current(reference: ModuleType, name: str, monkeypatch: pytest.M
     monkeypatch.setenv("COLUMNS", "40")  # the width of a terminal must not matter
     committed, actual = (FOLDER / name).read_text("utf-8"), reference.page(name)
     assert committed == actual, f"docs/reference/{name} differs from the code; run `make reference` and commit it"
+
+
+def test_formats_page_lists_every_format_and_preset() -> None:
+    listed = re.findall(r"^\| `(\w+)`", (FOLDER / "formats.md").read_text("utf-8"), re.MULTILINE)
+    assert {*FORMATS, *PRESETS} <= set(listed)
 
 
 def test_folder_has_no_other_pages(reference: ModuleType) -> None:

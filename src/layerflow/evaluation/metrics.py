@@ -133,7 +133,8 @@ def messddt(pred: Tensor, target: Tensor, flow: Tensor | None = None) -> float:
     MESSDdt of Erofeev et al. 2015, section 3, with a mean over pixels in place of a sum.
 
     Args:
-        pred, target: (F, 1, H, W).
+        pred: (F, 1, H, W).
+        target: (F, 1, H, W).
         flow: (F-1, 2, H, W) motion to the next frame in pixels, x then y; None for no motion.
     """
     _same_shape(pred, target)
