@@ -1,4 +1,4 @@
-"""Sets of shards as tests make them, without footage and without the emoji font."""
+"""Sets of shards for tests, without footage and without the emoji font."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from layerflow.datasets.shards import SCHEMA, encode, write_shard
 
 
 def drawn_video(seed: int, frames: int, height: int, width: int) -> LayeredVideo:
-    """A square of one colour that moves over another."""
+    """Return a square of one colour that moves over another."""
     generator = torch.Generator().manual_seed(seed)
     colours = torch.rand(2, 3, generator=generator)
     alpha = torch.zeros(frames, 1, height, width)
@@ -23,7 +23,7 @@ def drawn_video(seed: int, frames: int, height: int, width: int) -> LayeredVideo
 
 
 def write_set(folder: Path, clips: dict[str, tuple[int, int, int, str]], per_shard: int = 2) -> Path:
-    """Shards of clips, given by id as frames, height, width and kind."""
+    """Write shards of clips, given by id as frames, height, width and kind."""
     folder.mkdir(parents=True)
     shards, names = [], list(clips)
     for number, start in enumerate(range(0, len(names), per_shard)):

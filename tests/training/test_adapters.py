@@ -1,4 +1,4 @@
-"""Adapters switched for single samples: a mixed batch gives what its samples give alone, on every backbone."""
+"""Adapters switched for single samples: a mixed batch equals its single samples, on every backbone."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def with_adapters(model: Any, *names: str) -> AdapterSwitch:
 
 @pytest.mark.parametrize("name", BACKBONES)
 @torch.no_grad()
-def test_a_mixed_batch_is_its_samples_alone(name: str, tiny_pipeline: LayerFlowPipeline) -> None:
+def test_mixed_batch_equals_single_samples(name: str, tiny_pipeline: LayerFlowPipeline) -> None:
     model = model_of(name, tiny_pipeline).eval()
     values = inputs(model, 3)
     plain = model(**values).sample
@@ -75,9 +75,7 @@ def test_a_mixed_batch_is_its_samples_alone(name: str, tiny_pipeline: LayerFlowP
 
 @pytest.mark.parametrize("name", BACKBONES)
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_an_adapter_learns_from_the_samples_that_it_is_on_for(
-    name: str, checkpointing: bool, tiny_pipeline: LayerFlowPipeline
-) -> None:
+def test_adapter_learns_only_from_its_samples(name: str, checkpointing: bool, tiny_pipeline: LayerFlowPipeline) -> None:
     model = model_of(name, tiny_pipeline)
     switch = with_adapters(model, "motion")
     if checkpointing:
@@ -97,7 +95,7 @@ def test_an_adapter_learns_from_the_samples_that_it_is_on_for(
     assert not any(gradient.any() for gradient in other)
 
 
-def test_targets_are_named_by_their_ends(tiny_pipeline: LayerFlowPipeline) -> None:
+def test_targets_match_the_end_of_layer_names(tiny_pipeline: LayerFlowPipeline) -> None:
     wan = build("wan").transformer
     assert all(name.split(".")[-1] in ("to_q", "to_k", "to_v", "0") for name in targets_of(wan, AdapterRecipe()))
     assert len(targets_of(wan, AdapterRecipe(targets=("attn1.to_q",)))) == 2

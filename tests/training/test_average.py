@@ -15,7 +15,7 @@ from layerflow.training.average import average
 
 @pytest.fixture
 def trained_on(tiny_pipeline: LayerFlowPipeline, tmp_path: Path) -> Path:
-    """A model whose weights are elsewhere than the tiny model's."""
+    """A model with other weights than the tiny model's."""
     for part in (tiny_pipeline.transformer, tiny_pipeline.text_encoder):
         for parameter in part.parameters():
             parameter.data.add_(1)
@@ -27,23 +27,23 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return LayerFlowPipeline.from_pretrained(folder).transformer.state_dict()
 
 
-def test_lies_between_the_two(tiny_model: Path, trained_on: Path, tmp_path: Path) -> None:
+def test_weights_are_interpolated(tiny_model: Path, trained_on: Path, tmp_path: Path) -> None:
     average(tiny_model, trained_on, tmp_path / "mean", share=0.25)
     own, others, mean = (weights(folder) for folder in (tiny_model, trained_on, tmp_path / "mean"))
     for name, tensor in mean.items():
-        wanted = 0.75 * own[name] + 0.25 * others[name]
-        torch.testing.assert_close(tensor, wanted.bfloat16().float())
+        target = 0.75 * own[name] + 0.25 * others[name]
+        torch.testing.assert_close(tensor, target.bfloat16().float())
     assert any(not torch.equal(mean[name], own[name].bfloat16().float()) for name in mean)
 
 
-def test_text_encoder_is_the_first_models(tiny_model: Path, trained_on: Path, tmp_path: Path) -> None:
+def test_text_encoder_of_the_first_model(tiny_model: Path, trained_on: Path, tmp_path: Path) -> None:
     average(tiny_model, trained_on, tmp_path / "mean")
     folders = tiny_model, tmp_path / "mean"
     own, mean = (LayerFlowPipeline.from_pretrained(folder).text_encoder.state_dict() for folder in folders)
     assert all(torch.equal(mean[name], tensor.bfloat16().float()) for name, tensor in own.items())
 
 
-def test_replaces_what_is_there_only_by_a_whole_model(tiny_model: Path, trained_on: Path, tmp_path: Path) -> None:
+def test_failed_average_keeps_the_old_model(tiny_model: Path, trained_on: Path, tmp_path: Path) -> None:
     average(tiny_model, trained_on, tmp_path / "mean", share=1.0)
     before = weights(tmp_path / "mean")
     with pytest.raises(ValueError, match=r"folder .* is not a model"):
@@ -52,7 +52,7 @@ def test_replaces_what_is_there_only_by_a_whole_model(tiny_model: Path, trained_
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_a_folder_of_something_else_is_left_alone(tiny_model: Path, trained_on: Path, tmp_path: Path) -> None:
+def test_other_files_are_not_overwritten(tiny_model: Path, trained_on: Path, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("keep")
     with pytest.raises(ValueError, match="files that are no model"):
@@ -60,7 +60,7 @@ def test_a_folder_of_something_else_is_left_alone(tiny_model: Path, trained_on: 
     assert (tmp_path / "notes" / "mine.txt").read_text() == "keep"
 
 
-def test_another_architecture_is_named(tiny_model: Path, tiny_pipeline: LayerFlowPipeline, tmp_path: Path) -> None:
+def test_other_architecture_is_refused(tiny_model: Path, tiny_pipeline: LayerFlowPipeline, tmp_path: Path) -> None:
     config = {**tiny_pipeline.transformer.config, "widths": (8, 8, 16)}
     tiny_pipeline.register_modules(transformer=CompactTransformer3DModel.from_config(config))
     tiny_pipeline.save_pretrained(tmp_path / "wider")
@@ -75,7 +75,7 @@ def test_share_out_of_range(share: float, tiny_model: Path, tmp_path: Path) -> N
         average(tiny_model, tiny_model, tmp_path / "mean", share)
 
 
-def test_command_averages(tiny_model: Path, trained_on: Path, tmp_path: Path) -> None:
+def test_average_command(tiny_model: Path, trained_on: Path, tmp_path: Path) -> None:
     output = tmp_path / "mean"
     assert run(["average", str(tiny_model), str(trained_on), "--share", "1", "-o", str(output)]) == 0
     expected, mean = weights(trained_on), weights(output)

@@ -1,4 +1,4 @@
-"""A network that torch.compile compiled is trained as it is without."""
+"""Training with torch.compile has the losses of training without."""
 
 import dataclasses
 from pathlib import Path
@@ -13,7 +13,7 @@ from layerflow.core.config import ConfigError
 from layerflow.training.recipe import AdapterRecipe, PhaseRecipe, StageRecipe, load_recipe
 
 TOLERANCE = 1e-5
-"""Relative, of losses."""
+"""Relative tolerance of losses."""
 
 
 @pytest.fixture
@@ -32,9 +32,7 @@ ADAPTED = {
 
 
 @pytest.mark.parametrize("changes", [{}, ADAPTED], ids=["base", "adapters"])
-def test_a_compiled_network_is_taken_and_has_the_same_losses(
-    recipe: StageRecipe, tmp_path: Path, changes: dict[str, Any]
-) -> None:
+def test_compiled_network_has_the_same_losses(recipe: StageRecipe, tmp_path: Path, changes: dict[str, Any]) -> None:
     if changes:  # on for some samples of a batch and off for others
         on, off = (dataclasses.replace(recipe.data[0], adapters=names) for names in (("motion",), ()))
         changes = {**changes, "data": (on, off)}
@@ -44,7 +42,7 @@ def test_a_compiled_network_is_taken_and_has_the_same_losses(
 
     def counting(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
         compiled.append(len(graph.graph.nodes))
-        return graph.forward  # run as it was traced: no compiler is wanted
+        return graph.forward  # run as traced, without a compiler
 
     torch._dynamo.register_backend(counting, name=tmp_path.name)
     with_it = dataclasses.replace(recipe, compile=True, compile_backend=tmp_path.name)
@@ -55,6 +53,6 @@ def test_a_compiled_network_is_taken_and_has_the_same_losses(
     assert sum(compiled) > 100  # most of the network, not a few scraps between breaks
 
 
-def test_a_backend_that_is_none_is_named(recipe: StageRecipe) -> None:
+def test_unknown_backend_is_refused(recipe: StageRecipe) -> None:
     with pytest.raises(ConfigError, match=r"compile_backend is 'fast', but must be .*inductor"):
         dataclasses.replace(recipe, compile=True, compile_backend="fast")

@@ -36,7 +36,7 @@ def recipe_of(folder: Path, *more: str) -> Recipe:
     ("part", "other", "adapters"),
     [("transformer", "transformer_2", "adapters"), ("transformer_2", "transformer", "adapters_2")],
 )
-def test_one_is_trained_at_its_levels_and_the_other_stays(
+def test_one_transformer_is_trained_at_its_levels(
     start: Path, part: str, other: str, adapters: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     levels: list[torch.Tensor] = []
@@ -59,7 +59,7 @@ def test_one_is_trained_at_its_levels_and_the_other_stays(
         assert all(torch.equal(new[key], tensor.bfloat16().float()) for key, tensor in old.items()) == stays
 
 
-def test_which_one_is_asked_for_and_must_be_there(start: Path) -> None:
+def test_transformer_must_be_named_and_exist(start: Path) -> None:
     recipe = recipe_of(start)
     with pytest.raises(ConfigError, match="has two transformers, of which a run trains one; set transformer to"):
         Trainer(recipe.stages[0], start / "runs")
@@ -73,7 +73,7 @@ def test_which_one_is_asked_for_and_must_be_there(start: Path) -> None:
 
 
 @pytest.mark.parametrize("uniform", [True, False])
-def test_levels_between_two_ends_are_those_of_the_whole_distribution_there(uniform: bool) -> None:
+def test_levels_follow_the_truncated_distribution(uniform: bool) -> None:
     recipe = StageRecipe("tiny", (PhaseRecipe(1, {1: 1.0}),), noise=NoiseRecipe(pure=0.0, uniform=uniform))
     whole = draw_noise_levels(recipe, 200_000, torch.Generator().manual_seed(0))
     for low, high in ((0.0, 0.875), (0.875, 1.0)):

@@ -1,4 +1,4 @@
-"""The optimiser: what is orthogonalised, how big a step is, and that its state comes back."""
+"""The optimiser: orthogonalisation, step sizes, and its saved state."""
 
 import copy
 
@@ -23,7 +23,7 @@ def test_orthogonalised_matrices_have_singular_values_near_one(
     assert values.median() > 0.6
 
 
-def test_the_direction_of_a_matrix_is_kept() -> None:
+def test_orthogonalisation_keeps_the_direction() -> None:
     matrix = torch.randn(40, 70, generator=torch.Generator().manual_seed(0))
     u, _, v = torch.linalg.svd(matrix, full_matrices=False)
     assert torch.cosine_similarity(orthogonalise(matrix[None])[0].float().flatten(), (u @ v).flatten(), dim=0) > 0.97
@@ -34,7 +34,7 @@ def network() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(4, 32, 3), nn.Flatten(), nn.Linear(32 * 36, 48), nn.LayerNorm(48), nn.Linear(48, 2))
 
 
-def test_every_parameter_is_in_one_group_and_only_large_matrices_go_to_muon() -> None:
+def test_large_matrices_alone_go_to_muon() -> None:
     model = network()
     groups = parameter_groups(model.named_parameters(), 0.01)
     assert sorted(id(p) for g in groups for p in g["params"]) == sorted(id(p) for p in model.parameters())
@@ -48,7 +48,7 @@ def loss_of(model: nn.Module, seed: int) -> torch.Tensor:
     return (model(x) - x.mean((2, 3))[:, :2]).square().mean()
 
 
-def test_what_is_not_muons_is_adamws() -> None:
+def test_other_weights_are_stepped_like_adamw() -> None:
     model = network()
     other = copy.deepcopy(model)
     ours = MuonAdamW([{"params": list(model.parameters()), "muon": False, "weight_decay": 0.1}], lr=1e-2)
@@ -62,7 +62,7 @@ def test_what_is_not_muons_is_adamws() -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_a_step_of_muon_is_as_large_as_the_paper_says() -> None:
+def test_muon_step_size() -> None:
     weight = nn.Parameter(torch.zeros(64, 40))
     optimizer = MuonAdamW([{"params": [weight], "muon": True, "weight_decay": 0.0}], lr=0.1)
     weight.grad = torch.randn(64, 40, generator=torch.Generator().manual_seed(0))
@@ -71,7 +71,7 @@ def test_a_step_of_muon_is_as_large_as_the_paper_says() -> None:
     assert float(weight.detach().square().mean().sqrt()) == pytest.approx(0.1 * 0.2, rel=0.25)
 
 
-def test_it_learns_and_goes_on_from_its_saved_state_to_the_bit() -> None:
+def test_saved_state_resumes_bit_for_bit() -> None:
     model = network()
     optimizer = MuonAdamW(parameter_groups(model.named_parameters(), 0.01), lr=3e-3)
 

@@ -1,4 +1,4 @@
-"""Every recipe that comes along is read by the loader that it is meant for."""
+"""Every shipped recipe is read by its loader."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "ablations": read_training,
     "ablations/longer": read_training,
 }
-"""By path below recipes/: of a file, or of the folder that it lies in."""
+"""Loader by path below recipes/, of a file or of its folder."""
 
 
 def loader_of(path: Path) -> Callable[[Path], Any]:
@@ -50,16 +50,16 @@ def loader_of(path: Path) -> Callable[[Path], Any]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(RECIPES).as_posix())
-def test_a_recipe_is_read_by_its_loader(path: Path) -> None:
+def test_recipe_is_read_by_its_loader(path: Path) -> None:
     loader_of(path)(path)
 
 
-def test_a_recipe_without_a_loader_is_noticed() -> None:
+def test_recipe_without_loader_fails() -> None:
     with pytest.raises(AssertionError, match=r"recipes/new\.yaml has no loader"):
         loader_of(RECIPES / "new.yaml")
 
 
-def test_every_loader_reads_a_recipe_that_is_there() -> None:
+def test_every_loader_has_a_recipe() -> None:
     assert FILES
     assert [place for place in LOADERS if not (RECIPES / place).exists()] == []
 

@@ -48,7 +48,7 @@ stages:
 
 
 def take_part(home: Path, run: str, lost_at: int = -1) -> None:
-    """What each of the processes does; the second is killed at step `lost_at`. Losses go into a file."""
+    """Run one of the processes; the second is killed at step `lost_at`. Losses are written to a file."""
     torch.set_num_threads(1)
     real = Trainer.train_step
 
@@ -71,7 +71,7 @@ def take_part(home: Path, run: str, lost_at: int = -1) -> None:
 
 
 def shard(_: Accelerator, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-    """What `Accelerator.prepare` does on GPUs, where alone it shards."""
+    """Shard as `Accelerator.prepare` does on GPUs."""
     model.to(memory_format=torch.contiguous_format)
     names = {parameter: name for name, parameter in model.named_parameters()}
     for part in list(model.modules()):
@@ -85,17 +85,17 @@ def shard(_: Accelerator, model: nn.Module, optimizer: Optimizer) -> tuple[nn.Mo
 
 
 def allow_zero() -> None:
-    """Accelerate takes DeepSpeed where there is a GPU alone; this is what it does there."""
+    """Set up DeepSpeed as Accelerate does on GPUs."""
     os.environ.update(DS_ACCELERATOR="cpu", ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_DEEPSPEED_ZERO_STAGE="2")
     import deepspeed
 
-    deepspeed.ops.__compatible_ops__ = {}  # nothing is compiled
+    deepspeed.ops.__compatible_ops__ = {}  # no kernels are compiled
     PartialState._prepare_backend = lambda *_: ("gloo", DistributedType.MULTI_GPU)
     PartialState.set_device = lambda self: setattr(self, "device", torch.device("cpu"))
 
 
 def take_part_as(rank: int, home: Path, run: str, lost_at: int) -> None:
-    """`take_part`, in a process that knows what one of `torchrun`'s does."""
+    """Call `take_part` in a process with the environment of `torchrun`."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     dist.init_process_group("gloo", init_method=f"file://{home}/{run}{lost_at}", rank=rank, world_size=2)
     take_part(home, run, lost_at)
@@ -110,7 +110,7 @@ def lose_one(home: Path, run: str) -> None:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """StageRecipe, shards, and the run of one process in `one`."""
+    """Recipe, shards, and the run of one process in `one`."""
     home = tmp_path_factory.mktemp("home")
     clips = {f"mask{i}": (2, 32, 32, "masks") for i in range(3)} | {f"pair{i}": (1, 32, 32, "pairs") for i in range(3)}
     write_set(home / "shards", clips)
@@ -135,7 +135,7 @@ def alone(home: Path) -> dict[tuple[str, int], list[float]]:
 
 
 def check_losses(home: Path, run: str, alone: dict[tuple[str, int], list[float]]) -> list[int]:
-    """That a run's losses are those of one process; returns its steps."""
+    """Assert that the losses of a run are those of one process; return its steps."""
     together = [json.loads(line) for line in (home / f"{run}.jsonl").read_text().splitlines()]
     for stage, step, loss, norm in together:
         assert loss == pytest.approx(alone[stage, step][0], abs=1e-5), (stage, step)
@@ -144,15 +144,13 @@ def check_losses(home: Path, run: str, alone: dict[tuple[str, int], list[float]]
 
 
 def goes_on(home: Path, run: str, alone: dict[tuple[str, int], list[float]]) -> None:
-    """That a run which loses a process goes on, with the losses of one process."""
+    """Assert that a run that loses a process resumes with the losses of one process."""
     lose_one(home, run)
     fork_two(take_part_as, home, run, -1)
     assert check_losses(home, run, alone) == [1, 2, 3, 3, 4, 5, 1, 2, 3]
 
 
-def test_two_processes_have_the_losses_of_one_and_go_on_when_one_was_lost(
-    home: Path, alone: dict[tuple[str, int], list[float]]
-) -> None:
+def test_two_processes_match_one_and_survive_a_loss(home: Path, alone: dict[tuple[str, int], list[float]]) -> None:
     lose_one(home, "two")
     assert not (home / "two" / "shared" / "model").exists()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -166,9 +164,7 @@ def test_two_processes_have_the_losses_of_one_and_go_on_when_one_was_lost(
     assert cards[0] == cards[1]
 
 
-def test_sharded_weights_have_the_same_losses_and_leave_whole_tensors(
-    home: Path, alone: dict[tuple[str, int], list[float]]
-) -> None:
+def test_sharded_weights_match_and_leave_whole_tensors(home: Path, alone: dict[tuple[str, int], list[float]]) -> None:
     goes_on(home, "sharded", alone)
     whole, shards = (load_file(home / run / "shared" / "base" / "result" / "transformer.safetensors")
                      for run in ("one", "sharded"))  # fmt: skip
@@ -190,9 +186,7 @@ def test_sharded_weights_have_the_same_losses_and_leave_whole_tensors(
 
 
 @pytest.mark.skipif(find_spec("deepspeed") is None, reason="deepspeed is not installed")
-def test_zero_has_the_same_losses_and_leaves_whole_tensors(
-    home: Path, alone: dict[tuple[str, int], list[float]]
-) -> None:
+def test_zero_matches_and_leaves_whole_tensors(home: Path, alone: dict[tuple[str, int], list[float]]) -> None:
     goes_on(home, "zero", alone)
 
 

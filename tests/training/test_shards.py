@@ -1,4 +1,4 @@
-"""Batches from shards: every clip once a round, the same for any number of processes, buckets by size and length."""
+"""Batches from shards: rounds, buckets by size and length, any number of processes."""
 
 import dataclasses
 import pickle
@@ -42,7 +42,7 @@ def names(batch: Batch) -> list[str]:
     return [prompts[LAYERS.index("foreground")].removeprefix("square ") for prompts in batch.prompts]
 
 
-def test_samples_are_read_by_number_where_they_lie(shards: Path) -> None:
+def test_samples_are_read_by_index(shards: Path) -> None:
     found = ShardSet(shards)
     assert [row.id for row in found.rows] == list(CLIPS_IN_SET)
     for place in (7, 0, 3):
@@ -53,7 +53,7 @@ def test_samples_are_read_by_number_where_they_lie(shards: Path) -> None:
         assert torch.allclose(video.blended, expected.blended, atol=1 / 255)  # type: ignore[arg-type]
 
 
-def test_every_clip_comes_once_in_a_round_and_rounds_differ(shards: Path) -> None:
+def test_each_round_has_every_clip_once(shards: Path) -> None:
     recipe = recipe_of(shards, data=(DataRecipe(kind="shards", folder=str(shards), kinds=("copy-paste",)),))
     source = ClipBatches(recipe)
     seen = [name for step in range(5) for name in names(source[step])]  # 4 samples each of 5 clips: 4 rounds
@@ -62,7 +62,7 @@ def test_every_clip_comes_once_in_a_round_and_rounds_differ(shards: Path) -> Non
     assert len({tuple(one) for one in rounds}) > 1
 
 
-def test_batches_are_buckets_of_one_size_and_of_clips_that_are_long_enough(shards: Path) -> None:
+def test_batches_are_buckets_by_size_and_length(shards: Path) -> None:
     source = ClipBatches(recipe_of(shards, phases=(PhaseRecipe(60, {2: 0.5, 4: 0.5}),)))
     shapes: Counter[tuple[int, int, int]] = Counter()
     for number in range(60):
@@ -79,7 +79,7 @@ def test_batches_are_buckets_of_one_size_and_of_clips_that_are_long_enough(shard
     assert shapes[4, 32, 32] > shapes[4, 32, 64]
 
 
-def test_stills_are_held_and_stand_beside_video_with_other_adapters(shards: Path) -> None:
+def test_stills_are_held_and_have_their_adapters(shards: Path) -> None:
     recipe = recipe_of(
         shards,
         data=(
@@ -100,7 +100,7 @@ def test_stills_are_held_and_stand_beside_video_with_other_adapters(shards: Path
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_shares_of_processes_are_the_batch_of_one(shards: Path, processes: int) -> None:
+def test_shares_of_processes_form_the_batch(shards: Path, processes: int) -> None:
     recipe = recipe_of(shards, batch_multiple=4, frames_per_batch=32)
     whole = ClipBatches(recipe)
     for number in (0, 5):
@@ -111,7 +111,7 @@ def test_shares_of_processes_are_the_batch_of_one(shards: Path, processes: int) 
         assert [share.first for share in shares] == [i * batch.size // processes for i in range(processes)]
 
 
-def test_a_batch_is_the_same_from_any_start_and_in_another_process(shards: Path) -> None:
+def test_batch_is_the_same_in_another_process(shards: Path) -> None:
     recipe = recipe_of(shards)
     source = ClipBatches(recipe)
     for number in range(8):
@@ -123,7 +123,7 @@ def test_a_batch_is_the_same_from_any_start_and_in_another_process(shards: Path)
     assert any(names(other[number]) != names(source[number]) for number in range(4))
 
 
-def test_long_clips_are_cut_and_video_backbones_get_frames_in_a_row(shards: Path) -> None:
+def test_long_clips_are_cut_to_consecutive_frames(shards: Path) -> None:
     recipe = recipe_of(shards, clip_frames=2, phases=(PhaseRecipe(4, {2: 1.0}),))
     batch = ClipBatches(recipe, scattered=False)[0]
     assert batch.positions.tolist() == [[0, 1]] * len(batch.tasks)
@@ -132,7 +132,7 @@ def test_long_clips_are_cut_and_video_backbones_get_frames_in_a_row(shards: Path
     assert alpha.shape[1] == 2
 
 
-def test_mistakes_in_data_are_named(shards: Path, tmp_path: Path) -> None:
+def test_mistakes_in_data_are_refused(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be shared evenly by 3 processes; set batch_multiple: 3"):
         ClipBatches(recipe_of(shards), 0, 3)
     with pytest.raises(ConfigError, match="holds no clips of kind layered"):
@@ -149,7 +149,7 @@ def test_mistakes_in_data_are_named(shards: Path, tmp_path: Path) -> None:
         DataRecipe(kind="shards")
 
 
-def test_damage_is_named(shards: Path, tmp_path: Path) -> None:
+def test_damaged_shards_are_refused(shards: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     copy.mkdir()
     for path in shards.iterdir():
@@ -165,7 +165,7 @@ def test_damage_is_named(shards: Path, tmp_path: Path) -> None:
         ShardSet(copy)
 
 
-def test_folders_of_shards_lie_beside_the_recipe(shards: Path) -> None:
+def test_shard_folders_are_relative_to_the_recipe(shards: Path) -> None:
     path = shards.parent / "recipe.yaml"
     data = f"data: [{{kind: shards, folder: {shards.name}}}]"
     path.write_text("\n".join(["size: 32", "clip_frames: 4", "phases: [{steps: 1, frames: {4: 1.0}}]", data]))
@@ -173,7 +173,7 @@ def test_folders_of_shards_lie_beside_the_recipe(shards: Path) -> None:
     assert len(ClipBatches(load_recipe(path).stages[0])[0].tasks) == 8
 
 
-def test_the_card_says_what_was_seen(shards: Path) -> None:
+def test_card_counts_samples(shards: Path) -> None:
     recipe = recipe_of(shards, stage="content")
     card = stage_card(recipe, ClipBatches(recipe))
     assert "the content adapter, 40 steps" in card

@@ -1,4 +1,4 @@
-"""Four stages from one recipe: what each trains, what it leaves, and that a run may be stopped anywhere."""
+"""Four stages from one recipe: trained parts, results, and runs that are stopped anywhere."""
 
 import time
 from pathlib import Path
@@ -68,7 +68,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_each_stage_leaves_what_it_trained_and_a_card(finished: Path) -> None:
+def test_each_stage_leaves_its_result_and_card(finished: Path) -> None:
     left = {p.name: sorted(str(f.relative_to(p / "result").parent) for f in (p / "result").rglob("*.safetensors"))
             for p in finished.iterdir() if (p / "result").is_dir()}  # fmt: skip
     assert left == {
@@ -83,7 +83,7 @@ def test_each_stage_leaves_what_it_trained_and_a_card(finished: Path) -> None:
     assert "motion on for" in card
 
 
-def test_the_model_has_the_base_as_it_was_with_content_fused_and_motion_left_out(finished: Path) -> None:
+def test_model_has_content_fused_and_no_motion(finished: Path) -> None:
     base = load_file(finished / "base" / "result" / "transformer.safetensors")
     model = finished / "model"
     stored = load_file(next((model / "transformer").glob("*.safetensors")))
@@ -102,7 +102,7 @@ def test_the_model_has_the_base_as_it_was_with_content_fused_and_motion_left_out
 
 
 @pytest.mark.parametrize("stopped", [("base", 1), ("content", 3)])
-def test_a_run_stopped_anywhere_ends_with_the_same_weights(
+def test_stopped_run_ends_with_the_same_weights(
     home: Path, finished: Path, tmp_path: Path, stopped: tuple[str, int]
 ) -> None:
     recipe = load_recipe(home / "four.yaml")
@@ -113,14 +113,14 @@ def test_a_run_stopped_anywhere_ends_with_the_same_weights(
 
     with pytest.raises(KeyboardInterrupt):
         train_stages(recipe, tmp_path, report=stop)
-    if stopped != ("base", 1):  # at the first step of the first stage nothing is there yet
+    if stopped != ("base", 1):  # at the first step of the first stage there is no checkpoint yet
         with pytest.raises(ConfigError, match="`resume`"):
             train_stages(recipe, tmp_path)
     run = train_stages(recipe, tmp_path, resume=True)
     assert bytes_of(run / "model") == bytes_of(finished / "model")
 
 
-def test_stages_can_be_trained_one_by_one(home: Path, finished: Path, tmp_path: Path) -> None:
+def test_single_stages(home: Path, finished: Path, tmp_path: Path) -> None:
     recipe = load_recipe(home / "four.yaml")
     with pytest.raises(ConfigError, match="stage motion needs stage base done before it"):
         train_stages(recipe, tmp_path, only="motion")
@@ -138,17 +138,17 @@ def follow_stages(recipe: Path, runs: Path) -> None:
     train_stages(load_recipe(recipe), runs, resume=True)
 
 
-def test_killed_at_any_moment_the_run_goes_on(home: Path, finished: Path, tmp_path: Path) -> None:
+def test_killed_run_resumes(home: Path, finished: Path, tmp_path: Path) -> None:
     run = fork(follow_stages, home / "four.yaml", tmp_path)
     try:
         deadline = time.monotonic() + 300
-        wanted = tmp_path / "four" / "motion" / "checkpoints"
-        while not list_checkpoints(wanted) and time.monotonic() < deadline and run.is_alive():
+        target = tmp_path / "four" / "motion" / "checkpoints"
+        while not list_checkpoints(target) and time.monotonic() < deadline and run.is_alive():
             time.sleep(0.01)
     finally:
         run.kill()
         run.join()
-    assert list_checkpoints(wanted)
+    assert list_checkpoints(target)
     assert not (tmp_path / "four" / "model").exists()
     again = train_stages(load_recipe(home / "four.yaml"), tmp_path, resume=True)
     assert bytes_of(again / "model") == bytes_of(finished / "model")
@@ -168,7 +168,7 @@ def test_killed_at_any_moment_the_run_goes_on(home: Path, finished: Path, tmp_pa
         ({"optimizer": "sgd", "stages": ()}, "must be muon or adamw"),
     ],
 )
-def test_mistakes_in_stages_are_named(home: Path, change: dict[str, Any], message: str) -> None:
+def test_mistakes_in_stages_are_refused(home: Path, change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_recipe(home / "four.yaml", change)
 
@@ -200,7 +200,7 @@ stages:
 
 
 @pytest.mark.parametrize(("family", "frames"), [("wan", 5), ("cogvideox", 16)])
-def test_large_backbones_train_through_the_same_loop(family: str, frames: int, tmp_path: Path) -> None:
+def test_full_size_backbones_train(family: str, frames: int, tmp_path: Path) -> None:
     build(family).save_pretrained(tmp_path / "start")
     write_set(tmp_path / "shards", {f"clip{i}": (frames, 32, 48, "masks") for i in range(2)})
     text = LARGE.format(model=tmp_path / "start", frames=frames, batch=3 * frames, steps=8)
@@ -218,7 +218,7 @@ def test_large_backbones_train_through_the_same_loop(family: str, frames: int, t
     assert (video.frames, video.height, video.width) == (frames, 32, 48)
 
 
-def test_clips_that_the_model_does_not_take_are_named(tmp_path: Path) -> None:
+def test_unsupported_clips_are_refused(tmp_path: Path) -> None:
     plain_wan().save_pretrained(tmp_path / "start")  # layers are put on a plain model
     write_set(tmp_path / "shards", {"clip": (6, 32, 48, "masks")})
     text = LARGE.format(model=tmp_path / "start", frames=6, batch=6, steps=1)

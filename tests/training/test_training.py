@@ -1,4 +1,4 @@
-"""Training: the recipe's door, batches, the loss, resuming bit for bit, surviving kill -9."""
+"""Training: validation of recipes, batches, the loss, resuming bit for bit, surviving kill -9."""
 
 import dataclasses
 import math
@@ -56,7 +56,7 @@ def recipe(tmp_path: Path) -> StageRecipe:
     return load_recipe(path).stages[0]
 
 
-def test_a_recipe_is_read_into_dataclasses(recipe: StageRecipe) -> None:
+def test_recipe_is_read_into_dataclasses(recipe: StageRecipe) -> None:
     assert recipe.steps == 6
     assert recipe.phase_at(3).frames == {1: 0.5, 2: 0.5}
     assert recipe.phase_at(4) == PhaseRecipe(2, {2: 1.0})
@@ -76,7 +76,7 @@ def test_a_recipe_is_read_into_dataclasses(recipe: StageRecipe) -> None:
         ("precision: half", "precision is 'half', but must be auto, no, bf16 or fp16"),
     ],
 )
-def test_a_mistake_in_a_recipe_is_named(tmp_path: Path, change: str, message: str) -> None:
+def test_mistake_in_a_recipe_is_refused(tmp_path: Path, change: str, message: str) -> None:
     path = tmp_path / "bad.yaml"
     key = change.split(":")[0]
     path.write_text("\n".join(line for line in TINY.splitlines() if not line.startswith(key)) + "\n" + change)
@@ -84,7 +84,7 @@ def test_a_mistake_in_a_recipe_is_named(tmp_path: Path, change: str, message: st
         load_recipe(path)
 
 
-def test_a_recipe_that_is_not_there_or_not_yaml_is_named(tmp_path: Path) -> None:
+def test_missing_or_malformed_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         load_recipe(tmp_path / "none.yaml")
     (tmp_path / "bad.yaml").write_text("a: [1")
@@ -92,18 +92,18 @@ def test_a_recipe_that_is_not_there_or_not_yaml_is_named(tmp_path: Path) -> None
         load_recipe(tmp_path / "bad.yaml")
 
 
-def test_the_recipes_that_come_along_are_readable() -> None:
+def test_shipped_recipes_are_readable() -> None:
     for name in ("mini", "mini-continue", "cogvideox-2b"):
         assert all(stage.steps > 0 for stage in load_recipe(RECIPES / f"{name}.yaml").stages)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("ddp", "MULTI_GPU"), ("fsdp2", "FSDP"), ("zero2", "DEEPSPEED")])
-def test_the_launch_configurations_that_come_along_are_known_to_accelerate(name: str, kind: str) -> None:
+def test_launch_configurations_are_read_by_accelerate(name: str, kind: str) -> None:
     # It reads unknown keys with a complaint of its own.
     assert load_config_from_file(str(RECIPES / "accelerate" / f"{name}.yaml")).distributed_type.value == kind
 
 
-def test_noise_levels_are_shifted_to_noise_with_a_share_at_exactly_one(recipe: StageRecipe) -> None:
+def test_noise_level_distribution(recipe: StageRecipe) -> None:
     recipe = dataclasses.replace(recipe, noise=NoiseRecipe(pure=0.3, mean=1.0, std=1.0))
     t = draw_noise_levels(recipe, 20_000, torch.Generator().manual_seed(0))
     assert ((t > 0) & (t <= 1)).all()
@@ -112,7 +112,7 @@ def test_noise_levels_are_shifted_to_noise_with_a_share_at_exactly_one(recipe: S
 
 
 @needs_font
-def test_a_batch_is_a_pure_function_of_its_step_and_holds_the_composition(recipe: StageRecipe) -> None:
+def test_batch_is_a_function_of_its_step(recipe: StageRecipe) -> None:
     source = ClipBatches(recipe)
     for step in range(4):
         batch, again = source[step], ClipBatches(recipe)[step]
@@ -129,7 +129,7 @@ def test_a_batch_is_a_pure_function_of_its_step_and_holds_the_composition(recipe
 
 @needs_font
 @pytest.mark.parametrize(("share", "kinds"), [(0.0, {"core"}), (0.5, {"core", "all"}), (1.0, {"all"})])
-def test_so_many_samples_may_show_any_object(
+def test_share_of_extra_objects(
     recipe: StageRecipe, monkeypatch: pytest.MonkeyPatch, share: float, kinds: set[str]
 ) -> None:
     source = ClipBatches(dataclasses.replace(recipe, mini=MiniRecipe(extra_objects=share)))
@@ -144,20 +144,20 @@ def test_so_many_samples_may_show_any_object(
 
 @needs_font
 @pytest.mark.parametrize(("task", "measured"), [("generate", True), ("add-foreground", True), ("decompose", False)])
-def test_placements_are_measured_where_nothing_given_shows_them(
+def test_placements_are_measured_from_generated_clips(
     recipe: StageRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, measured: bool
 ) -> None:
     trainer = Trainer(dataclasses.replace(recipe, tasks={task: 1.0}), tmp_path)
     monkeypatch.setattr(trainer.model, "find_placement", lambda *_: torch.ones(batch.positions.shape[0], 3))
     batch = ClipBatches(trainer.recipe)[0]
-    nothing = torch.empty(0)
-    found = trainer.further_inputs(batch, batch.sequence, batch.layout, nothing, nothing, seed=3)["placement"]
+    unused = torch.empty(0)
+    found = trainer.further_inputs(batch, batch.sequence, batch.layout, unused, unused, seed=3)["placement"]
     assert bool((found == 1).all()) == measured
     assert bool((found.abs() <= 2 * trainer.model.config.placement_spread).all()) != measured
 
 
 @needs_font
-def test_given_clips_are_neither_noised_nor_learnt(recipe: StageRecipe, tiny_pipeline: LayerFlowPipeline) -> None:
+def test_given_clips_have_no_noise_and_no_loss(recipe: StageRecipe, tiny_pipeline: LayerFlowPipeline) -> None:
     batch = ClipBatches(recipe)[1]
     layout = batch.layout
     batch.given = layout.given_mask(TASKS["decompose"]).expand(len(batch.tasks), -1)
@@ -176,7 +176,7 @@ def test_given_clips_are_neither_noised_nor_learnt(recipe: StageRecipe, tiny_pip
 
 
 @needs_font
-def test_training_lowers_the_loss_and_leaves_a_model(recipe: StageRecipe, tmp_path: Path) -> None:
+def test_training_lowers_the_loss(recipe: StageRecipe, tmp_path: Path) -> None:
     recipe = dataclasses.replace(recipe, phases=(PhaseRecipe(40, {1: 1.0}),), learning_rate=5e-3, log_every=10)
     losses = []
     Trainer(recipe, tmp_path / "runs", report=lambda step, values: losses.append(values["loss"])).train()
@@ -187,7 +187,7 @@ def test_training_lowers_the_loss_and_leaves_a_model(recipe: StageRecipe, tmp_pa
 
 
 @needs_font
-def test_a_resumed_run_continues_bit_for_bit(recipe: StageRecipe, tmp_path: Path) -> None:
+def test_resumed_run_continues_bit_for_bit(recipe: StageRecipe, tmp_path: Path) -> None:
     whole = Trainer(recipe, tmp_path / "whole")
     whole.train()
     Trainer(recipe, tmp_path / "parts").train(until=3)
@@ -201,7 +201,7 @@ def test_a_resumed_run_continues_bit_for_bit(recipe: StageRecipe, tmp_path: Path
 
 
 @needs_font
-def test_fp16_goes_on_with_the_scale_of_its_loss(recipe: StageRecipe, tmp_path: Path) -> None:
+def test_fp16_resumes_with_its_loss_scale(recipe: StageRecipe, tmp_path: Path) -> None:
     trainer = Trainer(recipe, tmp_path)
     trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     trainer.save()
@@ -211,13 +211,13 @@ def test_fp16_goes_on_with_the_scale_of_its_loss(recipe: StageRecipe, tmp_path: 
 
 
 @needs_font
-def test_a_run_is_not_overwritten_without_being_target(recipe: StageRecipe, tmp_path: Path) -> None:
+def test_run_is_not_overwritten(recipe: StageRecipe, tmp_path: Path) -> None:
     Trainer(recipe, tmp_path).train(until=2)
     with pytest.raises(ConfigError, match="holds a run already"):
         Trainer(recipe, tmp_path)
 
 
-def test_a_checkpoint_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_checkpoint(tmp_path, 1, {"x": torch.ones(2)}, {})
 
     def fails(*_: object) -> None:
@@ -243,7 +243,7 @@ def train_without_end(recipe: Path, runs: Path) -> None:
 
 @needs_font
 @pytest.mark.parametrize("delay", [0.0, 0.15])
-def test_kill_at_any_moment_loses_at_most_one_interval(recipe: StageRecipe, tmp_path: Path, delay: float) -> None:
+def test_kill_loses_at_most_one_interval(recipe: StageRecipe, tmp_path: Path, delay: float) -> None:
     run = fork(train_without_end, tmp_path / "tiny.yaml", tmp_path / "runs")
     checkpoints = tmp_path / "runs" / "tiny" / "checkpoints"
     try:
@@ -264,9 +264,7 @@ def test_kill_at_any_moment_loses_at_most_one_interval(recipe: StageRecipe, tmp_
 
 
 @needs_font
-def test_a_resumed_run_does_not_fit_what_its_checkpoint_holds(
-    recipe: StageRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resumed_run_is_not_fitted_again(recipe: StageRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = dataclasses.replace(recipe, mini=MiniRecipe(sketch_scenes=250, sketch_epochs=1, fill_steps=20))
     shares: dict[str, float] = {}
 
@@ -283,7 +281,7 @@ def test_a_resumed_run_does_not_fit_what_its_checkpoint_holds(
         assert torch.equal(tensor, again.pipeline.transformer.state_dict()[name]), name
 
 
-def test_any_subset_always_leaves_something_to_generate() -> None:
+def test_any_subset_leaves_a_clip_to_generate() -> None:
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -292,7 +290,7 @@ def test_any_subset_always_leaves_something_to_generate() -> None:
 
 
 @needs_font
-def test_a_gradient_that_is_not_finite_ends_the_run_unless_fp16_skips_the_step(
+def test_infinite_gradient_ends_the_run_except_in_fp16(
     recipe: StageRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = Trainer(recipe, tmp_path)
@@ -307,9 +305,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_unless_fp16_skips_the_step(
 
 
 @pytest.mark.parametrize(("has", "found"), [(True, "bf16"), (False, "no")])
-def test_auto_precision_is_what_the_processor_computes_in(
-    has: bool, found: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_precision_follows_the_processor(has: bool, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
     monkeypatch.setattr("layerflow.runtime.placement.cpu_has_bfloat16", lambda: has)
     assert [mixed_precision(name) for name in ("auto", "no", "fp16")] == [found, "no", "fp16"]

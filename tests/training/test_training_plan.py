@@ -1,4 +1,4 @@
-"""Plans of training: parameters and bytes by closed forms, and activations as they are in a real step."""
+"""Plans of training: parameters and bytes by closed forms, activations against a real step."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def wan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_bytes_are_those_of_what_is_trained(wan: Path) -> None:
+def test_bytes_of_trained_parameters(wan: Path) -> None:
     base, motion, content = plan_training(recipe_for(wan, 5), processes=2)
     network = sum(p.numel() for p in build("wan").transformer.parameters())
     assert base.parameters == base.trained_parameters == network
@@ -52,7 +52,7 @@ def test_bytes_are_those_of_what_is_trained(wan: Path) -> None:
     assert base.state // 2 < base.sharded_peak < base.peak
 
 
-def test_samples_and_what_is_held_back_are_those_of_training(wan: Path) -> None:
+def test_samples_and_fitted_parts(wan: Path) -> None:
     stage = StageRecipe(
         "plan", start_from=str(wan), size=32, clip_frames=5, frames_per_batch=40, batch_multiple=3,
         phases=(PhaseRecipe(1, {5: 1.0}),),
@@ -66,7 +66,7 @@ def test_samples_and_what_is_held_back_are_those_of_training(wan: Path) -> None:
     assert fp16.frozen_parts == plan_training(recipe_for(wan, 5))[0].frozen_parts
 
 
-def test_half_precision_and_frozen_bases_are_counted(wan: Path) -> None:
+def test_half_precision_and_frozen_base(wan: Path) -> None:
     full, half = recipe_for(wan, 5), recipe_for(wan, 5, precision="bf16", frozen_dtype="bfloat16")
     plain, mixed = plan_training(full), plan_training(half)
     network = plain[0].parameters
@@ -76,7 +76,7 @@ def test_half_precision_and_frozen_bases_are_counted(wan: Path) -> None:
     assert mixed[0].activations < plain[0].activations
 
 
-def test_gradient_checkpointing_trades_memory_for_arithmetic(wan: Path) -> None:
+def test_gradient_checkpointing(wan: Path) -> None:
     keeps = plan_training(recipe_for(wan, 5))[0]
     again = plan_training(recipe_for(wan, 5, gradient_checkpointing=True))[0]
     assert (keeps.activations, keeps.activations_otherwise) == (again.activations_otherwise, again.activations)
@@ -84,7 +84,7 @@ def test_gradient_checkpointing_trades_memory_for_arithmetic(wan: Path) -> None:
     assert keeps.flops < again.flops < 1.5 * keeps.flops
 
 
-def test_activations_are_those_of_a_real_step(wan: Path) -> None:
+def test_activations_match_a_real_step(wan: Path) -> None:
     planned = plan_training(recipe_for(wan, 5))[0]
     model = build("wan").transformer.train()
     live = LiveBytes()
@@ -103,9 +103,7 @@ def test_activations_are_those_of_a_real_step(wan: Path) -> None:
     assert planned.activations == pytest.approx(live.peak, rel=0.15)
 
 
-def test_a_plain_model_and_a_fresh_network_are_planned_by_the_command(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_plan_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain_cogvideox().save_pretrained(tmp_path / "cog")
     (tmp_path / "r.yaml").write_text(
         f"start_from: {tmp_path / 'cog'}\nsize: 32\nclip_frames: 16\nframes_per_batch: 32\nadapters: {{rank: 2}}\n"
@@ -119,7 +117,7 @@ def test_a_plain_model_and_a_fresh_network_are_planned_by_the_command(
     assert 5e6 < plan.parameters < 50e6
 
 
-def test_tiles_take_less_memory_and_precomputed_latents_none(tmp_path: Path) -> None:
+def test_tiling_and_precomputed_latents(tmp_path: Path) -> None:
     pipeline = plain_cogvideox()
     # Tiles are half of this, and their overlap whole latents, as in the large ones.
     pipeline.vae = AutoencoderKLCogVideoX.from_config({**pipeline.vae.config, "sample_height": 96, "sample_width": 80})

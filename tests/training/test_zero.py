@@ -1,4 +1,4 @@
-"""What of DeepSpeed's configurations is taken; training under it is in test_several_processes.py."""
+"""Supported configurations of DeepSpeed; test_several_processes.py trains with it."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -19,14 +19,14 @@ def zero(zero_optimization: dict[str, Any], **changes: Any) -> tuple[ZeRO, dict[
     return ZeRO(accelerator, StageRecipe("test", **settings), optimizer), config
 
 
-def test_the_recipe_decides_on_clipping_and_precision() -> None:
+def test_recipe_sets_clipping_and_precision() -> None:
     _, config = zero({"stage": 2}, max_grad_norm=0.5, precision="bf16")
     assert config["gradient_clipping"] == 0.5
     assert config["torch_autocast"] == {"enabled": True, "dtype": "bfloat16"}
     assert "torch_autocast" not in zero({"stage": 2})[1]
 
 
-def test_what_is_not_known_is_refused() -> None:
+def test_unsupported_configuration_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"stage 3 with .*; stages 1 and 2 .*recipes/accelerate/fsdp2\.yaml"):
         zero({"stage": 3})
     with pytest.raises(ConfigError, match="offloading to cpu and none"):

@@ -1,4 +1,4 @@
-"""What the recipes of these tests have in common: a network that is trained in moments, on clips of two frames."""
+"""Common keys of the recipes in tests: a network that trains in moments, on clips of two frames."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ sample_every: 1000
 
 
 def losses_of(recipe: StageRecipe, output: Path) -> list[float]:
-    """The losses of all steps, without checkpoints and without a model at the end."""
+    """Return the losses of all steps, without checkpoints and without a model at the end."""
     trainer, losses = Trainer(recipe, output), []
     for step in range(recipe.steps):
         losses.append(trainer.train_step(trainer.batches[step])["loss"])

@@ -67,7 +67,7 @@ def test_wordnet_is_read(wordnet: WordNet) -> None:
     assert {"a tame animal", "the dog barked", "move fast on foot"} <= set(wordnet.glosses)
 
 
-def test_a_missing_wordnet_is_named(tmp_path: Path) -> None:
+def test_missing_wordnet_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"wordnet-base"):
         WordNet.read(tmp_path / "none")
 
@@ -91,7 +91,7 @@ def test_the_loss_is_zero_at_the_teacher_and_ignores_padding() -> None:
     assert distillation_loss(-target, target, mask) > 5
 
 
-def test_a_written_model_loads_and_replaces_the_old_one(
+def test_written_model_loads_and_replaces_the_old_one(
     tiny: LayerTextEncoder, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     for _ in range(2):
@@ -113,7 +113,7 @@ def test_a_written_model_loads_and_replaces_the_old_one(
         ("heads: 3\n", "does not divide"),
     ],
 )
-def test_a_bad_recipe_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_bad_recipe_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         load_config(TextRecipe, tmp_path / "recipe.yaml")

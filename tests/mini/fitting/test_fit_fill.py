@@ -1,4 +1,4 @@
-"""What continues backgrounds into holes learns to from scenes."""
+"""Fitting of the network that fills holes in backgrounds."""
 
 import dataclasses
 
@@ -15,19 +15,19 @@ RECIPE = StageRecipe(
 )  # fmt: skip
 
 
-def error_after(steps: int, told: list[float] | None = None) -> float:
+def error_after(steps: int, shares: list[float] | None = None) -> float:
     torch.manual_seed(0)
     model = CompactTransformer3DModel(sample_size=32, sample_frames=2, **RECIPE.model)
-    report = None if told is None else lambda _, share: told.append(share)
+    report = None if shares is None else lambda _, share: shares.append(share)
     return fit_fill(model, dataclasses.replace(RECIPE, mini=MiniRecipe(fill_steps=steps)), report)
 
 
-def test_fitting_draws_nearer_to_what_was_hidden_and_says_how_far_it_is() -> None:
-    told: list[float] = []
+def test_fitting_lowers_the_error_and_reports_progress() -> None:
+    shares: list[float] = []
     grey = error_after(1)  # measured before its step: a fresh network draws mid-grey
-    assert error_after(60, told) < 0.6 * grey
-    assert told == [1 / 3, 2 / 3, 1]
+    assert error_after(60, shares) < 0.6 * grey
+    assert shares == [1 / 3, 2 / 3, 1]
 
 
-def test_the_same_recipe_fits_the_same_weights() -> None:
+def test_fitting_is_reproducible() -> None:
     assert error_after(3) == error_after(3)

@@ -1,4 +1,4 @@
-"""The sketch: what it is fitted to, and that fitting it beats not knowing the prompt."""
+"""The sketch: its targets, and that fitting it beats ignoring the prompt."""
 
 import dataclasses
 import math
@@ -57,20 +57,20 @@ def turned(count: int, degrees: float) -> Pose:
 
 
 def wedge(count: int) -> torch.Tensor:
-    """Sprites that look different whichever way they are turned: (N, 4, S, S)."""
+    """Return sprites without symmetry, (N, 4, S, S)."""
     rows, columns = torch.meshgrid(torch.arange(SPRITE_SIZE), torch.arange(SPRITE_SIZE), indexing="ij")
     alpha = ((rows > columns) & (rows > SPRITE_SIZE // 4)).float()[None]
     return torch.cat([alpha * 0.5, -alpha, alpha * 0.1, alpha])[None].expand(count, -1, -1, -1)
 
 
-def test_targets_are_the_clips_themselves_made_small() -> None:
+def test_targets_are_downsampled_clips() -> None:
     clips = {name: torch.rand(2, 3, 3, 128, 128) for name in CLIPS}
     scene = scene_target(Layout(3).pack(clips), Layout(3))
     assert scene.shape == (6, SCENE_PLANES, SCENE_SIZE, SCENE_SIZE)
     torch.testing.assert_close(scene[4, 4:, 0, 0], clips["background"][1, 1, :, :8, :8].mean((1, 2)))
 
 
-def test_a_sprite_goes_where_its_pose_and_its_placement_say() -> None:
+def test_sprite_follows_pose_and_placement() -> None:
     sketch = ObjectSketch(channels=4, width=16)
     with torch.no_grad():
         for parameter in sketch.parameters():
@@ -91,24 +91,24 @@ def test_a_sprite_goes_where_its_pose_and_its_placement_say() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.tuples(*[st.floats(-0.09, 0.09)] * 3), st.floats(0, 360))
-def test_a_placement_is_measured_as_it_was_laid(placement: tuple[float, ...], angle: float) -> None:
+def test_placement_is_recovered(placement: tuple[float, ...], angle: float) -> None:
     pose = turned(2, angle)
-    wanted = torch.tensor([placement])
+    target = torch.tensor([placement])
     drawn = place_sprite(wedge(2), pose)[:, 3]
-    true = place_sprite(wedge(2), pose, wanted.expand(2, -1))[:, 3]
+    true = place_sprite(wedge(2), pose, target.expand(2, -1))[:, 3]
     found = placement_between(drawn[None], true[None], limit=0.2)
     # The size comes about the sprite's middle, the place is that of the matte's, a little beside it.
-    torch.testing.assert_close(found, wanted, atol=0.025, rtol=0)
+    torch.testing.assert_close(found, target, atol=0.025, rtol=0)
     assert placement_between(drawn[None], true[None], limit=0.01).abs().max() <= 0.01
 
 
-def test_an_empty_matte_has_no_placement() -> None:
+def test_empty_matte_has_no_placement() -> None:
     empty, full = -torch.ones(1, 2, 16, 16), torch.ones(1, 2, 16, 16)
     assert torch.equal(placement_between(empty, full, limit=0.2), torch.zeros(1, 3))
 
 
 @pytest.mark.parametrize("motion", list(MOTIONS))
-def test_an_upright_object_laid_by_its_pose_is_the_scene(motion: str) -> None:
+def test_posed_sprite_matches_the_scene(motion: str) -> None:
     source = SceneSource("train", size=OBJECT_SIZE, frames=5)
     spec = dataclasses.replace(source.spec(3, 0), motion=motion, place="centre")
     jitter = motion_params(spec)
@@ -124,7 +124,7 @@ def test_an_upright_object_laid_by_its_pose_is_the_scene(motion: str) -> None:
         assert (laid > 0.5).logical_xor(alpha > 0.5).sum() < 0.12 * (alpha > 0.5).sum()
 
 
-def test_fitted_sketches_know_more_than_the_mean_of_all_scenes() -> None:
+def test_fitted_sketch_beats_the_mean_scene() -> None:
     model, tokenizer, encoder = build()
     data = gather(model, tokenizer, encoder, RECIPE)
     again = gather(model, tokenizer, encoder, dataclasses.replace(RECIPE, mini=MiniRecipe(sketch_scenes=250)))
@@ -150,7 +150,7 @@ def test_fitted_sketches_know_more_than_the_mean_of_all_scenes() -> None:
 
 
 @pytest.mark.parametrize("size", [64, 32])
-def test_clips_follow_the_sketch_as_far_as_it_is_trusted(size: int) -> None:
+def test_clips_follow_the_sketch_by_its_gate(size: int) -> None:
     generator = torch.Generator().manual_seed(0)
     drawn = {
         name: torch.rand(2, 3, channels, size, size, generator=generator)

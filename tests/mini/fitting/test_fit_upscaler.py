@@ -1,4 +1,4 @@
-"""Training of the upscaler: what it is shown, that it learns, and that it resumes to the same weights."""
+"""Training of the upscaler: its pairs, its loss, and resuming to the same weights."""
 
 import shutil
 from dataclasses import replace
@@ -27,7 +27,7 @@ RECIPE = UpscalerRecipe(
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 999), size=st.integers(4, 16), clear=st.booleans())
-def test_crops_lie_inside_and_all_but_one_at_the_matte(seed: int, size: int, clear: bool) -> None:
+def test_crops_lie_inside_and_at_the_matte(seed: int, size: int, clear: bool) -> None:
     alpha = -torch.ones(2, 1, 16, 20)
     if not clear:
         alpha[1, 0, 13, 2] = 1
@@ -39,7 +39,7 @@ def test_crops_lie_inside_and_all_but_one_at_the_matte(seed: int, size: int, cle
         assert clear or index == 0 or (top <= 13 < top + size and left <= 2 < left + size)
 
 
-def test_pairs_show_the_same_place_small_and_large() -> None:
+def test_pairs_are_aligned() -> None:
     pairs = ScenePairs(RECIPE)
     small, large = pairs[3]
     for name in CLIPS:
@@ -52,7 +52,7 @@ def test_pairs_show_the_same_place_small_and_large() -> None:
     assert all(torch.equal(small[name], again[0][name]) for name in CLIPS)
 
 
-def test_a_grid_repeats_in_place_and_time() -> None:
+def test_grid_repeats_in_space_and_time() -> None:
     recipe = replace(RECIPE, blur=0.0, noise=0.0, grid=0.1)
     clear = {name: torch.zeros(2, 1 if name == "alpha" else 3, 16, 24) for name in CLIPS}
     sides = set()
@@ -65,7 +65,7 @@ def test_a_grid_repeats_in_place_and_time() -> None:
     assert sides == set(TILES)
 
 
-def test_the_network_learns_what_interpolation_cannot_know() -> None:
+def test_upscaler_beats_interpolation() -> None:
     torch.manual_seed(0)
     small, large = ({name: clip[:4] for name, clip in clips.items()} for clips in ScenePairs(RECIPE)[0])
     model = LayeredUpscaler(2, 32, 3)
@@ -80,7 +80,7 @@ def test_the_network_learns_what_interpolation_cannot_know() -> None:
     assert losses[-1] < 0.75 * losses[0]  # a fresh network is bicubic interpolation
 
 
-def test_a_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
+def test_upscaler_resumes_to_the_same_weights(tmp_path: Path) -> None:
     folder = train_upscaler(RECIPE, tmp_path)
     whole = load_file(folder / "diffusion_pytorch_model.safetensors")
     assert LayeredUpscaler.from_pretrained(folder).config.factor == 2
@@ -88,9 +88,9 @@ def test_a_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
         train_upscaler(RECIPE, tmp_path)
     shutil.rmtree(folder)
     shutil.rmtree(list_checkpoints(tmp_path / "up" / "checkpoints")[-1])
-    told: list[int] = []
-    train_upscaler(RECIPE, tmp_path, resume=True, report=lambda step, _: told.append(step))
-    assert told == [6, 8]  # from the checkpoint at 4
+    reports: list[int] = []
+    train_upscaler(RECIPE, tmp_path, resume=True, report=lambda step, _: reports.append(step))
+    assert reports == [6, 8]  # from the checkpoint at 4
     for name, tensor in load_file(folder / "diffusion_pytorch_model.safetensors").items():
         assert torch.equal(tensor, whole[name]), name
 
@@ -104,12 +104,12 @@ def test_a_run_resumes_to_the_same_weights(tmp_path: Path) -> None:
         ("step: 4", "unknown key 'step'"),
     ],
 )
-def test_recipes_that_cannot_be_followed_are_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_bad_upscaler_recipe_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "up.yaml").write_text(text)
     with pytest.raises(ConfigError, match=message):
         load_config(UpscalerRecipe, tmp_path / "up.yaml")
 
 
-def test_the_recipe_that_comes_along_can_be_followed() -> None:
+def test_shipped_upscaler_recipe() -> None:
     recipe = load_config(UpscalerRecipe, Path(__file__).parents[3] / "recipes" / "upscaler.yaml")
     assert recipe.name == "mini-upscaler"

@@ -1,4 +1,4 @@
-"""The network that training starts from: changed where a recipe says so, and what of it is trained."""
+"""Changes of the network that training starts from, and its fitted parts."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_an_embedding_that_is_switched_off_is_nothing_and_all_else_stays() -> None:
+def test_removed_embedding_leaves_other_weights() -> None:
     model = CompactTransformer3DModel(**SIZES)
     other = resize_network(model, {"layer_embedding": False})
     assert not other.config.layer_embedding
@@ -32,7 +32,7 @@ def test_an_embedding_that_is_switched_off_is_nothing_and_all_else_stays() -> No
             assert torch.equal(other.state_dict()[name], tensor)
 
 
-def test_a_deeper_network_draws_the_same_before_it_is_trained() -> None:
+def test_added_blocks_have_no_effect_at_first() -> None:
     torch.manual_seed(0)
     model = CompactTransformer3DModel(**SIZES)
     for parameter in model.parameters():  # as if it were trained: nothing is zero any more
@@ -50,7 +50,7 @@ def test_a_deeper_network_draws_the_same_before_it_is_trained() -> None:
         assert gradients[f"{name}.weight"].any()
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_unfitting_changes_are_refused() -> None:
     with pytest.raises(ConfigError, match="have other sizes than"):
         resize_network(CompactTransformer3DModel(**SIZES), {"dim": 32})
     with pytest.raises(ConfigError, match="have other sizes than"):
@@ -58,7 +58,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 @pytest.mark.parametrize("trained", [False, True])
-def test_a_sketch_stays_as_it_was_fitted_unless_it_is_trained_on(tmp_path: Path, trained: bool) -> None:
+def test_fitted_sketch_is_frozen_by_default(tmp_path: Path, trained: bool) -> None:
     steps = "phases: [{steps: 1, frames: {1: 1.0}}]\nframes_per_batch: 2\n"
     (tmp_path / "tiny.yaml").write_text(f"{TINY}{steps}train_fitted: {str(trained).lower()}\n")
     trainer = Trainer(load_recipe(tmp_path / "tiny.yaml").stages[0], tmp_path)
