@@ -1,10 +1,10 @@
-"""Whether a small video autoencoder in front of the mini would pay: how well one can be trained in the time there is.
+"""Quality of a small video autoencoder for the mini, trained in a given time.
 
     python benchmarks/autoencoder.py [--minutes 30] [--threads 2] [--picture OUT.png]
 
 A causal autoencoder (diffusers' Wan, narrow: 4 frames and 8x8 pixels to one latent of 16 channels) is trained on all
-four clips of the mini's scenes, alpha included, with a loss on the composite of what it gives back. What it loses of
-held-out scenes, no network behind it could bring back: its PSNR is the most that a mini on its latents could reach.
+four clips of the mini's scenes, alpha included, with a loss on the composite of its output. A network on
+its latents cannot recover what it loses: its PSNR on held-out scenes is the upper bound for such a mini.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from layerflow.runtime.placement import cpu_has_bfloat16
 from layerflow.training.schedule import warm_cosine
 
 FRAMES, SIZE, SAMPLES, RATE = 9, 64, 24, 5e-4
-"""One frame and two groups of four, as causal autoencoders take them."""
+"""Frames: one and two groups of four, as causal autoencoders need."""
 COMPOSITE_WEIGHT, PRIOR_WEIGHT = 0.5, 1e-6
 
 
 def clips_of(source: SceneSource, number: int, seed: int) -> Tensor:
-    """A scene's clips in model space, (4, 3, F, H, W)."""
+    """Return a scene's clips in model space, (4, 3, F, H, W)."""
     scene = source.scene(number, seed)
     clips = to_model_space({name: getattr(scene, name)[None] for name in CLIPS})
     return torch.cat([clips[name].expand(-1, -1, 3, -1, -1) for name in CLIPS]).transpose(1, 2)
 
 
 def composite(clips: Tensor) -> Tensor:
-    """`blended` as the other three of (4, 3, F, H, W) make it."""
+    """Return the composite of foreground, alpha and background of (4, 3, F, H, W)."""
     by_name = dict(zip(CLIPS, (clips + 1) / 2, strict=True))
     return 2 * blend(by_name["foreground"], by_name["alpha"].mean(0, keepdim=True), by_name["background"]) - 1
 
 
 def train(model: AutoencoderKLWan, minutes: float) -> int:
-    """Train for so much processor time; returns the steps."""
+    """Train for some processor time; return the number of steps."""
     source = SceneSource("train", SIZE, FRAMES, "all", Variations(see_through=0.2))
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)
     start, step = time.process_time(), 0

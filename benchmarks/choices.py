@@ -1,11 +1,11 @@
-"""Which choices behind the mini pay: networks with one thing done otherwise, trained for equal processor time each.
+"""Ablation of the mini's design: networks with one change each, trained for equal processor time.
 
     python benchmarks/choices.py [--minutes 6] [--only NAME ...] [--threads 1] [--output runs/choices]
 
-Each starts from nothing but what needs no pixels of full size (sketches, whitening and fill of the mini) and is
-trained on the same scenes; how many steps that makes follows from the processor time of its first ones. Then all are
-measured on the same held-out scenes. Six minutes are far from the end of training: this tells what learns faster, not
-what ends best. What was measured is kept in the output folder and not measured again.
+Each starts with the mini's fitted parts (sketches, whitening and fill) and fresh weights otherwise, and is trained on the
+same scenes; the number of steps follows from the processor time of the first ones. Then all are measured on the same
+held-out scenes. Six minutes are far from the end of training: the table shows what learns faster, not what ends best.
+Results are kept in the output folder and not measured again.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ BASE = StageRecipe(
 
 
 def alternating(self: CompactBlock, hidden_states: Tensor, text: Tensor, mask: Tensor, temb: Tensor) -> Tensor:
-    """A block that attends within each frame over all clips, then within each clip over all frames."""
+    """Block with attention within each frame over all clips, then within each clip over all frames."""
     b, k, f, p, d = hidden_states.shape
     shift1, scale1, gate1, shift2, scale2, gate2 = (temb + self.modulation).unsqueeze(3).unbind(4)
     x = hidden_states
@@ -69,7 +69,7 @@ def alternating(self: CompactBlock, hidden_states: Tensor, text: Tensor, mask: T
 
 
 def uncomposed(drawn: Any, copy: Tensor, sequence: Tensor, timestep: Tensor, layout: Layout, fill: Any) -> Any:
-    """All four clips as the network draws them: nothing is copied, and `blended` is not made of the others."""
+    """Return all four clips as predicted: nothing is copied, and `blended` is not composed of the others."""
     shown = layout.unpack(sequence)
     shown["alpha"] = shown["alpha"][:, :, :1]
     given = {name: (timestep[:, layout.clips.index(name)] == 0)[:, None, None, None, None] for name in CLIPS}
@@ -78,11 +78,11 @@ def uncomposed(drawn: Any, copy: Tensor, sequence: Tensor, timestep: Tensor, lay
 
 @dataclass(frozen=True)
 class Choice:
-    """Something done otherwise than in the mini."""
+    """A change of the mini's design."""
 
     recipe: dict[str, Any] = field(default_factory=dict)
     patches: tuple[tuple[Any, str, Any], ...] = ()
-    """Object, attribute and what stands there instead."""
+    """Object, attribute and replacement."""
 
 
 CHOICES = {
@@ -113,14 +113,14 @@ def otherwise(choice: Choice) -> Iterator[None]:
 
 
 def lasting(recipe: StageRecipe, steps: int) -> StageRecipe:
-    """The recipe with so many steps: seven tenths of them in its first phase."""
+    """Return the recipe with a number of steps, seven tenths of them in the first phase."""
     first = max(1, round(0.7 * steps))
     phases = tuple(replace(p, steps=n) for p, n in zip(recipe.phases, (first, max(1, steps - first)), strict=True))
     return replace(recipe, phases=phases)
 
 
 def trainer_of(recipe: StageRecipe, steps: int, folder: Path, report: Callable[..., None] | None = None) -> Trainer:
-    """A run from the start, with what the mini has fitted beside training."""
+    """Return a fresh run, with the mini's fitted parts."""
     shutil.rmtree(folder, ignore_errors=True)
     trainer = Trainer(lasting(recipe, steps), folder, report=report, final=False)
     fitted = CompactTransformer3DModel.from_pretrained(find_model("mini"), subfolder="transformer").state_dict()
@@ -130,7 +130,7 @@ def trainer_of(recipe: StageRecipe, steps: int, folder: Path, report: Callable[.
 
 
 def seconds_per_step(recipe: StageRecipe, folder: Path) -> float:
-    """Processor time of a step, over as many of the first phase as of the second."""
+    """Return the processor time of a step, over as many of the first phase as of the second."""
     trainer = trainer_of(recipe, 100, folder)
     spent = []
     for number in (*range(TIMED + 1), *range(70, 70 + TIMED)):
@@ -143,7 +143,7 @@ def seconds_per_step(recipe: StageRecipe, folder: Path) -> float:
 
 @torch.no_grad()
 def measure(pipeline: LayerFlowPipeline, recipe: StageRecipe) -> dict[str, float]:
-    """Mattes and backgrounds of decompose, and how well generation removes noise, on held-out scenes."""
+    """Measure mattes and backgrounds of decompose, and denoising of generate, on held-out scenes."""
     source = SceneSource("held_out_combinations", recipe.size, recipe.clip_frames)
     values: dict[str, list[float]] = {}
     for number in range(SAMPLES):
@@ -166,7 +166,7 @@ def measure(pipeline: LayerFlowPipeline, recipe: StageRecipe) -> dict[str, float
 
 
 def run(name: str, choice: Choice, minutes: float, folder: Path) -> dict[str, float]:
-    """Train and measure one choice, or read what was measured."""
+    """Train and measure one choice, or read its earlier result."""
     kept = folder / f"{name.replace(' ', '-').replace(',', '')}.json"
     if kept.is_file():
         record = json.loads(kept.read_text("utf-8"))

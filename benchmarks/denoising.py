@@ -1,9 +1,9 @@
-"""How near one step of denoising comes to held-out scenes, by noise level and clip: where a network could learn more.
+"""Error of one denoising step on held-out scenes, by noise level and clip: where a network could learn more.
 
     python benchmarks/denoising.py [MODEL ...] [--scenes 24]
 
-Nothing is given and the prompts are the scenes' own. Beside it stands the noised clip itself: where that is nearer, the
-network throws away what it is shown.
+No clip is given, and the prompts are the scenes' own. The error of the noised clip is shown beside: where that is lower,
+the network discards its input.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NOISED = "the noised clips"
 def reached(
     pipeline: LayerFlowPipeline, scene: Scene, number: int, levels: Sequence[float] = LEVELS
 ) -> list[dict[str, float]]:
-    """For each noise level the PSNR of every clip after one step, of all together, and of the noised clips."""
+    """Return for each noise level the PSNR of every clip after one step, of all together, and of the noised clips."""
     layout = Layout(scene.alpha.shape[0])
     clean = layout.pack(to_model_space({name: getattr(scene, name)[None] for name in CLIPS}))
     prompts = [scene.captions[layer] for layer in LAYERS]

@@ -1,10 +1,10 @@
-"""How fast layered clips are made of footage, and how busy that keeps the cores.
+"""Speed of building layered clips from footage, and use of the cores.
 
     python benchmarks/footage.py [--clips 48] [--frames 16] [--size 64] [--workers N]
 
 The footage is drawn: videos of 128x128 with a mask for each frame, in which a disc crosses a background that pans.
-Seconds and cores are those of the build alone, the start of its processes within. What other programs take of the cores
-is missing in the share, so nothing else should run.
+Seconds and cores are those of the build, including the start of its processes. Other programs lower the share of the
+cores, so nothing else should run.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from layerflow.datasets.pool import stopwatch
 from layerflow.datasets.recipe import SourceRecipe
 
 SIDE = 128
-"""Pixels of the drawn footage's height and width."""
+"""Height and width of the drawn footage in pixels."""
 
 
 def draw(folder: Path, clips: int, frames: int) -> None:
-    """Videos with masks, in the layout of DAVIS without a folder for the resolution."""
+    """Write videos with masks, in the layout of DAVIS without a folder for the resolution."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:SIDE, :SIDE]
     for clip in range(clips):

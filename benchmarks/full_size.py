@@ -1,12 +1,12 @@
-"""What a full-size model costs: CogVideoX-2B with layers, four clips of 16 frames at 720x480, random weights.
+"""Time and memory of a full-size model: CogVideoX-2B with layers, four clips of 16 frames at 720x480, random weights.
 
     python benchmarks/full_size.py --device cuda [--dtype bfloat16] [--only plain compile ...]
     python benchmarks/full_size.py --tiny        # the same code at a tiny size, on any CPU
     python benchmarks/full_size.py --write out/2b && layerflow info out/2b --plan   # plan it without any weights
 
 Prints seconds of a guided step and of 50, the peaks of memory, and TFLOP/s beside those of a large matrix product in
-the same run, plain and with each speed and memory setting. Text states are random; the text encoder takes no part. With
-`cache`, a step is the mean of a run of 50 on noise, for what is left out depends on how little changes.
+the same run, plain and with each speed and memory setting. Text states are random; the text encoder is not run. With
+`cache`, a step is the mean of a run of 50 on noise, because the skipped work depends on how little changes.
 """
 
 from __future__ import annotations
@@ -59,18 +59,18 @@ TINY_AUTOENCODER = {
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured of one setting."""
+    """Measurements of one setting."""
 
     step_seconds: float
     step_peak: int
-    """Bytes at the peak of a step; 0 where torch does not count them."""
+    """Peak of a step in bytes; 0 where torch does not count them."""
     decode_seconds: float | None
-    """None where the autoencoder ran out of memory."""
+    """Peak of decoding; None where the autoencoder ran out of memory."""
     decode_peak: int
 
 
 def build(tiny: bool, dtype: torch.dtype, device: str = "cpu") -> LayerFlowPipeline:
-    """The pipeline without text encoder, with random weights."""
+    """Return the pipeline without text encoder, with random weights."""
     torch.manual_seed(0)
     with torch.device(device):
         transformer = CogVideoXLayerTransformer3DModel(**(TINY if tiny else {})).to(dtype).eval()
@@ -81,7 +81,7 @@ def build(tiny: bool, dtype: torch.dtype, device: str = "cpu") -> LayerFlowPipel
 
 
 def step_of(pipeline: LayerFlowPipeline, device: str) -> tuple[Callable[[], torch.Tensor], torch.Tensor]:
-    """A guided step of the denoiser, as the pipeline makes it, and a sequence."""
+    """Return a guided step of the pipeline's denoiser, and a sequence for it."""
     config = pipeline.transformer.config
     frames, height, width = pipeline.codec.trained_size
     layout = pipeline.codec.check(frames, height, width)
@@ -98,8 +98,8 @@ def step_of(pipeline: LayerFlowPipeline, device: str) -> tuple[Callable[[], torc
 
     @torch.no_grad()
     def step() -> torch.Tensor:
-        nothing = torch.zeros_like(text), mask
-        return pipeline.predict(pipeline.transformer, sequence, times, (text, mask), nothing, layout, guider)
+        uncond = torch.zeros_like(text), mask
+        return pipeline.predict(pipeline.transformer, sequence, times, (text, mask), uncond, layout, guider)
 
     return step, sequence
 
@@ -130,7 +130,7 @@ def measure(tiny: bool, dtype: torch.dtype, device: str, repeats: int, setting: 
 
 
 def whole_run(pipeline: LayerFlowPipeline, sequence: torch.Tensor, step: Callable[[], torch.Tensor]) -> float:
-    """Seconds of denoising, each step on what the one before left."""
+    """Return seconds of denoising, each step on the output of the one before."""
     pipeline.scheduler.set_timesteps(STEPS, device=sequence.device)
     generator = torch.Generator().manual_seed(1)
     step()
@@ -144,12 +144,12 @@ def whole_run(pipeline: LayerFlowPipeline, sequence: torch.Tensor, step: Callabl
 
 
 def peak_of(device: str) -> int:
-    """Bytes at the peak since the last `reset`."""
+    """Return the peak in bytes since the last `reset`."""
     return torch.cuda.max_memory_allocated() if device.startswith("cuda") else 0
 
 
 def reset(device: str) -> None:
-    """Forget earlier peaks and free what nobody holds."""
+    """Reset peaks and free unused memory."""
     gc.collect()
     wait()
     if device.startswith("cuda"):
@@ -158,7 +158,7 @@ def reset(device: str) -> None:
 
 
 def write_configuration(folder: Path) -> None:
-    """A model folder without weights: all that planning reads."""
+    """Write a model folder without weights, which is enough for planning."""
     with init_empty_weights():
         transformer, vae = CogVideoXLayerTransformer3DModel(), AutoencoderKLCogVideoX(scaling_factor=1.15258426)
     transformer.save_config(folder / "transformer")

@@ -1,4 +1,4 @@
-"""How long `layerflow generate` takes, and how much of the machine's matrix product the denoiser reaches.
+"""Time of `layerflow generate`, and the denoiser's share of the machine's matrix product rate.
 
     python benchmarks/generate.py [--model mini] [--repeats 3]
 
@@ -25,7 +25,7 @@ PROMPTS = ("--foreground", "a red balloon rising", "--background", "green hills 
 
 
 def fresh_process(code: str, repeats: int) -> float:
-    """Median seconds of a new Python that runs `code`."""
+    """Return the median seconds of a new Python process that runs `code`."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -35,7 +35,7 @@ def fresh_process(code: str, repeats: int) -> float:
 
 
 def generate_once(model: str, folder: Path, device: str, dtype: str) -> tuple[float, dict[str, float], int]:
-    """Seconds of one `layerflow generate` in a new process, its own timings, and its steps."""
+    """Return the seconds of one `layerflow generate` in a new process, its recorded timings, and its steps."""
     words = [sys.executable, "-m", "layerflow.cli", "generate", *PROMPTS, "--model", model, "-o", str(folder)]
     start = time.perf_counter()
     subprocess.run(

@@ -1,10 +1,10 @@
-"""What each block of the compact backbone is worth: the error of its clean prediction with that block left out.
+"""Worth of each block of the compact backbone: the error of its clean prediction with that block left out.
 
     python benchmarks/parts.py [MODEL] [--scenes 48]
 
 Prints, for generate and decompose at two noise levels, the weighted mean squared error of the generated clips over
 training scenes (unseen seed), whole and with each residual block skipped, as a ratio to the whole network's. A block
-whose ratio is 1.00 everywhere could be given to another part of the network.
+whose ratio is 1.00 everywhere could be spent on another part of the network.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NO_STEPS = (PhaseRecipe(1, {1: 1.0}),)
 
 
 class Skipped(nn.Module):
-    """Hands the features on as they came."""
+    """Return the features unchanged."""
 
     def forward(self, x: Tensor, *_: object) -> Tensor:
         return x
@@ -44,7 +44,7 @@ def scenes(task: str, count: int) -> Batch:
 
 @torch.no_grad()
 def errors(pipeline: LayerFlowPipeline, batches: list[Batch]) -> list[float]:
-    """Mean error of the generated clips for each task and level."""
+    """Return the mean error of the generated clips for each task and level."""
     result = []
     for batch in batches:
         text, mask = encode_batch(pipeline, batch)
@@ -60,7 +60,7 @@ def errors(pipeline: LayerFlowPipeline, batches: list[Batch]) -> list[float]:
 
 
 def residual_blocks(model: CompactTransformer3DModel) -> Iterator[tuple[str, nn.ModuleList, int]]:
-    """Name, list and index of every block that only adds to what it is given."""
+    """Return name, list and index of every residual block."""
     for kind in ("down", "up"):
         for level, blocks in enumerate(getattr(model, kind)):
             for index in range(len(blocks)):
@@ -79,7 +79,7 @@ def main() -> None:
     whole = errors(pipeline, batches)
     columns = [f"{task} t={level:g}" for task in TASKS for level in LEVELS]
     print(f"{'left out':12}" + "".join(f"{column:>18}" for column in columns))
-    print(f"{'nothing':12}" + "".join(f"{value:18.4f}" for value in whole))
+    print(f"{'none':12}" + "".join(f"{value:18.4f}" for value in whole))
     for name, blocks, index in residual_blocks(pipeline.transformer):
         block = blocks[index]
         blocks[index] = Skipped()

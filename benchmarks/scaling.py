@@ -1,8 +1,8 @@
-"""How time and peak memory of a guided step grow with frames and size.
+"""Time and peak memory of a guided step by frames and size.
 
     python benchmarks/scaling.py [--model mini] [--frames 4 8 16] [--sizes 64 96 128]
 
-Each setting runs in a process of its own, so that its peak memory is its own.
+Each setting runs in a separate process, to measure its own peak memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from common import denoiser_step, flops_of, load, median_seconds
 
 
 def measure(model: str, frames: int, size: int, repeats: int, device: str, dtype: str) -> dict[str, float]:
-    """Seconds, GFLOP and peak memory in MB of one guided step, the model's and the program's own apart."""
+    """Return seconds, GFLOP and peak memory in MB of one guided step, without those of model and program."""
     pipeline = load(model, device, dtype)
     before = peak_mb(device)
     step = denoiser_step(pipeline, frames, size, size)
@@ -28,7 +28,7 @@ def measure(model: str, frames: int, size: int, repeats: int, device: str, dtype
 
 
 def peak_mb(device: str) -> float:
-    """Most memory so far, MB: the accelerator's, or this process's resident set."""
+    """Return the peak of memory so far in MB: the accelerator's, or this process's resident set."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 1e6
     unit = 1 if sys.platform == "darwin" else 1024

@@ -3,8 +3,8 @@
     python benchmarks/studio.py                         # first paint, layer toggle, export, load for 3 minutes
     python benchmarks/studio.py --seconds 30 --clients 20
 
-First paint and toggle want Chromium and `pip install 'layerflow[test]'`; without them they are left out. What
-is exported is all layers of 16 frames of 720x480.
+First paint and toggle need Chromium and `pip install 'layerflow[test]'`; without them they are left out. All
+layers of 16 frames of 720x480 are exported.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ENDED = ("done", "failed", "cancelled", "interrupted")
 
 
 def call(url: str, body: Any = None, method: str | None = None) -> Any:
-    """One request; returns what the JSON says."""
+    """Send a request; return its JSON."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method)
     with urllib.request.urlopen(request, timeout=120) as answer:
@@ -51,7 +51,7 @@ def call(url: str, body: Any = None, method: str | None = None) -> Any:
 
 @contextlib.contextmanager
 def served(*options: str) -> Iterator[tuple[str, int]]:
-    """Address and process id of a studio with the mini."""
+    """Yield address and process id of a studio with the mini."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -74,7 +74,7 @@ def served(*options: str) -> Iterator[tuple[str, int]]:
 
 
 def measure_export(places: Sequence[str]) -> None:
-    """Seconds of each export of 16 frames of 720x480, in a child as the studio runs it."""
+    """Return seconds of each export of 16 frames of 720x480, in a sandboxed process as in the studio."""
     generator = torch.Generator().manual_seed(0)
     small = {name: torch.rand(16, 3, 30, 45, generator=generator) for name in ("foreground", "background")}
     alpha = torch.zeros(16, 1, 30, 45)
@@ -110,7 +110,7 @@ TOGGLES = """async () => {
 
 
 def measure_page(url: str) -> None:
-    """First contentful paint, and from a click on a layer's box to its pixels, in ms."""
+    """Return first contentful paint, and the time from a click on a layer's box to its pixels, in ms."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     try:
         from playwright.sync_api import sync_playwright
@@ -144,7 +144,7 @@ def measure_page(url: str) -> None:
 
 
 def held(pid: int) -> float:
-    """MiB of a process and its children."""
+    """Return the memory of a process and its children in MiB."""
     found = 0
     with contextlib.suppress(psutil.Error):
         for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
@@ -154,7 +154,7 @@ def held(pid: int) -> float:
 
 
 class Load:
-    """Clients that ask for jobs, follow them, fetch what they made; each remembers what it was promised."""
+    """Clients that submit jobs, follow them and fetch their files; each checks the files that were announced."""
 
     def __init__(self, url: str, end: float) -> None:
         self.url, self.end = url, end
@@ -163,7 +163,7 @@ class Load:
         self.answers: list[float] = []
 
     def client(self, number: int) -> None:
-        """One client, until the time is up and its job has ended."""
+        """Run one client until the time is up and its job has ended."""
         chance = random.Random(number)
         while time.monotonic() < self.end:
             try:
@@ -189,7 +189,7 @@ class Load:
 
 
 def measure_load(url: str, pid: int, clients: int, seconds: float) -> None:
-    """Many clients at once: is a job lost, does memory grow, does the server answer?"""
+    """Run many clients at once; report lost jobs, growth of memory and failed requests."""
     load = Load(url, time.monotonic() + seconds)
     threads = [threading.Thread(target=load.client, args=(n,)) for n in range(clients)]
     for thread in threads:

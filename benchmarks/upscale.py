@@ -1,8 +1,8 @@
-"""How much nearer the upscaler comes to scenes drawn large than bicubic interpolation does, and how fast.
+"""Error of the upscaler against scenes drawn large, beside bicubic interpolation, and its speed.
 
     python benchmarks/upscale.py [--model mini] [--samples 60]
 
-Scenes are held out: objects or combinations that no training saw. Alpha's error and flicker are in parts of a thousand.
+Scenes are held out: objects or combinations outside the training set. Alpha's error and flicker are in parts of a thousand.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ SPLITS = ("held_out_objects", "held_out_combinations")
 
 
 def space(scene: Scene) -> dict[str, torch.Tensor]:
-    """Clips (1, F, C, H, W) in model space, alpha with one channel."""
+    """Return clips (1, F, C, H, W) in model space, alpha with one channel."""
     clips = to_model_space({name: getattr(scene, name)[None] for name in CLIPS})
     return clips | {"alpha": clips["alpha"][:, :, :1]}
 
 
 def bicubic(clips: dict[str, torch.Tensor], factor: int) -> dict[str, torch.Tensor]:
-    """Each clip interpolated on its own, within [-1, 1]."""
+    """Interpolate each clip alone, within [-1, 1]."""
     return {
         name: F.interpolate(clip[0], scale_factor=factor, mode="bicubic").clamp(-1, 1)[None]
         for name, clip in clips.items()
@@ -41,7 +41,7 @@ def bicubic(clips: dict[str, torch.Tensor], factor: int) -> dict[str, torch.Tens
 
 
 def measure(found: dict[str, torch.Tensor], true: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Squared error of every clip, alpha's error and flicker, and how far `blended` is from the other three."""
+    """Return squared error of every clip, alpha's error and flicker, and the distance of `blended` from the composite."""
     unit = {name: ((clip[0] + 1) / 2, (true[name][0] + 1) / 2) for name, clip in found.items()}
     return {
         **{name: mse(*unit[name]) for name in CLIPS},
