@@ -2,7 +2,7 @@
 
     python benchmarks/denoising.py [MODEL ...] [--scenes 24]
 
-No clip is given, and the prompts are the scenes' own. The error of the noised clip is shown beside: where that is lower,
+No clip is given, and the prompts are the scenes' own. The error of the noised clip is shown beside: where it is lower,
 the network discards its input.
 """
 

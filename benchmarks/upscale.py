@@ -2,7 +2,8 @@
 
     python benchmarks/upscale.py [--model mini] [--samples 60]
 
-Scenes are held out: objects or combinations outside the training set. Alpha's error and flicker are in parts of a thousand.
+Scenes are held out: objects or combinations outside the training set. Alpha's error and flicker are in
+thousandths.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def bicubic(clips: dict[str, torch.Tensor], factor: int) -> dict[str, torch.Tens
 
 
 def measure(found: dict[str, torch.Tensor], true: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Return squared error of every clip, alpha's error and flicker, and the distance of `blended` from the composite."""
+    """Return squared error of every clip, alpha's error and flicker, and the error of the composite."""
     unit = {name: ((clip[0] + 1) / 2, (true[name][0] + 1) / 2) for name, clip in found.items()}
     return {
         **{name: mse(*unit[name]) for name in CLIPS},
