@@ -4,8 +4,8 @@
 
 Each starts with the mini's fitted parts (sketches, whitening and fill) and fresh weights otherwise, and is trained on
 the same scenes; the number of steps follows from the processor time of the first ones. Then all are measured on the
-same held-out scenes. Six minutes are far from the end of training: the table shows what learns faster, not what ends best.
-Results are kept in the output folder and not measured again.
+same held-out scenes. Six minutes are far from the end of training: the table shows what learns faster, not what
+ends best. Results are kept in the output folder and not measured again.
 """
 
 from __future__ import annotations
