@@ -7,8 +7,8 @@ from argparse import ArgumentParser
 
 import torch
 
-from layerflow import LayeredVideo, LayerFlowPipeline
-from layerflow.media import read_video, save_layers
+from layerflow import LayeredVideo, LayerFlowPipeline, save_layers
+from layerflow.media import read_video
 
 parser = ArgumentParser(description=__doc__)
 parser.add_argument("video", help="a video, an animated image or a folder of frames")

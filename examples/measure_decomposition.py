@@ -8,9 +8,8 @@ from argparse import ArgumentParser
 import torch
 from torch import Tensor
 
-from layerflow import LayeredVideo, LayerFlowPipeline
+from layerflow import LayeredVideo, LayerFlowPipeline, load_layers
 from layerflow.evaluation.metrics import alpha_iou, alpha_mae, psnr
-from layerflow.media import load_layers
 
 
 def edge_error(alpha: Tensor, truth: Tensor) -> float:

@@ -6,7 +6,7 @@ Example: python save_for_editors.py out/text_to_layers --preset editors --preset
 from argparse import ArgumentParser
 from pathlib import Path
 
-from layerflow.media import load_layers
+from layerflow import load_layers
 from layerflow.media.export import PRESETS, Settings, deliver
 
 parser = ArgumentParser(description=__doc__)

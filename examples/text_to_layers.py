@@ -7,8 +7,7 @@ from argparse import ArgumentParser
 
 import torch
 
-from layerflow import LayerFlowPipeline
-from layerflow.media import save_layers
+from layerflow import LayerFlowPipeline, save_layers
 
 parser = ArgumentParser(description=__doc__)
 parser.add_argument("--foreground", default="a red balloon rising")
