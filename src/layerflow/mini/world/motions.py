@@ -55,47 +55,57 @@ Pose = tuple[float, float, float, float]
 
 
 def still(t: float, params: MotionParams) -> Pose:
+    """Stay in place."""
     return (*params.centre, params.scale, 0.0)
 
 
 def moving_right(t: float, params: MotionParams) -> Pose:
+    """Move right by half of the frame."""
     x, y = params.centre
     return x - 16 + 32 * t, y, params.scale, 0.0
 
 
 def moving_left(t: float, params: MotionParams) -> Pose:
+    """Move left by half of the frame."""
     x, y = params.centre
     return x + 16 - 32 * t, y, params.scale, 0.0
 
 
 def rising(t: float, params: MotionParams) -> Pose:
+    """Move up by nearly half of the frame."""
     x, y = params.centre
     return x, y + 15 - 30 * t, params.scale, 0.0
 
 
 def falling(t: float, params: MotionParams) -> Pose:
+    """Move down by nearly half of the frame."""
     x, y = params.centre
     return x, y - 15 + 30 * t, params.scale, 0.0
 
 
 def bouncing(t: float, params: MotionParams) -> Pose:
+    """Bounce up and down one and a half times."""
     x, y = params.centre
     return x, y + 10 - 18 * abs(math.sin(1.5 * math.pi * t)), params.scale, 0.0
 
 
 def growing(t: float, params: MotionParams) -> Pose:
+    """Grow from 18 to 40 units."""
     return (*params.centre, params.scale * (18 + 22 * t) / BASE_WIDTH, 0.0)
 
 
 def shrinking(t: float, params: MotionParams) -> Pose:
+    """Shrink from 40 to 18 units."""
     return (*params.centre, params.scale * (40 - 22 * t) / BASE_WIDTH, 0.0)
 
 
 def spinning(t: float, params: MotionParams) -> Pose:
+    """Rotate once, clockwise."""
     return (*params.centre, params.scale, 360.0 * t)
 
 
 def swaying(t: float, params: MotionParams) -> Pose:
+    """Sway by 18 degrees to either side, once."""
     return (*params.centre, params.scale, 18.0 * math.sin(2 * math.pi * t))
 
 

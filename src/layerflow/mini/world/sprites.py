@@ -78,7 +78,7 @@ def _font(path: Path) -> ImageFont.FreeTypeFont:
 
 
 def _tint(straight: np.ndarray, alpha: np.ndarray, colour: str) -> np.ndarray:
-    """Maps luminance onto shades of one colour: dark features stay dark, the mean becomes the colour.
+    """Map luminance to shades of one colour, which becomes the mean; dark features stay dark.
 
     straight: (S, S, 3), alpha: (S, S, 1), both in [0, 1]; returns (S, S, 3).
     """
@@ -94,7 +94,7 @@ def _tint(straight: np.ndarray, alpha: np.ndarray, colour: str) -> np.ndarray:
 
 
 def _glyph(spec: ObjectSpec) -> np.ndarray:
-    """The font's picture, cropped tightly and centred: premultiplied (S, S, 4)."""
+    """Draw the font's glyph, tightly cropped and centred: premultiplied (S, S, 4)."""
     canvas = Image.new("RGBA", (192, 192))
     ImageDraw.Draw(canvas).text((24, 24), spec.char, font=_font(find_font()), embedded_color=True)
     box = canvas.getchannel("A").point(lambda value: 255 if value > 8 else 0).getbbox()
