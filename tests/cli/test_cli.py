@@ -397,7 +397,7 @@ def test_eval_prints_the_table_and_writes_the_report(
     assert {"index.html", "report.json"} <= {path.name for path in (tmp_path / "report").iterdir()}
 
     words[3] = str(tmp_path / "one")
-    assert run([*words, "--trial", "decompose-see-through"]) == 0
+    assert run([*words, "--case", "decompose-see-through"]) == 0
     records = json.loads((tmp_path / "one" / "report.json").read_text())["records"]
     assert {record["case"] for record in records} == {"decompose-see-through"}
 
@@ -445,7 +445,7 @@ MISTAKES = [
     (["compose", "{in}/still.png", "{in}/still.png", "-o", "{out}.mp4"], "it has no alpha"),
     (["train", "{in}/none.yaml"], "does not exist"),
     (["train", "{in}/bad.yaml", "-o", "{out}"], "unknown key 'color'"),
-    (["eval", "mini", "--trial", "compose"], "cases must be some of decompose,"),
+    (["eval", "mini", "--case", "compose"], "cases must be some of decompose,"),
     (["eval", "nope"], "neither bundled (mini) nor a folder"),
     (["info", "{in}/none.mp4"], "is no file, no folder and no model"),
 ]  # fmt: skip

@@ -114,18 +114,18 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", help="Folder of runs of recipes/ablations, laid side by side."),
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, metavar="N", help="Scenes of each trial, over three seeds.")] = 200,
+    samples: Annotated[int, typer.Option(min=1, metavar="N", help="Scenes of each case, over three seeds.")] = 200,
     quick: Annotated[bool, typer.Option("--quick", help="A few scenes of each, to see that all works.")] = False,
-    trial: Annotated[
+    case: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this trial; may be given again.", show_default="all of them"),
+        typer.Option(metavar="NAME", help="Only this case; may be given again.", show_default="all of them"),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Denoising steps.", show_default="the model's")
     ] = None,
     guidance: Annotated[
         float | None,
-        typer.Option(metavar="SCALE", help="Guidance of every trial.", show_default="the task's"),
+        typer.Option(metavar="SCALE", help="Guidance of every case.", show_default="the task's"),
     ] = None,
     device: Device = "auto",
 ) -> None:
@@ -153,7 +153,7 @@ def evaluate(
     if truth is not None:
         evaluate_beside(model, truth, output, features, embedder, steps, guidance, device)
         return
-    evaluate_model(model, output, samples, quick, trial, steps, guidance, device)
+    evaluate_model(model, output, samples, quick, case, steps, guidance, device)
 
 
 app.command()(convert.convert)

@@ -29,14 +29,14 @@ def evaluate_model(
     output: Path,
     samples: int,
     quick: bool,
-    trials: list[str] | None,
+    cases: list[str] | None,
     steps: int | None,
     guidance: float | None,
     device: str,
 ) -> None:
     """Measure a model on held-out scenes, print the table, write report.json and index.html."""
     find_font()
-    trials = trials or available_cases()
+    cases = cases or available_cases()
     _, pipeline = _loaded(model, device)
     with progress_bar() as bar:
         rows: dict[str, TaskID] = {}
@@ -48,7 +48,7 @@ def evaluate_model(
             bar.update(rows[stage], completed=done, total=total, note=what if stage == "measure" else "")
 
         report = evaluate(
-            pipeline, samples=samples, quick=quick, cases=trials, steps=steps, guidance=guidance,
+            pipeline, samples=samples, quick=quick, cases=cases, steps=steps, guidance=guidance,
             folder=output, name=model, progress=progress,
         )  # fmt: skip
     page = write_report(report, output)
