@@ -150,7 +150,7 @@ def test_invalid_arguments(
 
 
 def test_autoencoder_models_are_refused(untrained_judge: Judge) -> None:
-    with pytest.raises(ValueError, match="--truth"):
+    with pytest.raises(ValueError, match="with `truth`"):
         run(build("cogvideox"), untrained_judge)
 
 

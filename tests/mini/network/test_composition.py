@@ -1,4 +1,4 @@
-"""What clips owe each other: given clips come back, what they tell of the others is copied exactly."""
+"""Constraints between clips: given clips are kept, and what they determine is copied exactly."""
 
 import pytest
 import torch
@@ -12,11 +12,12 @@ from layerflow.mini.network.composition import COPY_PLANES, solve_composition, v
 from layerflow.models.layout import Layout
 
 FRAMES, SIZE = 3, 8
-HERE, ANYWHERE, SCORE, REST = range(COPY_PLANES)
+GATES = ("here", "anywhere", "score", "residual")
+HERE, ANYWHERE, SCORE, RESIDUAL = range(COPY_PLANES)
 
 
 def scene(seed: int = 0, moving: bool = True) -> dict[str, Tensor]:
-    """Clips in model space (1, F, C, H, W): a square over a still background, that moves or stays."""
+    """Return clips in model space (1, F, C, H, W): a moving or still square over a still background."""
     generator = torch.Generator().manual_seed(seed)
     alpha = -torch.ones(1, FRAMES, 1, SIZE, SIZE)
     for frame in range(FRAMES):
@@ -33,7 +34,7 @@ def solve(clips: dict[str, Tensor], names: set[str], drawn: dict[str, Tensor] | 
     layout = Layout(FRAMES)
     space = {name: clip.expand(-1, -1, 3, -1, -1) for name, clip in clips.items()}
     copy = torch.zeros(1, FRAMES, COPY_PLANES, SIZE, SIZE)
-    for index, name in enumerate(("here", "anywhere", "score", "rest")):
+    for index, name in enumerate(GATES):
         copy[:, :, index] = gates.get(name, 0.0)
     timestep = layout.timesteps(torch.ones(1), layout.given_mask(names))
     drawn = drawn or {name: torch.zeros_like(clip) for name, clip in clips.items()}
@@ -42,61 +43,61 @@ def solve(clips: dict[str, Tensor], names: set[str], drawn: dict[str, Tensor] | 
 
 @settings(max_examples=25, deadline=None)
 @given(names=st.sets(st.sampled_from(CLIPS)), seed=st.integers(0, 99))
-def test_given_clips_come_back_and_nothing_is_copied_from_noise(names: set[str], seed: int) -> None:
+def test_given_clips_are_kept_and_noise_is_not_copied(names: set[str], seed: int) -> None:
     clips = scene(seed)
-    found = solve(clips, names, here=1.0, anywhere=1.0, rest=1.0)
+    solved = solve(clips, names, here=1.0, anywhere=1.0, residual=1.0)
     for name in names:
-        assert torch.equal(found[name], clips[name])
+        assert torch.equal(solved[name], clips[name])
     if "blended" not in names:
         for name in {"foreground", "background"} - names:
-            assert not found[name].any(), name  # as it was drawn
+            assert not solved[name].any(), name  # as drawn
 
 
 @settings(max_examples=25, deadline=None)
 @given(names=st.sets(st.sampled_from(CLIPS)), seed=st.integers(0, 99))
-def test_blended_is_the_composite_of_the_others_and_a_correction(names: set[str], seed: int) -> None:
+def test_blended_is_the_composite(names: set[str], seed: int) -> None:
     clips = scene(seed)
-    found = solve(clips, names)
-    over = found["foreground"] + (0.5 - 0.5 * found["alpha"]) * found["background"]
-    assert torch.allclose(found["blended"], clips["blended"] if "blended" in names else over, atol=1e-6)
+    solved = solve(clips, names)
+    over = solved["foreground"] + (0.5 - 0.5 * solved["alpha"]) * solved["background"]
+    assert torch.allclose(solved["blended"], clips["blended"] if "blended" in names else over, atol=1e-6)
 
 
-def test_a_background_that_another_frame_shows_is_copied_from_there() -> None:
+def test_background_is_copied_from_other_frames() -> None:
     clips = scene()
     drawn = {name: torch.zeros_like(clip) for name, clip in clips.items()} | {"alpha": clips["alpha"]}
-    found = solve(clips, {"blended"}, drawn, anywhere=1.0)["background"]
+    solved = solve(clips, {"blended"}, drawn, anywhere=1.0)["background"]
     seen = visibility(clips["alpha"]).amax(dim=1, keepdim=True) == 1
     assert seen.float().mean() > 0.9
-    assert torch.allclose(torch.where(seen, found, 0), torch.where(seen, clips["background"], 0), atol=1e-5)
+    assert torch.allclose(torch.where(seen, solved, 0), torch.where(seen, clips["background"], 0), atol=1e-5)
 
 
-def test_a_still_background_is_found_without_any_gate_and_a_moving_one_is_not() -> None:
+def test_still_background_needs_no_gate() -> None:
     clips = scene()
     drawn = {name: torch.zeros_like(clip) for name, clip in clips.items()} | {"alpha": clips["alpha"]}
-    found = solve(clips, {"blended"}, drawn)["background"]
-    seen = (visibility(clips["alpha"]).amax(dim=1, keepdim=True) == 1).expand_as(found)
-    assert torch.allclose(found[seen], clips["background"][seen], atol=1e-3)
+    solved = solve(clips, {"blended"}, drawn)["background"]
+    seen = (visibility(clips["alpha"]).amax(dim=1, keepdim=True) == 1).expand_as(solved)
+    assert torch.allclose(solved[seen], clips["background"][seen], atol=1e-3)
     clips["blended"] = torch.stack([clips["blended"][:, frame].roll(2 * frame, -1) for frame in range(FRAMES)], dim=1)
-    found = solve(clips, {"blended"}, drawn)["background"]
-    assert float(found.abs().max()) < 1e-3  # as it was drawn
+    solved = solve(clips, {"blended"}, drawn)["background"]
+    assert float(solved.abs().max()) < 1e-3  # as drawn
 
 
-def test_a_background_that_no_frame_shows_is_as_it_was_drawn() -> None:
+def test_hidden_background_is_kept_as_drawn() -> None:
     clips = scene(moving=False)
     drawn = {name: torch.full_like(clip, 0.25) for name, clip in clips.items()} | {"alpha": clips["alpha"]}
-    found = solve(clips, {"blended"}, drawn, anywhere=1.0)["background"]
-    hidden = clips["alpha"].expand_as(found) == 1
-    assert torch.allclose(found[hidden], torch.tensor(0.25), atol=5e-3)
+    solved = solve(clips, {"blended"}, drawn, anywhere=1.0)["background"]
+    hidden = clips["alpha"].expand_as(solved) == 1
+    assert torch.allclose(solved[hidden], torch.tensor(0.25), atol=5e-3)
 
 
-def test_the_foreground_is_what_the_composite_leaves() -> None:
+def test_foreground_is_uncomposed() -> None:
     clips = scene()
     drawn = {name: torch.zeros_like(clip) for name, clip in clips.items()} | {"alpha": clips["alpha"]}
-    found = solve(clips, {"blended", "background"}, drawn, rest=1.0)
-    assert torch.allclose(found["foreground"], clips["foreground"], atol=1e-6)
+    solved = solve(clips, {"blended", "background"}, drawn, residual=1.0)
+    assert torch.allclose(solved["foreground"], clips["foreground"], atol=1e-6)
 
 
-def test_frames_of_a_higher_score_count_more_in_the_pool() -> None:
+def test_pool_weights_frames_by_score() -> None:
     clips = scene(moving=False)
     clips["alpha"] = torch.full_like(clips["alpha"], -1)
     # Frames that differ, so that the background does not count as still.
@@ -107,12 +108,12 @@ def test_frames_of_a_higher_score_count_more_in_the_pool() -> None:
     space = {name: clip.expand(-1, -1, 3, -1, -1) for name, clip in clips.items()}
     timestep = layout.timesteps(torch.ones(1), layout.given_mask({"blended", "alpha"}))
     drawn = {name: torch.zeros_like(clip) for name, clip in clips.items()}
-    found = solve_composition(drawn, copy, layout.pack(space), timestep, layout)["background"]
-    assert torch.allclose(found, torch.ones_like(found), atol=1e-4)
+    solved = solve_composition(drawn, copy, layout.pack(space), timestep, layout)["background"]
+    assert torch.allclose(solved, torch.ones_like(solved), atol=1e-4)
 
 
 @pytest.mark.parametrize("value", [-1.0, 1.0])
-def test_visibility_is_above_zero_and_at_most_one(value: float) -> None:
+def test_visibility_range_and_rim(value: float) -> None:
     shown = visibility(torch.full((2, 3, 1, 4, 4), value))
     assert shown.min() > 0
     assert shown.max() == (1 if value < 0 else shown.min())

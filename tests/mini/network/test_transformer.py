@@ -1,4 +1,4 @@
-"""The compact backbone: shapes, conditions, saving, adapters, caches, attention backends."""
+"""The compact backbone: shapes, conditions, saving."""
 
 from pathlib import Path
 
@@ -15,9 +15,18 @@ FRAMES = 3
 def model() -> CompactTransformer3DModel:
     torch.manual_seed(0)
     model = CompactTransformer3DModel(
-        widths=(8, 8, 8), blocks_up=(1, 1, 1), dim=16, num_layers=2, num_heads=2, cond_dim=16, sketch_width=16,
-        fill_width=8, text_dim=12, sample_size=32, sample_frames=FRAMES,
-    )  # fmt: skip
+        widths=(8, 8, 8),
+        blocks_up=(1, 1, 1),
+        dim=16,
+        num_layers=2,
+        num_heads=2,
+        cond_dim=16,
+        sketch_width=16,
+        fill_width=8,
+        text_dim=12,
+        sample_size=32,
+        sample_frames=FRAMES,
+    )
     for parameter in model.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.2)
@@ -39,19 +48,17 @@ def inputs(batch: int = 2, size: int = 32) -> dict:
 
 
 @pytest.mark.parametrize("size", [16, 32, 48])
-def test_the_prediction_has_the_shape_of_the_sequence_at_any_size_that_divides(
-    model: CompactTransformer3DModel, size: int
-) -> None:
+def test_prediction_shape(model: CompactTransformer3DModel, size: int) -> None:
     values = inputs(size=size)
     assert model(**values).sample.shape == values["hidden_states"].shape
 
 
-def test_a_size_that_does_not_divide_is_an_error_that_says_by_what(model: CompactTransformer3DModel) -> None:
+def test_indivisible_size(model: CompactTransformer3DModel) -> None:
     with pytest.raises(ValueError, match="20x20 pixels do not fit this backbone: both sides must divide by 16"):
         model(**inputs(size=20))
 
 
-def test_each_condition_changes_the_prediction(model: CompactTransformer3DModel) -> None:
+def test_conditions_change_the_prediction(model: CompactTransformer3DModel) -> None:
     base = model(**inputs()).sample
     for clip in range(4):
         changed = inputs()
@@ -65,20 +72,20 @@ def test_each_condition_changes_the_prediction(model: CompactTransformer3DModel)
     assert not torch.allclose(later, base)
 
 
-def test_padding_of_prompts_changes_nothing(model: CompactTransformer3DModel) -> None:
+def test_text_padding_is_ignored(model: CompactTransformer3DModel) -> None:
     changed = inputs()
     changed["encoder_hidden_states"][:, 1, 3:] = 7.0
     assert torch.allclose(model(**changed).sample, model(**inputs()).sample, atol=1e-5)
 
 
-def test_samples_of_a_batch_do_not_see_each_other(model: CompactTransformer3DModel) -> None:
+def test_samples_are_independent(model: CompactTransformer3DModel) -> None:
     values = inputs()
     alone = {k: v[:1] if torch.is_tensor(v) else v for k, v in values.items()}
     together, single = model(**values).sample[:1], model(**alone).sample
     assert float((together - single).abs().max()) < 1e-5 * float(single.std())  # round-off, in units of the sample
 
 
-def test_frames_and_clips_see_each_other(model: CompactTransformer3DModel) -> None:
+def test_frames_and_clips_attend_to_each_other(model: CompactTransformer3DModel) -> None:
     changed, layout = inputs(), Layout(FRAMES)
     changed["hidden_states"][:, layout.clip_slice("background")][:, 2] += 1
     before, after = (layout.unpack(model(**v).sample) for v in (inputs(), changed))
@@ -86,7 +93,7 @@ def test_frames_and_clips_see_each_other(model: CompactTransformer3DModel) -> No
         assert not torch.allclose(before[name][:, 0], after[name][:, 0]), name
 
 
-def test_alpha_is_one_number_and_blended_starts_as_the_composite(model: CompactTransformer3DModel) -> None:
+def test_blended_is_the_composite_without_correction(model: CompactTransformer3DModel) -> None:
     torch.nn.init.zeros_(model.head.weight[-12:])  # the folded planes of blended come last: no correction
     torch.nn.init.zeros_(model.head.bias[-12:])
     clips = Layout(FRAMES).unpack(model(**inputs()).sample)
@@ -95,11 +102,11 @@ def test_alpha_is_one_number_and_blended_starts_as_the_composite(model: CompactT
     assert torch.allclose(clips["blended"], over, atol=1e-6)
 
 
-def test_saving_and_loading_keeps_the_prediction(model: CompactTransformer3DModel, tmp_path: Path) -> None:
+def test_save_and_load(model: CompactTransformer3DModel, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     loaded = CompactTransformer3DModel.from_pretrained(tmp_path)
     for name, weight in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], weight), name
-    # Weights that lie elsewhere in memory may be added up in another order.
+    # Another memory layout may change the order of summation.
     torch.testing.assert_close(loaded(**inputs()).sample, model(**inputs()).sample, atol=1e-4, rtol=1e-4)
     assert sorted(p.suffix for p in tmp_path.iterdir()) == [".json", ".safetensors"]

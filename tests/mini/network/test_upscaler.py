@@ -1,4 +1,4 @@
-"""Layers made larger together: by themselves, in the pipeline and on the command line."""
+"""Joint upscaling of layers: alone, in the pipeline and on the command line."""
 
 import json
 import math
@@ -33,13 +33,13 @@ def build(fresh: bool = False) -> LayeredUpscaler:
 
 
 def clips(height: int = 8, width: int = 6, frames: int = 3, seed: int = 0) -> dict[str, Tensor]:
-    """Clips (1, F, C, H, W) in model space that agree with each other."""
+    """Return clips (1, F, C, H, W) in model space, with an exact composite."""
     generator = torch.Generator().manual_seed(seed)
     share = torch.rand(1, frames, 1, height, width, generator=generator)
     foreground = (2 * torch.rand(1, frames, 3, height, width, generator=generator) - 1) * share
     background = 2 * torch.rand(1, 1, 3, height, width, generator=generator).expand_as(foreground) - 1
-    found = {"foreground": foreground, "alpha": 2 * share - 1, "background": background}
-    return found | {"blended": composite(found)}
+    layers = {"foreground": foreground, "alpha": 2 * share - 1, "background": background}
+    return layers | {"blended": composite(layers)}
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def upscaling_pipeline(tiny_pipeline: LayerFlowPipeline) -> LayerFlowPipeline:
 
 
 @torch.no_grad()
-def test_a_fresh_network_gives_bicubic_layers_and_their_composite() -> None:
+def test_untrained_network_is_bicubic() -> None:
     small = clips()
     large = build(fresh=True)(small)
     for name in ("foreground", "alpha", "background"):
@@ -59,7 +59,7 @@ def test_a_fresh_network_gives_bicubic_layers_and_their_composite() -> None:
 
 
 @torch.no_grad()
-def test_what_a_small_blended_video_has_beside_its_layers_is_kept() -> None:
+def test_residual_of_the_blended_clip_is_kept() -> None:
     small = clips()
     small["blended"] = small["blended"] + 0.25
     large = build()(small)
@@ -68,7 +68,7 @@ def test_what_a_small_blended_video_has_beside_its_layers_is_kept() -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(factor=st.sampled_from([1, 2, 4]), names=st.sets(st.sampled_from(CLIPS)), seed=st.integers(0, 99))
-def test_given_clips_stay_and_the_others_fit_to_them(factor: int, names: set[str], seed: int) -> None:
+def test_given_clips_are_kept(factor: int, names: set[str], seed: int) -> None:
     small, there = clips(seed=seed), clips(8 * factor, 6 * factor, seed=seed)
     large = build().upscale(small, factor, {name: there[name] for name in names})
     for name, clip in large.items():
@@ -82,11 +82,11 @@ def test_given_clips_stay_and_the_others_fit_to_them(factor: int, names: set[str
         torch.testing.assert_close(large["blended"], composite(large).clamp(-1, 1), atol=1e-5, rtol=0)
 
 
-def test_a_given_video_shows_its_background_at_the_large_size() -> None:
+def test_background_is_copied_from_a_given_video() -> None:
     generator = torch.Generator().manual_seed(0)
     behind = (2 * torch.rand(1, 1, 3, 64, 64, generator=generator) - 1).expand(1, 3, -1, -1, -1)
     alpha = -torch.ones(1, 3, 1, 64, 64)
-    for frame in range(3):  # moves, so that every part of the background is seen in some frame
+    for frame in range(3):  # every part of the background is visible in some frame
         alpha[:, frame, :, 24:40, 4 + 20 * frame : 16 + 20 * frame] = 1
     seen = torch.where(alpha > 0, 0.5, behind)
     small = {name: F.avg_pool3d(clip, (1, 4, 4)) for name, clip in {"alpha": alpha, "blended": seen}.items()}
@@ -99,37 +99,33 @@ def test_a_given_video_shows_its_background_at_the_large_size() -> None:
 
 
 @torch.no_grad()
-def test_frames_beside_a_frame_are_seen_and_others_are_not() -> None:
+def test_temporal_receptive_field() -> None:
     upscaler, small = build(), clips(frames=7)
     other = {name: clip.clone() for name, clip in small.items()}
     other["alpha"][:, 6] += 0.5
     changed = (upscaler(small)["background"] != upscaler(other)["background"]).flatten(2).any(2)[0]
-    # One block of three sees the frames beside its own, and so does the stem: two frames away.
+    # The stem and one block of three see neighbouring frames: two frames away.
     assert changed.tolist() == [False] * 4 + [True] * 3
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    dark=st.tuples(*[st.floats(-1, 1)] * 3), light=st.tuples(*[st.floats(-1, 1)] * 3), seed=st.integers(0, 99)
-)  # fmt: skip
-def test_an_edge_between_two_colours_looks_like_that_of_a_matte(
-    dark: tuple[float], light: tuple[float], seed: int
-) -> None:
+@given(dark=st.tuples(*[st.floats(-1, 1)] * 3), light=st.tuples(*[st.floats(-1, 1)] * 3), seed=st.integers(0, 99))
+def test_patches_of_colours_equal_those_of_a_matte(dark: tuple[float], light: tuple[float], seed: int) -> None:
     low, high = (torch.tensor(colour)[None, :, None, None] for colour in (dark, light))
     reach = float((high - low).norm())
     assume(reach > 0.3 and abs(float((high - low).sum())) > 0.05)  # else neither is the lighter
     share = torch.rand(1, 1, 9, 9, generator=torch.Generator().manual_seed(seed))
     share = share if float((high - low).sum()) > 0 else 1 - share
     first, last = (low, high) if float((high - low).sum()) > 0 else (high, low)
-    found, expected = patches(first + share * (last - first), 5), patches(share, 5, faint=0.02 / reach)
-    torch.testing.assert_close(found[:, :-1], expected[:, :-1], atol=2e-2, rtol=0)
-    torch.testing.assert_close(found[:, -1], expected[:, -1] + math.log(reach) / 2, atol=2e-2, rtol=0)
-    assert found[:, :-1].abs().max() <= 1 + 1e-4
+    actual, expected = patches(first + share * (last - first), 5), patches(share, 5, faint=0.02 / reach)
+    torch.testing.assert_close(actual[:, :-1], expected[:, :-1], atol=2e-2, rtol=0)
+    torch.testing.assert_close(actual[:, -1], expected[:, -1] + math.log(reach) / 2, atol=2e-2, rtol=0)
+    assert actual[:, :-1].abs().max() <= 1 + 1e-4
     assert (patches(low.expand(1, 3, 9, 9), 5)[:, :-1] == -1).all()
 
 
 @torch.no_grad()
-def test_flat_colours_stay_as_they_are_whatever_the_kernels() -> None:
+def test_flat_colours_are_kept() -> None:
     upscaler = build()
     torch.nn.init.zeros_(upscaler.head.weight)
     torch.nn.init.zeros_(upscaler.head.bias)
@@ -139,7 +135,7 @@ def test_flat_colours_stay_as_they_are_whatever_the_kernels() -> None:
         torch.testing.assert_close(large[name], clip[..., :1, :1].expand_as(large[name]), atol=1e-4, rtol=0)
 
 
-def test_factors_are_checked() -> None:
+def test_invalid_factors() -> None:
     with pytest.raises(ValueError, match="factor 3 is not a power of two"):
         LayeredUpscaler(factor=3)
     with pytest.raises(ValueError, match="1, 2, 4 times as large, not 8"):
@@ -147,9 +143,7 @@ def test_factors_are_checked() -> None:
 
 
 @pytest.mark.parametrize("name", ["blended", "background", "foreground"])
-def test_the_pipeline_gives_large_layers_and_takes_large_given_clips(
-    upscaling_pipeline: LayerFlowPipeline, name: str
-) -> None:
+def test_pipeline_with_large_given_clips(upscaling_pipeline: LayerFlowPipeline, name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     kept = torch.rand(2, 3, 32, 32, generator=generator)
     video = upscaling_pipeline(
@@ -160,12 +154,15 @@ def test_the_pipeline_gives_large_layers_and_takes_large_given_clips(
     assert set(video.clips()) == set(CLIPS)
 
 
-def test_upscaling_comes_after_the_same_denoising(upscaling_pipeline: LayerFlowPipeline) -> None:
+def test_upscaling_leaves_denoising_unchanged(upscaling_pipeline: LayerFlowPipeline) -> None:
     def generate(upscale: int, output_type: str):  # type: ignore[no-untyped-def]
         return upscaling_pipeline(
-            **PROMPTS, upscale=upscale, num_inference_steps=2, generator=torch.Generator().manual_seed(1),
+            **PROMPTS,
+            upscale=upscale,
+            num_inference_steps=2,
+            generator=torch.Generator().manual_seed(1),
             output_type=output_type,
-        ).videos  # fmt: skip
+        ).videos
 
     assert torch.equal(generate(1, "latent"), generate(4, "latent"))
     large = upscaling_pipeline.upscaler.upscale(generate(1, "pt"), 4)
@@ -174,9 +171,7 @@ def test_upscaling_comes_after_the_same_denoising(upscaling_pipeline: LayerFlowP
         assert torch.equal(clip, large[name].expand_as(clip))
 
 
-def test_sizes_and_factors_that_do_not_fit_are_named(
-    upscaling_pipeline: LayerFlowPipeline, tiny_pipeline: LayerFlowPipeline
-) -> None:
+def test_invalid_sizes_and_factors(upscaling_pipeline: LayerFlowPipeline, tiny_pipeline: LayerFlowPipeline) -> None:
     for arguments, message in (
         ({"upscale": 8}, "upscale is 8, but this model can do 1, 2, 4"),
         ({"upscale": 4, "height": 66}, "64x66 pixels cannot be made by upscaling 4 times"),
@@ -204,12 +199,12 @@ def generate(model: Path, output: Path, *words: str) -> dict:
     return json.loads((output / "layers.json").read_text())["metadata"]
 
 
-def test_a_saved_model_brings_its_upscaler_and_uses_it_by_default(upscaling_model: Path, tmp_path: Path) -> None:
-    made = generate(upscaling_model, tmp_path / "default")
-    assert made["upscale"] == 4
+def test_saved_upscaler_is_used_by_default(upscaling_model: Path, tmp_path: Path) -> None:
+    metadata = generate(upscaling_model, tmp_path / "default")
+    assert metadata["upscale"] == 4
     video = load_layers(tmp_path / "default")
     assert (video.height, video.width) == (64, 64)
-    assert "--size 64x64 --upscale 4" in made["command"]
+    assert "--size 64x64 --upscale 4" in metadata["command"]
     for words, size, upscale in (
         (("--upscale", "1"), 16, 1),
         (("--upscale", "2"), 32, 2),
@@ -224,16 +219,16 @@ def test_a_saved_model_brings_its_upscaler_and_uses_it_by_default(upscaling_mode
         assert load_layers(output).height == size, words
 
 
-def test_given_clips_are_not_enlarged_for_the_upscaler(upscaling_model: Path, tmp_path: Path) -> None:
+def test_upscale_factor_fits_given_clips(upscaling_model: Path, tmp_path: Path) -> None:
     for side, upscale in ((16, 1), (40, 2), (80, 4)):
         colour = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(side))
         write_video(tmp_path / f"clip{side}", colour, format="png")
-        made = generate(upscaling_model, tmp_path / f"out{side}", "--given", f"blended={tmp_path / f'clip{side}'}")
-        assert made["upscale"] == upscale
+        metadata = generate(upscaling_model, tmp_path / f"out{side}", "--given", f"blended={tmp_path / f'clip{side}'}")
+        assert metadata["upscale"] == upscale
         assert load_layers(tmp_path / f"out{side}").height == 16 * upscale
 
 
-def test_a_factor_that_a_model_cannot_do_is_a_users_mistake(
+def test_unsupported_factor(
     upscaling_model: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for model, factor, can in ((upscaling_model, "3", "choose 1 or 2 or 4"), (tiny_model, "2", "choose 1")):

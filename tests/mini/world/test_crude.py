@@ -1,4 +1,4 @@
-"""Crude data is crude as real mattes and inpainted backgrounds are; the recipes of data say what is made."""
+"""Crude layers, and recipes of training data."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from layerflow.training.schedule import warm_cosine
 
 
 def scene(seed: int = 0, frames: int = 6) -> dict[str, Tensor]:
-    """A soft disc that stands still before a texture."""
+    """Return the clips of a still, soft disc over a texture."""
     generator = torch.Generator().manual_seed(seed)
     rows, columns = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
     distance = ((rows - 16).square() + (columns - 14).square()).sqrt()
@@ -25,7 +25,7 @@ def scene(seed: int = 0, frames: int = 6) -> dict[str, Tensor]:
     return LayeredVideo(colour, alpha, background).compose().clips()  # type: ignore[return-value]
 
 
-def test_a_crude_matte_is_hard_wide_and_jumps_and_the_background_behind_it_is_smeared() -> None:
+def test_crude_layers() -> None:
     clean = scene()
     crude = crude_layers(clean, torch.Generator().manual_seed(1))
     assert set(crude["alpha"].unique().tolist()) == {0.0, 1.0}
@@ -35,14 +35,14 @@ def test_a_crude_matte_is_hard_wide_and_jumps_and_the_background_behind_it_is_sm
     error = (crude["background"] - clean["background"]).abs()
     object_ = clean["alpha"] > 0
     assert float(error[object_.expand_as(error)].mean()) > 0.02
-    assert crude["background"].diff(dim=0).any()  # filled in anew in each frame
+    assert crude["background"].diff(dim=0).any()  # filled in frame by frame
     far = torch.nn.functional.max_pool2d(clean["alpha"], 15, 1, 7) == 0
     assert not error[far.expand_as(error)].any()
     again = crude_layers(clean, torch.Generator().manual_seed(1))
     assert all(torch.equal(crude[name], again[name]) for name in crude)
 
 
-def test_a_pasted_foreground_is_cut_out_crudely_and_blends_exactly_over_a_clean_background() -> None:
+def test_pasted_layers() -> None:
     front, behind = scene(0), scene(1)
     pasted = pasted_layers(front, behind, torch.Generator().manual_seed(1))
     assert torch.equal(pasted["background"], behind["background"])

@@ -16,7 +16,7 @@ from layerflow.mini.world import (
     Variations,
     captions,
     picture,
-    picture_words,
+    picture_captions,
 )
 
 try:
@@ -31,7 +31,7 @@ ALL = Variations(photographs=1.0)
 
 
 @pytest.mark.parametrize("name", [*PHOTOGRAPHS, COLLAGE])
-def test_a_part_of_each_is_shown_as_its_seed_says(name: str) -> None:
+def test_picture_by_seed(name: str) -> None:
     one, again, other = (picture(name, seed=seed, size=48) for seed in (3, 3, 4))
     assert one.shape == (48, 48, 3)
     assert one.dtype == np.float32
@@ -40,37 +40,39 @@ def test_a_part_of_each_is_shown_as_its_seed_says(name: str) -> None:
     assert np.abs(one - other).mean() > 0.01
 
 
-def test_another_size_shows_the_same_part() -> None:
+def test_picture_at_another_size() -> None:
     small, large = (torch.from_numpy(picture("chelsea", seed=3, size=size)).permute(2, 0, 1) for size in (32, 64))
     assert (torch.nn.functional.avg_pool2d(large, 2) - small).abs().mean() < 0.02
 
 
-def test_training_never_shows_the_held_out_ones_and_measuring_shows_no_other() -> None:
+def test_held_out_photographs() -> None:
     held_out = {name for name, one in PHOTOGRAPHS.items() if one.held_out}
-    shown = {split: {SceneSource(split, variations=ALL).spec(index, 3).picture for index in range(150)}
-             for split in ("train", "held_out_combinations")}  # fmt: skip
+    shown = {
+        split: {SceneSource(split, variations=ALL).spec(index, 3).picture for index in range(150)}
+        for split in ("train", "held_out_combinations")
+    }
     assert shown["train"] == set(PHOTOGRAPHS) - held_out
     assert shown["held_out_combinations"] == held_out
 
 
 @pytest.mark.parametrize("variations", [ALL, Variations(collages=1.0)], ids=["photograph", "collage"])
-def test_a_scene_shows_its_picture_behind_everything_and_says_so(variations: Variations) -> None:
+def test_picture_as_background(variations: Variations) -> None:
     source = SceneSource("train", size=32, frames=3, variations=variations)
     scene = source.scene(5, 3)
     expected = torch.from_numpy(picture(scene.spec.picture, seed=scene.spec.seed, size=32)).permute(2, 0, 1)
     torch.testing.assert_close(scene.background, expected.expand(3, -1, -1, -1))
     clear = (scene.alpha == 0).expand_as(scene.background)
     torch.testing.assert_close(scene.blended[clear], scene.background[clear])
-    assert any(words in captions(scene.spec)["background"] for words in picture_words(scene.spec.picture))
+    assert any(words in captions(scene.spec)["background"] for words in picture_captions(scene.spec.picture))
 
 
-def test_filmed_photographs_move() -> None:
+def test_camera_over_a_photograph() -> None:
     source = SceneSource("train", size=32, frames=3, variations=Variations(photographs=1.0, camera=1.0))
     first, _, last = source.scene(5, 3).background
     assert (first - last).abs().mean() > 0.005
 
 
-def test_without_scikit_image_the_way_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_scikit_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "skimage.data", None)
     monkeypatch.setitem(sys.modules, "skimage", None)
     SceneSource("train", variations=Variations(collages=1.0))

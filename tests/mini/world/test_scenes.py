@@ -1,4 +1,4 @@
-"""The scene source: deterministic, exact, disjoint splits, captions that say what is there."""
+"""The source of scenes: determinism, exact composition, disjoint splits, complete captions."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from layerflow.core.schema import CLIPS, LAYERS
 from layerflow.mini.world import (
     BACKGROUND_COLOURS,
     CAMERAS,
@@ -58,16 +59,15 @@ def _font_is_missing() -> bool:
     return False
 
 
-# Where tests are run for everyone a missing font is a failure, not a reason to skip.
+# In CI a missing font is a failure, not a reason to skip.
 needs_font = pytest.mark.skipif(
     _font_is_missing() and not os.environ.get("CI"), reason="NotoColorEmoji.ttf is not installed"
 )
 
 
 def _same(one: Scene, other: Scene) -> bool:
-    pairs = ("foreground", "alpha", "background", "blended")
     return one.captions == other.captions and all(
-        torch.equal(getattr(one, name), getattr(other, name)) for name in pairs
+        torch.equal(getattr(one, name), getattr(other, name)) for name in CLIPS
     )
 
 
@@ -75,24 +75,24 @@ def _same(one: Scene, other: Scene) -> bool:
 
 
 def test_objects_are_distinct_single_glyphs() -> None:
-    every = OBJECTS + EXTRA_OBJECTS
+    objects = OBJECTS + EXTRA_OBJECTS
     assert sum(not entry.held_out for entry in OBJECTS) == 34
     assert sum(entry.held_out for entry in OBJECTS) == 4
     assert all(entry.core for entry in OBJECTS)
     assert not any(entry.core or entry.held_out for entry in EXTRA_OBJECTS)
-    assert all(len(entry.char) == 1 and entry.nouns[0] == entry.name for entry in every)
-    assert len({entry.char for entry in every}) == len(every)
-    assert len({noun for entry in every for noun in entry.nouns}) == sum(len(entry.nouns) for entry in every)
+    assert all(len(entry.char) == 1 and entry.nouns[0] == entry.name for entry in objects)
+    assert len({entry.char for entry in objects}) == len(objects)
+    assert len({noun for entry in objects for noun in entry.nouns}) == sum(len(entry.nouns) for entry in objects)
 
 
 @needs_font
-def test_every_object_has_a_glyph() -> None:
+def test_objects_have_glyphs() -> None:
     for entry in OBJECTS + EXTRA_OBJECTS:
         assert sprite(entry)[..., 3].mean() > 0.12, entry.name
 
 
 @needs_font
-def test_sprite_is_premultiplied_square_and_touches_its_frame() -> None:
+def test_sprite_is_premultiplied_and_cropped() -> None:
     rgba = sprite(OBJECTS[0])
     assert rgba.shape == (96, 96, 4)
     assert rgba.dtype == np.float32
@@ -105,7 +105,7 @@ def test_sprite_is_premultiplied_square_and_touches_its_frame() -> None:
 
 @needs_font
 @pytest.mark.parametrize("colour", FOREGROUND_COLOURS)
-def test_tint_gives_the_mean_colour_and_keeps_features(colour: str) -> None:
+def test_tint(colour: str) -> None:
     for entry in OBJECTS:
         rgba = sprite(entry, colour)
         mean = rgba[..., :3].sum((0, 1)) / rgba[..., 3].sum()
@@ -115,12 +115,12 @@ def test_tint_gives_the_mean_colour_and_keeps_features(colour: str) -> None:
         assert rgba[inside][:, :3].std(0).max() > 0.03, entry.name
 
 
-def test_sprite_refuses_an_unknown_colour() -> None:
+def test_sprite_of_an_unknown_colour() -> None:
     with pytest.raises(ValueError, match="mauve"):
         sprite(OBJECTS[0], "mauve")
 
 
-def test_missing_font_names_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_font(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(FONT_VARIABLE, str(tmp_path / "none.ttf"))
     with pytest.raises(MissingFontError, match="fonts-noto-color-emoji"):
         find_font()
@@ -129,7 +129,7 @@ def test_missing_font_names_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_pat
 # Motions
 
 
-def test_motions_are_as_named() -> None:
+def test_motion_paths() -> None:
     params = MotionParams()
     first = {name: motion(0.0, params) for name, motion in MOTIONS.items()}
     last = {name: motion(1.0, params) for name, motion in MOTIONS.items()}
@@ -149,7 +149,7 @@ def test_motions_are_as_named() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_backgrounds_are_in_range_and_move_only_when_told(name: str) -> None:
+def test_backgrounds_move_on_request(name: str) -> None:
     family = FAMILIES[name]
     times = [0.0, 0.25, 1.0]
     for colour in family.colours:
@@ -164,7 +164,7 @@ def test_backgrounds_are_in_range_and_move_only_when_told(name: str) -> None:
         assert np.abs(frames[0] - frames[1]).mean() > 0.002
 
 
-def test_every_family_has_words() -> None:
+def test_families_have_captions() -> None:
     assert set(BACKGROUND_WORDS) == set(FAMILIES)
     assert {name for name, family in FAMILIES.items() if family.moves} == set(BACKGROUND_MOTION_WORDS)
     assert set(COLOUR_WORDS) == set(FOREGROUND_COLOURS) | set(BACKGROUND_COLOURS)
@@ -179,7 +179,7 @@ def _specs(split: str, objects: str = "core", count: int = 400) -> list[SceneSpe
     return [source.spec(index, seed=5) for index in range(count)]
 
 
-def _seen(spec: SceneSpec) -> bool:
+def _in_training(spec: SceneSpec) -> bool:
     return (
         not spec.object.held_out
         and spec.family in TRAIN_FAMILIES
@@ -188,28 +188,28 @@ def _seen(spec: SceneSpec) -> bool:
 
 
 @pytest.mark.parametrize("objects", ["core", "all"])
-def test_train_never_shows_what_is_held_out(objects: str) -> None:
-    assert all(_seen(spec) for spec in _specs("train", objects))
+def test_train_split_excludes_held_out_scenes(objects: str) -> None:
+    assert all(_in_training(spec) for spec in _specs("train", objects))
 
 
 @pytest.mark.parametrize("split", [split for split in SPLITS if split != "train"])
-def test_held_out_splits_show_only_what_train_does_not(split: str) -> None:
+def test_held_out_splits_are_disjoint_from_training(split: str) -> None:
     for spec in _specs(split):
-        assert not _seen(spec)
+        assert not _in_training(spec)
         assert spec.object.held_out == (split == "held_out_objects")
         assert FAMILIES[spec.family].held_out == (split == "held_out_family")
         if split == "held_out_combinations":
             assert is_held_out(spec.object.name, spec.family, spec.motion)
 
 
-def test_about_one_combination_in_twenty_is_held_out() -> None:
+def test_share_of_held_out_combinations() -> None:
     share = [
         is_held_out(entry.name, family, motion) for entry in OBJECTS for family in TRAIN_FAMILIES for motion in MOTIONS
     ]
     assert 0.03 < np.mean(share) < 0.07
 
 
-def test_train_covers_all_words() -> None:
+def test_train_split_covers_the_vocabulary() -> None:
     specs = _specs("train", count=2000)
     assert {spec.motion for spec in specs} == set(MOTIONS)
     assert {spec.family for spec in specs} == set(TRAIN_FAMILIES)
@@ -222,16 +222,16 @@ def test_train_covers_all_words() -> None:
     assert not any(spec.object.core for spec in _specs("train", "all") if spec.object in EXTRA_OBJECTS)
 
 
-def test_see_through_scenes_differ_from_the_others_in_their_foreground_alone() -> None:
+def test_see_through_changes_the_foreground_alone() -> None:
     plain, glassy = (SceneSource("train", variations=Variations(see_through=share)) for share in (0.0, 1.0))
     for index in range(200):
         one, other = plain.spec(index, 3), glassy.spec(index, 3)
         assert (other.object in SOFT_OBJECTS) != (other.opacity < 1)
         assert replace(other, object=one.object, opacity=1.0) == one
-        assert _seen(other)
+        assert _in_training(other)
 
 
-def test_some_scenes_are_see_through_and_which_does_not_depend_on_the_others() -> None:
+def test_see_through_share() -> None:
     plain = SceneSource("train")
     sources = (SceneSource("train", variations=Variations(see_through=share)) for share in (0.1, 0.5))
     few, many = ({n for n in range(400) if source.spec(n, 3) != plain.spec(n, 3)} for source in sources)
@@ -247,7 +247,7 @@ VARIED = {
     "photographs": ("picture", "background_moves"),
     "collages": ("picture", "background_moves"),
 }
-"""Variation to what it changes."""
+"""Changed fields by variation."""
 
 
 def _on(family: str, spec: SceneSpec, **changes: str) -> SceneSpec:
@@ -256,31 +256,31 @@ def _on(family: str, spec: SceneSpec, **changes: str) -> SceneSpec:
 
 
 @pytest.mark.parametrize("name", VARIED)
-def test_a_variation_changes_only_what_it_is_about(name: str) -> None:
-    plain, every = SceneSource("train"), Variations(**dict.fromkeys(VARIED, 1.0))
+def test_variations_change_their_fields_alone(name: str) -> None:
+    plain, combined = SceneSource("train"), Variations(**dict.fromkeys(VARIED, 1.0))
     alone = SceneSource("train", variations=Variations(**{name: 1.0}))
     for index in range(60):
         one, other = plain.spec(index, 3), alone.spec(index, 3)
         assert one != other
         assert replace(other, **{key: getattr(one, key) for key in VARIED[name]}) == one
         if name not in ("cast", "collages"):  # the first depends on the object, photographs precede
-            all_varied = SceneSource("train", variations=every).spec(index, 3)
+            all_varied = SceneSource("train", variations=combined).spec(index, 3)
             assert [getattr(all_varied, key) for key in VARIED[name]] == [getattr(other, key) for key in VARIED[name]]
 
 
-def test_company_is_seen_in_training_too() -> None:
+def test_company_is_in_the_split() -> None:
     source = SceneSource("train", objects="all", variations=Variations(company=1.0))
     for index in range(100):
         spec = source.spec(index, 6)
         assert len(spec.company) in (1, 2)
         assert len({spec.object, *(c.object for c in spec.company)}) == 1 + len(spec.company)
         for companion in spec.company:
-            assert _seen(replace(spec, object=companion.object, motion=companion.motion))
+            assert _in_training(replace(spec, object=companion.object, motion=companion.motion))
             assert companion.object.name in captions(spec)["foreground"]
 
 
 @needs_font
-def test_company_stands_beside_and_behind_the_first_object() -> None:
+def test_company_is_behind_the_first_object() -> None:
     source = SceneSource("train", frames=2, variations=Variations(company=1.0))
     spec = replace(source.spec(5, 2), place="centre", motion="still")
     spec = replace(spec, company=tuple(replace(companion, motion="still") for companion in spec.company))
@@ -293,7 +293,7 @@ def test_company_stands_beside_and_behind_the_first_object() -> None:
 
 @needs_font
 @pytest.mark.parametrize("camera", CAMERAS)
-def test_the_camera_moves_over_a_still_background(camera: str) -> None:
+def test_camera_moves_over_a_still_background(camera: str) -> None:
     source = SceneSource("train", frames=5)
     spec = _on("dots", source.spec(5, 2))
     still, filmed = source.render(spec), source.render(replace(spec, camera=camera))
@@ -305,7 +305,7 @@ def test_the_camera_moves_over_a_still_background(camera: str) -> None:
 
 
 @needs_font
-def test_a_pan_to_the_right_lets_the_background_run_to_the_left() -> None:
+def test_pan_direction() -> None:
     source = SceneSource("train", frames=3)
     spec = _on("stripes", source.spec(5, 2), camera="panning right")
     first, second, _ = source.render(spec).background
@@ -315,7 +315,7 @@ def test_a_pan_to_the_right_lets_the_background_run_to_the_left() -> None:
 
 
 @needs_font
-def test_a_shadow_darkens_and_light_brightens_the_blended_clip_alone() -> None:
+def test_cast_changes_the_blended_clip_alone() -> None:
     source = SceneSource("train", frames=2)
     spec = source.spec(5, 2)
     plain = source.render(spec)
@@ -331,7 +331,7 @@ def test_a_shadow_darkens_and_light_brightens_the_blended_clip_alone() -> None:
 
 
 @needs_font
-def test_a_see_through_object_lets_as_much_of_its_background_through_everywhere() -> None:
+def test_opacity_scales_alpha() -> None:
     source = SceneSource("train", frames=2)
     spec = source.spec(5, 2)
     solid, glassy = source.render(spec), source.render(replace(spec, opacity=0.5))
@@ -348,7 +348,7 @@ def test_soft_objects_are_soft(entry: ObjectSpec) -> None:
     assert alpha.max() > 0.6
     assert ((alpha > 0.05) & (alpha < 0.95)).sum() > (alpha >= 0.95).sum()
     assert (rgba[..., :3] <= alpha[..., None] + 1e-6).all()
-    assert max(alpha[[0, -1]].max(), alpha[:, [0, -1]].max()) < 0.3  # nothing is cut by the sprite's edge
+    assert max(alpha[[0, -1]].max(), alpha[:, [0, -1]].max()) < 0.3  # not cut by the sprite's edge
     assert np.abs(sprite(entry, "red") - rgba)[..., :3].max() > 0.1
 
 
@@ -360,7 +360,7 @@ def test_soft_objects_are_soft(entry: ObjectSpec) -> None:
         ({"frames": 0}, "frames 0"),
     ],
 )
-def test_source_refuses_bad_arguments(arguments: dict, message: str) -> None:
+def test_invalid_source_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SceneSource(**arguments)
 
@@ -368,15 +368,15 @@ def test_source_refuses_bad_arguments(arguments: dict, message: str) -> None:
 # Captions
 
 
-def _says(text: str, words: tuple[str, ...]) -> bool:
+def _mentions(text: str, words: tuple[str, ...]) -> bool:
     return any(word in text for word in words)
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_captions_say_every_fact(split: str) -> None:
+def test_captions_mention_every_fact(split: str) -> None:
     for spec in _specs(split, "all", 800):
         texts = captions(spec)
-        assert set(texts) == {"foreground", "background", "blended"}
+        assert set(texts) == set(LAYERS)
         for text in texts.values():
             assert len(text.split()) <= MAX_WORDS
             assert not set(text) & set("{}@"), text
@@ -384,16 +384,16 @@ def test_captions_say_every_fact(split: str) -> None:
             assert text == text.strip()
         for key in ("foreground", "blended"):
             text = texts[key]
-            assert _says(text, spec.object.nouns), text
-            assert spec.colour is None or _says(text, COLOUR_WORDS[spec.colour]), text
-            assert spec.motion == "still" or _says(text, MOTION_WORDS[spec.motion]), text
-            assert spec.place == "centre" or _says(text, PLACE_WORDS[spec.place]), text
+            assert _mentions(text, spec.object.nouns), text
+            assert spec.colour is None or _mentions(text, COLOUR_WORDS[spec.colour]), text
+            assert spec.motion == "still" or _mentions(text, MOTION_WORDS[spec.motion]), text
+            assert spec.place == "centre" or _mentions(text, PLACE_WORDS[spec.place]), text
         for key in ("background", "blended"):
             text = texts[key]
             if spec.background_colour != FAMILIES[spec.family].natural:
-                assert all(_says(text, COLOUR_WORDS[c]) for c in spec.background_colour.split(" and ")), text
+                assert all(_mentions(text, COLOUR_WORDS[c]) for c in spec.background_colour.split(" and ")), text
             if spec.background_moves:
-                assert _says(text, BACKGROUND_MOTION_WORDS[spec.family]), text
+                assert _mentions(text, BACKGROUND_MOTION_WORDS[spec.family]), text
 
 
 def test_captions_do_not_invent_motion_or_colour() -> None:
@@ -406,7 +406,7 @@ def test_captions_do_not_invent_motion_or_colour() -> None:
             assert not set(text.replace(",", "").split()) & set(FOREGROUND_COLOURS), text
 
 
-def test_articles_fit() -> None:
+def test_articles() -> None:
     for spec in _specs("train", "all", 800):
         for text in captions(spec).values():
             words = text.replace(",", "").split()
@@ -440,12 +440,12 @@ def test_composition_is_exact() -> None:
             assert clip.max() <= 1
         expected = scene.alpha * scene.foreground + (1 - scene.alpha) * scene.background
         assert torch.equal(scene.blended, expected)
-        nothing = (scene.alpha == 0).expand_as(scene.foreground)
-        assert (scene.foreground[nothing] == 0.5).all()
+        transparent = (scene.alpha == 0).expand_as(scene.foreground)
+        assert (scene.foreground[transparent] == 0.5).all()
 
 
 @needs_font
-def test_frames_can_be_rendered_alone() -> None:
+def test_rendering_single_frames() -> None:
     source = SceneSource()
     for index in range(12):
         whole, part = source.scene(index, 3), source.scene(index, 3, [5, 0])
@@ -457,7 +457,7 @@ def test_frames_can_be_rendered_alone() -> None:
 
 
 @needs_font
-def test_objects_are_there_and_mostly_whole() -> None:
+def test_objects_are_mostly_inside_the_frame() -> None:
     source = SceneSource()
     cut = []
     for index in range(100):
@@ -470,7 +470,7 @@ def test_objects_are_there_and_mostly_whole() -> None:
 
 
 @needs_font
-def test_motion_flags_tell_what_moves() -> None:
+def test_motion_flags() -> None:
     source = SceneSource()
     for index in range(60):
         spec = source.spec(index, 6)
@@ -480,7 +480,7 @@ def test_motion_flags_tell_what_moves() -> None:
 
 
 @needs_font
-def test_other_sizes_show_the_same_scene() -> None:
+def test_scenes_at_other_sizes() -> None:
     small, large = SceneSource(), SceneSource(size=128, frames=15)
     for index in range(8):
         one = small.scene(index, 7)
@@ -492,6 +492,6 @@ def test_other_sizes_show_the_same_scene() -> None:
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])
-def test_variations_refuse_what_is_no_share(share: float) -> None:
+def test_invalid_share(share: float) -> None:
     with pytest.raises(ValueError, match=f"camera {share}"):
         Variations(camera=share)

@@ -1,4 +1,4 @@
-"""Captions in free words: what they say beside the picture, and what they must still say of it."""
+"""Free captions: details beyond the picture, and complete facts."""
 
 import dataclasses
 
@@ -22,9 +22,9 @@ def test_plurals(noun: str, several: str) -> None:
     assert plural(noun) == several
 
 
-def test_free_captions_name_object_and_colour_and_much_else() -> None:
+def test_free_captions_mention_object_and_colour() -> None:
     source = SceneSource("train", objects="all", variations=Variations(free_words=1.0))
-    beside = set()
+    details = set()
     for index in range(400):
         spec = source.spec(index, 3)
         text = captions(spec)["foreground"]
@@ -32,11 +32,11 @@ def test_free_captions_name_object_and_colour_and_much_else() -> None:
         assert any(noun in text for noun in nouns), text
         assert spec.colour is None or any(word in text for word in COLOUR_WORDS[spec.colour]), text
         assert all(len(text.split()) <= MAX_WORDS for text in captions(spec).values())
-        beside |= {word for word in ATTRIBUTES if f" {word} " in text} | {aside for aside in ASIDES if aside in text}
-    assert len(beside) > 100
+        details |= {word for word in ATTRIBUTES if f" {word} " in text} | {aside for aside in ASIDES if aside in text}
+    assert len(details) > 100
 
 
-def test_free_words_change_nothing_but_words_and_come_as_often_as_asked() -> None:
+def test_free_words_change_captions_alone() -> None:
     plain = SceneSource("train", size=16, frames=1)
     free = SceneSource("train", size=16, frames=1, variations=Variations(free_words=0.3))
     chosen = [free.spec(index, 0) for index in range(400)]
@@ -48,25 +48,25 @@ def test_free_words_change_nothing_but_words_and_come_as_often_as_asked() -> Non
     assert free.scene(free_one, 0).captions != plain.scene(free_one, 0).captions
 
 
-def test_long_captions_are_left_as_they_are() -> None:
+def test_long_captions_have_no_free_words() -> None:
     both = SceneSource("train", variations=Variations(free_words=1.0, company=0.5, camera=0.5))
     for index in range(60):
         spec = both.spec(index, 0)
         assert spec.free_words != bool(spec.company or spec.camera)
 
 
-def test_what_words_are_tested_with_is_not_taught() -> None:
+def test_paraphrases_are_not_in_training() -> None:
     tested = {entry.other for entry in PARAPHRASES}
     source = SceneSource("train", objects="all", variations=Variations(free_words=1.0))
-    said = {source.prompts(index, 0)["foreground"] for index in range(2000)}
-    assert not tested & said
+    seen = {source.prompts(index, 0)["foreground"] for index in range(2000)}
+    assert not tested & seen
     for number, entry in enumerate(OBJECTS):
         spec = dataclasses.replace(source.spec(number, 1), object=entry, colour=None, motion="still", place="centre")
-        said = {captions(dataclasses.replace(spec, seed=seed))["foreground"] for seed in range(200)}
-        assert not tested & (said | {plural(noun) for noun in entry.nouns})
+        seen = {captions(dataclasses.replace(spec, seed=seed))["foreground"] for seed in range(200)}
+        assert not tested & (seen | {plural(noun) for noun in entry.nouns})
     assert not any(aside in other for aside in ASIDES for other in tested)
 
 
-def test_every_object_has_a_plural_of_its_own() -> None:
+def test_plurals_are_distinct() -> None:
     nouns = [noun for entry in OBJECTS + EXTRA_OBJECTS for noun in entry.nouns]
     assert len({plural(noun) for noun in nouns}) == len(set(nouns))

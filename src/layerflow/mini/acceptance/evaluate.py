@@ -113,7 +113,7 @@ def evaluate(
     if pipeline.vae is not None:
         raise ValueError(
             f"{name} works on latents, and the drawn scenes are for models of their own size in pixels; measure it on "
-            "videos of yours with --truth"
+            "videos of yours with `truth`"
         )
     plan = [(case, seed, n) for case in cases for seed, n in split_samples(samples, seeds).items() if n]
     judge = judge or load_judge(progress=progress)

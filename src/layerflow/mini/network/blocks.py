@@ -54,6 +54,7 @@ class Whitening(nn.Module):
         self.matrix.copy_(scale[:, None] * axes.T)
 
     def forward(self, states: Tensor) -> Tensor:
+        """Whiten states (..., channels) to (..., rank)."""
         return F.linear(states - self.mean, self.matrix)
 
 

@@ -130,51 +130,11 @@ class CompactTransformer3DModel(Backbone):
                 its size.
         """
         super().__init__()
-        k = len(clips)
-        folded = sum(self.clip_planes(clips, in_channels)) * patch_size**2
         self.gradient_checkpointing = False
-        embedded = 0.02 if layer_embedding else 0.0
-
-        self.time_embed = nn.Sequential(nn.Linear(128, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim))
-        self.clip_embed = nn.Parameter(torch.randn(k, cond_dim) * embedded, layer_embedding)
-        self.layer_embed = nn.Parameter(torch.randn(len(LAYERS), dim) * embedded, layer_embedding)
-        # Text states are whitened first: nouns differ in directions of a hundredth of the largest variance, which
-        # gradient descent would take ages to find.
         text_rank = min(text_rank, text_dim)
-        self.text_whitening = Whitening(text_dim, text_rank)
-        self.pool_whitening = Whitening(text_dim, text_rank)
-        self.text_proj = nn.Linear(text_rank, dim)
-        self.text_pool = nn.Sequential(nn.Linear(text_rank, 512), nn.GELU("tanh"), nn.Linear(512, cond_dim))
-        self.pool_proj = zeroed(nn.Linear(text_rank, cond_dim))
-        self.frame_cond = nn.Linear(FRAME_CODE, cond_dim)
-        # "rising" at the first frame looks like "falling" at the last: a product of prompt and moment tells them
-        # apart, which a sum learns only slowly.
-        self.moment_text = nn.Linear(text_rank, cond_dim // 2)
-        self.moment_frame = nn.Linear(FRAME_CODE, cond_dim // 2)
-        self.moment_out = zeroed(nn.Linear(cond_dim // 2, cond_dim))
-        self.conv_cond = nn.Sequential(
-            nn.Linear(k * cond_dim, 2 * cond_dim), nn.SiLU(), nn.Linear(2 * cond_dim, cond_dim)
-        )
-        self.block_cond = nn.Linear(cond_dim, 6 * dim)
-
-        self.stem = nn.Conv2d(folded, widths[0], 3, padding=1)
-        pool_levels = range(len(widths) - 1)  # the last level is as coarse as the tokens that attend over frames
-        self.down = nn.ModuleList(
-            nn.ModuleList(ConvBlock(c, cond_dim, level in pool_levels) for _ in range(n))
-            for level, (c, n) in enumerate(zip(widths, blocks_down, strict=True))
-        )
-        outs = [*widths[1:], k * dim]
-        self.shrink = nn.ModuleList(nn.Conv2d(c, o, 2, stride=2) for c, o in zip(widths, outs, strict=True))
-        self.frame_pos = nn.Linear(FRAME_CODE, dim)
-        self.space_pos = nn.Linear(128, dim)
-        self.blocks = nn.ModuleList(CompactBlock(dim, num_heads, mlp_ratio) for _ in range(num_layers))
-        self.norm_out = nn.LayerNorm(dim)
-        self.grow = nn.ModuleList(nn.Conv2d(o, 4 * c, 1) for c, o in zip(widths, outs, strict=True))
-        self.merge = nn.ModuleList(nn.Conv2d(2 * c, c, 1) for c in widths)
-        self.up = nn.ModuleList(
-            nn.ModuleList(ConvBlock(c, cond_dim, level in pool_levels) for _ in range(n))
-            for level, (c, n) in enumerate(zip(widths, blocks_up, strict=True))
-        )
+        folded = sum(self.clip_planes(clips, in_channels)) * patch_size**2
+        self._add_conditioning(text_rank)
+        self._add_levels(folded)
         # Near pure noise a frame depends on its prompts alone: gates suppress features that only carry noise, place
         # codes encode pixel positions, and a coarse sketch is the shortest path from prompts to pixels. The encoder
         # reads it, so that the transformer knows the scene, and so does the decoder.
@@ -195,6 +155,57 @@ class CompactTransformer3DModel(Backbone):
         self.copy_head = zeroed(nn.Conv2d(widths[0] + folded, COPY_PLANES * patch_size**2, 3, padding=1))
         self.trust_head = zeroed(nn.Conv2d(widths[0] + folded, patch_size**2, 3, padding=1))
         self.fill = BackgroundFill(in_channels, fill_width)
+
+    def _add_conditioning(self, text_rank: int) -> None:
+        """Add embeddings and projections of noise level, clip, prompt and frame."""
+        k, dim, cond_dim, text_dim = len(self.config.clips), self.config.dim, self.config.cond_dim, self.config.text_dim
+        embedded = self.config.layer_embedding
+        scale = 0.02 if embedded else 0.0
+        self.time_embed = nn.Sequential(nn.Linear(128, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim))
+        self.clip_embed = nn.Parameter(torch.randn(k, cond_dim) * scale, embedded)
+        self.layer_embed = nn.Parameter(torch.randn(len(LAYERS), dim) * scale, embedded)
+        # Text states are whitened first: nouns differ in directions of a hundredth of the largest variance, which
+        # gradient descent would take ages to find.
+        self.text_whitening = Whitening(text_dim, text_rank)
+        self.pool_whitening = Whitening(text_dim, text_rank)
+        self.text_proj = nn.Linear(text_rank, dim)
+        self.text_pool = nn.Sequential(nn.Linear(text_rank, 512), nn.GELU("tanh"), nn.Linear(512, cond_dim))
+        self.pool_proj = zeroed(nn.Linear(text_rank, cond_dim))
+        self.frame_cond = nn.Linear(FRAME_CODE, cond_dim)
+        # "rising" at the first frame looks like "falling" at the last: a product of prompt and moment tells them
+        # apart, which a sum learns only slowly.
+        self.moment_text = nn.Linear(text_rank, cond_dim // 2)
+        self.moment_frame = nn.Linear(FRAME_CODE, cond_dim // 2)
+        self.moment_out = zeroed(nn.Linear(cond_dim // 2, cond_dim))
+        self.conv_cond = nn.Sequential(
+            nn.Linear(k * cond_dim, 2 * cond_dim), nn.SiLU(), nn.Linear(2 * cond_dim, cond_dim)
+        )
+        self.block_cond = nn.Linear(cond_dim, 6 * dim)
+
+    def _add_levels(self, folded: int) -> None:
+        """Add the convolutional encoder, the transformer and the decoder."""
+        widths, dim, cond_dim = self.config.widths, self.config.dim, self.config.cond_dim
+        self.stem = nn.Conv2d(folded, widths[0], 3, padding=1)
+        pool_levels = range(len(widths) - 1)  # the last level is as coarse as the tokens that attend over frames
+
+        def levels(counts: Sequence[int]) -> nn.ModuleList:
+            return nn.ModuleList(
+                nn.ModuleList(ConvBlock(c, cond_dim, level in pool_levels) for _ in range(n))
+                for level, (c, n) in enumerate(zip(widths, counts, strict=True))
+            )
+
+        self.down = levels(self.config.blocks_down)
+        outs = [*widths[1:], len(self.config.clips) * dim]
+        self.shrink = nn.ModuleList(nn.Conv2d(c, o, 2, stride=2) for c, o in zip(widths, outs, strict=True))
+        self.frame_pos = nn.Linear(FRAME_CODE, dim)
+        self.space_pos = nn.Linear(128, dim)
+        self.blocks = nn.ModuleList(
+            CompactBlock(dim, self.config.num_heads, self.config.mlp_ratio) for _ in range(self.config.num_layers)
+        )
+        self.norm_out = nn.LayerNorm(dim)
+        self.grow = nn.ModuleList(nn.Conv2d(o, 4 * c, 1) for c, o in zip(widths, outs, strict=True))
+        self.merge = nn.ModuleList(nn.Conv2d(2 * c, c, 1) for c in widths)
+        self.up = levels(self.config.blocks_up)
 
     @property
     def size_multiple(self) -> int:

@@ -1,10 +1,10 @@
-"""Seeded, endless layered clips with perfect layers, for training and measuring the small model."""
+"""Drawn world: an endless, seeded source of layered videos with exact layers, for training and evaluation."""
 
 from .backgrounds import BACKGROUND_COLOURS, FAMILIES, TRAIN_FAMILIES, Family, background
 from .captions import captions
 from .motions import MOTION_PLACES, MOTIONS, PLACES, MotionParams
 from .objects import EXTRA_OBJECTS, OBJECTS, SOFT_OBJECTS, ObjectSpec
-from .pictures import COLLAGE, PHOTOGRAPHS, MissingPhotographsError, find_photographs, picture, picture_words
+from .pictures import COLLAGE, PHOTOGRAPHS, MissingPhotographsError, find_photographs, picture, picture_captions
 from .scenes import SPLITS, Scene, SceneSource, SceneSpec, Split, is_held_out
 from .sprites import FOREGROUND_COLOURS, MissingFontError, find_font, sprite
 from .variations import CAMERAS, CASTS, Companion, Variations
@@ -42,6 +42,6 @@ __all__ = [
     "find_photographs",
     "is_held_out",
     "picture",
-    "picture_words",
+    "picture_captions",
     "sprite",
 ]

@@ -1,7 +1,7 @@
-"""Opaque backgrounds: a few families, each in a few colours, some with slow motion of their own.
+"""Opaque backgrounds: a few families, each in a few colours, some with slow motion.
 
-Everything is a smooth function of the pixel's position, antialiased by its distance to the edge, so any
-frame size works. Layouts have few free choices: what a caption cannot say, a small model cannot learn.
+Everything is a smooth function of the pixel's position, antialiased by its distance to the edge, so any frame size
+works. Layouts have few random choices, because a small model cannot learn details that captions omit.
 All lengths are in units of 1/64 of the frame's side.
 """
 
@@ -29,10 +29,10 @@ BACKGROUND_COLOURS: dict[str, Colour] = {
     "brown": (0.58, 0.40, 0.26),
     "dark": (0.11, 0.13, 0.24),
 }
-"""Name to sRGB in [0, 1]; a little softer than the foreground's colours."""
+"""sRGB values in [0, 1] by name, a little softer than the foreground's colours."""
 
 PAN = 14.0
-"""How far a scrolling background moves to the left within a clip, units."""
+"""Distance in units by which a scrolling background moves to the left within a clip."""
 
 
 class _Canvas:
@@ -47,7 +47,7 @@ class _Canvas:
         self.size = size
 
     def edge(self, distance: np.ndarray) -> np.ndarray:
-        """Coverage in [0, 1] of a shape by signed distance in units, positive inside."""
+        """Return the coverage in [0, 1] of a shape by its signed distance in units, positive inside."""
         return np.clip(distance / self.pixel + 0.5, 0, 1)
 
 
@@ -60,12 +60,12 @@ def _lighter(colour: np.ndarray, amount: float) -> np.ndarray:
 
 
 def _mix(below: np.ndarray, above: np.ndarray, coverage: np.ndarray) -> np.ndarray:
-    """below + coverage * (above - below), with coverage (F, H, W)."""
+    """Return below + coverage * (above - below), with coverage (F, H, W)."""
     return below + coverage[..., None] * (above - below)
 
 
 def _sky(canvas: _Canvas, colour: str) -> np.ndarray:
-    """A vertical gradient, lighter towards the horizon: (1, H, 1, 3)."""
+    """Draw a vertical gradient, lighter towards the horizon: (1, H, 1, 3)."""
     top = _rgb(colour)
     amount = (0.12 if colour == "dark" else 0.55) * np.clip(canvas.y / UNITS, 0, 1)  # (1, H, 1)
     return _mix(top, np.array((1, 1, 1), np.float32), amount)
@@ -80,10 +80,11 @@ _CLOUD_LAYOUTS = (
 
 
 def sky(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw a sky with drifting clouds."""
     layout = _CLOUD_LAYOUTS[rng.integers(len(_CLOUD_LAYOUTS))]
     jitter = rng.uniform(-2, 2, (len(layout), 2)).astype(np.float32)
     cover = np.zeros((1, 1, 1), np.float32)
-    period = UNITS + 26  # a cloud is gone before it comes in again
+    period = UNITS + 26  # a cloud has left before it returns
     for (cx, cy, scale), (dx, dy) in zip(layout, jitter, strict=True):
         x = (canvas.x - (cx + dx) - PAN * canvas.t + period / 2) % period - period / 2
         y = canvas.y - (cy + dy)
@@ -97,6 +98,7 @@ def sky(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def hills(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw two rows of hills under a sky."""
     image = _sky(canvas, colour)
     phase = rng.uniform(0, 2 * np.pi, 2)
     wave = 2 * np.pi / UNITS
@@ -106,7 +108,7 @@ def hills(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
     ):
         x = canvas.x + PAN * speed * canvas.t
         ridge = level + amplitude * np.sin(wave * x + p) + 1.6 * np.sin(2 * wave * x + 2.3 * p)
-        # Each hill darkens downwards, which sets it off from the next.
+        # Each hill darkens downwards, in contrast to the next one.
         depth = np.clip((canvas.y - ridge) / 40, 0, 1)
         body = _mix(np.array(shade, np.float32), np.array(shade, np.float32) * 0.7, depth)
         image = _mix(image, body, canvas.edge(canvas.y - ridge))
@@ -114,6 +116,7 @@ def hills(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def sea(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw a sea with rows of waves."""
     horizon = 22.0 + rng.uniform(-2, 2)
     phase = rng.uniform(0, 2 * np.pi)
     image = _mix(np.array((0.72, 0.85, 0.95), np.float32), np.array((0.95, 0.96, 0.95), np.float32), canvas.y / 26)
@@ -134,6 +137,7 @@ def sea(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def bricks(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw a brick wall."""
     width, height, gap = 16.0, 8.0, 0.65
     shades = rng.permutation(np.array([0.90, 0.96, 1.0, 1.06], np.float32))
     row = np.floor(canvas.y / height).astype(int)
@@ -142,13 +146,14 @@ def bricks(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray
     base = _rgb(colour)
     body = np.clip(base * shades[(column + 2 * row) % 4][..., None], 0, 1)
     inside = np.minimum(width / 2 - np.abs(x % width - width / 2), height / 2 - np.abs(canvas.y % height - height / 2))
-    # A light upper edge gives each brick some body.
+    # A light upper edge gives each brick some depth.
     body = body + 0.06 * np.clip(1 - (canvas.y % height) / 3, 0, 1)[..., None]
     mortar = base * 0.76 if base.mean() > 0.7 else 0.45 * base + 0.42
     return np.clip(_mix(mortar, body, canvas.edge(inside - gap)), 0, 1)
 
 
 def wood(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw a wall of wooden planks."""
     height = 64 / 5
     phases = rng.uniform(0, 2 * np.pi, 5)
     shades = rng.permutation(np.array([0.84, 0.89, 0.94, 0.98, 1.02], np.float32))
@@ -163,6 +168,7 @@ def wood(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def grass(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw rows of grass in the wind."""
     base = _rgb(colour)
     phase = rng.uniform(0, 8)
     image = np.broadcast_to(_lighter(base, 0.25), (1, 1, 1, 3))
@@ -181,11 +187,12 @@ def grass(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def stars(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw a night sky with twinkling stars."""
     base = _rgb(colour) * (1.0 if colour == "dark" else 0.45)
     image = _mix(base, _lighter(base, 0.14), canvas.y / UNITS)
     cells = np.stack(np.meshgrid(np.arange(4), np.arange(4)), -1).reshape(-1, 2)  # (16, 2)
     centre = (cells + 0.5) * 16 + rng.uniform(-4.5, 4.5, (16, 2))
-    # Neighbours differ in size and in phase, so that a twinkling sky never dims as a whole.
+    # Neighbours differ in size and phase, so that a twinkling sky never dims as a whole.
     kind = (cells[:, 0] + 2 * cells[:, 1]) % 4
     radius = np.array([1.5, 0.9, 1.2, 1.0], np.float32)[kind]
     glow = np.exp(-(((canvas.x[0] - centre[:, :1]) / radius[:, None]) ** 2))  # (16, W)
@@ -196,13 +203,14 @@ def stars(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def skyline(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw a city skyline with lit windows."""
     image = _sky(canvas, colour)
     night = colour == "dark"
     for level, heights, shade, speed, lit in (
         (34.0, rng.permutation(np.array([0, 3, 6, 8, 2, 10, 5, 9.0])), (0.42, 0.47, 0.58), 0.5, False),
         (40.0, rng.permutation(np.array([0, 4, 9, 12, 2, 7, 14, 5.0])), (0.22, 0.25, 0.35), 1.0, True),
     ):
-        # Walls are as sharp as pixels: a shift by whole pixels keeps them so.
+        # Walls have pixel-sharp edges: a shift by whole pixels keeps them sharp.
         shift = np.round(PAN * speed * canvas.t / canvas.pixel) * canvas.pixel
         x = canvas.x + shift + (0.0 if lit else 4.0)
         top = level + heights[np.floor(x / 8).astype(int) % 8]
@@ -223,6 +231,7 @@ def _pair(colour: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def dots(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw polka dots."""
     ground, ink = _pair(colour)
     period = (16.0, 64 / 3)[rng.integers(2)]
     row = np.floor(canvas.y / (period / 2)).astype(int)
@@ -232,6 +241,7 @@ def dots(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def stripes(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw vertical stripes."""
     one, other = _pair(colour)
     period = (16.0, 64 / 3)[rng.integers(2)]
     u = (canvas.x + PAN * canvas.t + 0 * canvas.y) % period
@@ -239,6 +249,7 @@ def stripes(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarra
 
 
 def checks(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw a checkerboard."""
     one, other = _pair(colour)
     period = (16.0, 64 / 3)[rng.integers(2)]
 
@@ -249,6 +260,7 @@ def checks(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray
 
 
 def mountains(canvas: _Canvas, colour: str, rng: np.random.Generator) -> np.ndarray:
+    """Draw snowy mountains behind a meadow."""
     image = _sky(canvas, colour)
     for level, slope, shade, speed, spread in (
         (27.0, 1.0, (0.58, 0.63, 0.76), 0.5, 32.0),
@@ -274,15 +286,15 @@ class Family:
     """One kind of background."""
 
     render: Callable[[_Canvas, str, np.random.Generator], np.ndarray]
-    """(canvas, colour, rng) to an array that broadcasts to (F, H, W, 3)."""
+    """Function of (canvas, colour, rng) to an array that broadcasts to (F, H, W, 3)."""
     colours: tuple[str, ...]
-    """Colour words it comes in; two-coloured families have `ground and ink`."""
+    """Names of its colours; two-coloured families have `ground and ink`."""
     natural: str | None
-    """The colour that a caption need not say."""
+    """Default colour, which captions may omit."""
     moves: bool
-    """Whether it can move of its own."""
+    """The family has an animated version."""
     held_out: bool = False
-    """True: never part of a training scene."""
+    """The family is never part of a training scene."""
 
 
 _SKIES = ("blue", "orange", "pink", "purple", "grey")
@@ -306,26 +318,27 @@ FAMILIES: dict[str, Family] = {
     "checks": Family(checks, _PAIRS, None, True),
     "mountains": Family(mountains, _SKIES, "blue", True, held_out=True),
 }
-"""Name to family; `mountains` is held out."""
+"""Families by name; `mountains` is held out."""
 
 TRAIN_FAMILIES: tuple[str, ...] = tuple(name for name, family in FAMILIES.items() if not family.held_out)
+"""Names of the families of training scenes."""
 
 
 def background(family: str, colour: str, *, moves: bool, seed: int, t: Sequence[float], size: int = 64) -> np.ndarray:
-    """Frames of one background.
+    """Draw the frames of a background.
 
     Args:
         family: a name of `FAMILIES`.
         colour: one of that family's colours.
-        moves: whether it moves of its own.
-        seed: fixes the layout.
+        moves: draw the animated version.
+        seed: seed of the layout.
         t: times in [0, 1], one for each frame.
         size: height and width in pixels.
 
     Returns:
         float32 (F, size, size, 3) in [0, 1].
     """
-    # What stands still is drawn once.
+    # A still background is drawn once.
     canvas = _Canvas(size, np.asarray(t) if moves else np.zeros(1))
     image = FAMILIES[family].render(canvas, colour, np.random.default_rng([seed, 2]))
     return np.broadcast_to(image, (len(t), size, size, 3)).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Captions in varied words for the three layers of a scene; in free ones where the scene asks for it.
+"""Captions in varied wording for the three layers of a scene.
 
-What differs from the default is always said (a tint, a see-through object, a motion, a place other than the centre, a
-background colour other than the natural one, a background that moves); a default is said only now and then.
+Captions always mention deviations from the default (a tint, a see-through object, a motion, a place other than the
+centre, a background colour other than the natural one, a moving background), and defaults only now and then.
 """
 
 from __future__ import annotations
@@ -10,17 +10,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...core.schema import BACKGROUND, BLENDED, FOREGROUND
 from .backgrounds import FAMILIES
-from .pictures import picture_words
+from .pictures import picture_captions
 from .variations import CAMERAS, CASTS
-from .wordings import ASIDES, ATTRIBUTES, CALLED, COLOURED, DETERMINERS, HOW, LEADS, MORE_MOTION, SEEN, plural
+from .wordings import (
+    ADVERBS,
+    ASIDES,
+    ATTRIBUTES,
+    COLOURED,
+    DETERMINERS,
+    KINDS,
+    LEADS,
+    MORE_MOTION,
+    TRANSPARENT,
+    plural,
+)
 
 if TYPE_CHECKING:
     from .scenes import SceneSpec
     from .variations import Companion
 
 MAX_WORDS = 20
-"""No caption is longer than this, or than as many more as company, camera and shadow take."""
+"""Limit of a caption's length in words, without the words for company, camera and cast."""
 _MORE_WORDS = 4  # for each of these
 
 COLOUR_WORDS: dict[str, tuple[str, ...]] = {
@@ -36,7 +48,7 @@ COLOUR_WORDS: dict[str, tuple[str, ...]] = {
     "brown": ("brown",),
     "dark": ("dark", "black"),
 }
-"""The plain word first; the others are used rarely."""
+"""Words by colour, the plain one first; the others are rare."""
 
 MOTION_WORDS: dict[str, tuple[str, ...]] = {
     "still": ("standing still", "not moving", "at rest", "staying still", "motionless"),
@@ -100,8 +112,8 @@ BACKGROUND_WORDS: dict[str, tuple[str, ...]] = {
         "snowy peaks under @{c}sky",
     ),
 }  # fmt: skip
-"""In these, @ stands for the article of what follows; {c} is the colour and a space, or nothing; {a} and a
-space, and {b}, are the two colours of a two-coloured family."""
+"""Templates by family: @ is the article of the next word, {c} the colour with a space or empty. Two-coloured families
+have the colours {a}, with a space, and {b}."""
 
 _PASSING = (", panning", ", scrolling by", ", passing by")
 _SCROLLING = (" scrolling", " panning", " sliding past")
@@ -119,21 +131,21 @@ BACKGROUND_MOTION_WORDS: dict[str, tuple[str, ...]] = {
     "checks": _SCROLLING,
     "mountains": _PASSING,
 }
-"""What the caption appends for a family that moves of its own."""
+"""Endings of captions by family when the background moves."""
 
 FILLERS = ("cute", "lovely", "pretty", "nice", "simple", "funny", "little", "beautiful")
-"""Words before a noun that change nothing."""
+"""Adjectives without an effect on the picture."""
 
 FRAMES = ("a picture of {x}", "a video of {x}", "an image of {x}", "we see {x}", "here we see {x}", "show {x}")
-"""Phrases around a caption that change nothing."""
+"""Phrases around a caption without an effect on the picture."""
 
 SEE_THROUGH = ("see-through", "transparent", "translucent", "glassy")
-"""Words for a foreground that lets its background through everywhere."""
+"""Adjectives of a see-through foreground."""
 
-_FILLED = 0.15  # how often a noun has a filler
-_FRAMED = 0.1  # how often a caption stands in a phrase
-_RARE = 0.12  # how often a colour's second word is used
-_SAY_DEFAULT = 0.15  # how often a default is said
+_FILLED = 0.15  # probability of a filler before a noun
+_FRAMED = 0.1  # probability of a phrase around a caption
+_RARE = 0.12  # probability of a colour's rare words
+_MENTION_DEFAULT = 0.15  # probability that a default is mentioned
 
 
 def _article(words: str) -> str:
@@ -142,31 +154,31 @@ def _article(words: str) -> str:
 
 
 class _Writer:
-    """Words a scene by numbers drawn from `rng`."""
+    """Writes random captions of a scene."""
 
     def __init__(self, spec: SceneSpec, rng: np.random.Generator) -> None:
         self.spec, self.rng = spec, rng
 
     def pick(self, options: tuple[str, ...]) -> str:
-        """Any of them."""
+        """Choose one of the options."""
         return options[self.rng.integers(len(options))]
 
-    def mostly_first(self, options: tuple[str, ...], share: float = 0.5) -> str:
-        """The plain word with the given share, else any other."""
-        if len(options) == 1 or self.rng.random() < share:
+    def mostly_first(self, options: tuple[str, ...], probability: float = 0.5) -> str:
+        """Choose the first option with a probability, else one of the others."""
+        if len(options) == 1 or self.rng.random() < probability:
             return options[0]
         return self.pick(options[1:])
 
-    def chance(self, share: float) -> bool:
-        """True with the given share."""
-        return bool(self.rng.random() < share)
+    def chance(self, probability: float) -> bool:
+        """Return true with a probability."""
+        return bool(self.rng.random() < probability)
 
     def colour(self, name: str) -> str:
-        """A word for a colour."""
+        """Choose a word for a colour."""
         return self.mostly_first(COLOUR_WORDS[name], 1 - _RARE)
 
     def subject(self) -> str:
-        """What is seen, with its article."""
+        """Describe the object, with an article."""
         spec = self.spec
         noun = self.mostly_first(spec.object.nouns, 0.6)
         noun = noun if spec.colour is None else f"{self.colour(spec.colour)} {noun}"
@@ -174,23 +186,27 @@ class _Writer:
         return _article(f"{self.pick(FILLERS)} {noun}" if self.chance(_FILLED) else noun)
 
     def motion(self) -> str:
-        """How it moves."""
+        """Describe the motion."""
         return self.mostly_first(MOTION_WORDS[self.spec.motion])
 
     def foreground(self) -> str:
-        """The foreground's caption."""
+        """Write the foreground's caption."""
         spec = self.spec
         subject = self.subject()
         motion = place = ""
-        if spec.motion != "still" or self.chance(_SAY_DEFAULT):
+        if spec.motion != "still" or self.chance(_MENTION_DEFAULT):
             motion = self.motion()
-        if spec.place != "centre" or self.chance(_SAY_DEFAULT):
+        if spec.place != "centre" or self.chance(_MENTION_DEFAULT):
             place = self.mostly_first(PLACE_WORDS[spec.place])
         if motion and place:
             templates: tuple[str, ...] = (
-                "{s} {m} {p}", "{s} {m} {p}", "{s} {p}, {m}", "{p}, {s} {m}", "{s} is {m} {p}",
+                "{s} {m} {p}",
+                "{s} {m} {p}",
+                "{s} {p}, {m}",
+                "{p}, {s} {m}",
+                "{s} is {m} {p}",
                 "{s}, {m} {p}",
-            )  # fmt: skip
+            )
         elif motion:
             templates = ("{s} {m}", "{s} {m}", "{s}, {m}", "{s} is {m}", "{s} that is {m}")
         elif place:
@@ -201,26 +217,26 @@ class _Writer:
         return "".join([text, *(f", and {self.companion(companion)}" for companion in spec.company)])
 
     def companion(self, companion: Companion) -> str:
-        """What is said of one more object."""
+        """Describe a further object."""
         noun = companion.object.nouns[0]
         subject = _article(noun if companion.colour is None else f"{self.colour(companion.colour)} {noun}")
         return f"{subject} {self.mostly_first(MOTION_WORDS[companion.motion])}"
 
     def background(self) -> str:
-        """The background's caption."""
+        """Write the background's caption."""
         spec = self.spec
-        text = self.pick(picture_words(spec.picture)) if spec.picture else self.drawn_background()
+        text = self.pick(picture_captions(spec.picture)) if spec.picture else self.drawn_background()
         return f"{text}, {self.pick(CAMERAS[spec.camera])}" if spec.camera else text
 
     def drawn_background(self) -> str:
-        """What is said of a background of one of the families."""
+        """Describe a background of one of the families."""
         spec = self.spec
         family = FAMILIES[spec.family]
         words = {"a": "", "b": "", "c": ""}
         if " and " in spec.background_colour:
             first, second = spec.background_colour.split(" and ")
             words["a"], words["b"] = self.colour(first) + " ", self.colour(second)
-        elif spec.background_colour != family.natural or self.chance(2 * _SAY_DEFAULT):
+        elif spec.background_colour != family.natural or self.chance(2 * _MENTION_DEFAULT):
             words["c"] = self.colour(spec.background_colour) + " "
         before, article, after = self.pick(BACKGROUND_WORDS[spec.family]).partition("@")
         text = before.format(**words) + (_article(after.format(**words)) if article else "")
@@ -228,25 +244,29 @@ class _Writer:
         return text + (self.pick(BACKGROUND_MOTION_WORDS[spec.family]) if spec.background_moves else "")
 
     def framed(self, text: str) -> str:
-        """The text, now and then in a phrase."""
+        """Put a phrase around a caption now and then."""
         sentence = " is " in text or text.startswith(("in front", "in the", "on the", "at the", "near the"))
         return self.pick(FRAMES).format(x=text) if not sentence and self.chance(_FRAMED) else text
 
     def blended(self, foreground: str, background: str) -> str:
-        """The blended clip's caption."""
+        """Write the caption of the blended clip."""
         templates = (
-            "{f}, in front of {b}", "{f} in front of {b}", "{f} against {b}", "{f}, with {b} behind",
-            "{b}, and {f}", "in front of {b}, {f}",
-        )  # fmt: skip
+            "{f}, in front of {b}",
+            "{f} in front of {b}",
+            "{f} against {b}",
+            "{f}, with {b} behind",
+            "{b}, and {f}",
+            "in front of {b}, {f}",
+        )
         text = self.pick(templates).format(f=foreground, b=background)
         return f"{text}, {self.pick(CASTS[self.spec.cast])}" if self.spec.cast else text
 
 
 class _FreeWriter(_Writer):
-    """Words the foreground freely; backgrounds are worded as ever."""
+    """Writes the foreground's caption freely, with details that no picture shows."""
 
     def subject(self) -> str:
-        """What is seen, with its article."""
+        """Describe the object, with an article."""
         spec = self.spec
         noun = self.pick(spec.object.nouns)
         several = self.chance(0.12)
@@ -258,7 +278,7 @@ class _FreeWriter(_Writer):
             way = self.pick(COLOURED) if self.chance(0.4) else "{c} {n}"
             noun = way.format(n=noun, c=colour)
         if spec.opacity != 1:
-            noun = self.pick(SEEN).format(n=noun) if self.chance(0.3) else f"{self.pick(SEE_THROUGH)} {noun}"
+            noun = self.pick(TRANSPARENT).format(n=noun) if self.chance(0.3) else f"{self.pick(SEE_THROUGH)} {noun}"
         if several:
             text = self.pick(("{n}", "{n}", "some {n}", "many {n}", "the {n}")).format(n=noun)
         elif self.chance(0.25):
@@ -270,32 +290,31 @@ class _FreeWriter(_Writer):
         if self.chance(0.12):
             text = f"{self.pick(LEADS)}, {text}"
         elif self.chance(0.1):
-            text = self.pick(CALLED).format(n=noun, s=text)
+            text = self.pick(KINDS).format(n=noun, s=text)
         return f"{text} {self.pick(ASIDES)}" if self.chance(0.4) else text
 
     def motion(self) -> str:
-        """How it moves."""
+        """Describe the motion."""
         text = self.pick(MORE_MOTION[self.spec.motion]) if self.chance(0.4) else super().motion()
-        return f"{text} {self.pick(HOW)}" if self.chance(0.15) else text
+        return f"{text} {self.pick(ADVERBS)}" if self.chance(0.15) else text
 
 
 def captions(spec: SceneSpec) -> dict[str, str]:
-    """Captions of one scene, a deterministic function of its spec.
+    """Write the captions of a scene, a deterministic function of its specification.
 
     Returns:
-        Texts of at most `MAX_WORDS` words for `foreground`, `background` and `blended`; the blended one
-        is worded on its own, with the same facts.
+        Texts by layer. That of the blended layer has the same facts in other words.
     """
     rng = np.random.default_rng([spec.seed, 1])
     writer = _FreeWriter(spec, rng) if spec.free_words else _Writer(spec, rng)
     foreground, background = writer.foreground(), writer.background()
     blended = writer.framed(writer.blended(writer.foreground(), writer.background()))
     most = MAX_WORDS + _MORE_WORDS * (len(spec.company) + bool(spec.camera) + bool(spec.cast))
-    while len(foreground.split()) > most:  # free ones alone
+    while len(foreground.split()) > most:  # only free captions
         foreground = writer.foreground()
-    while len(blended.split()) > most:  # rare: most wordings are shorter
+    while len(blended.split()) > most:  # rare, most captions are shorter
         blended = writer.blended(writer.foreground(), writer.background())
     framed, background = writer.framed(foreground), writer.framed(background)
-    while len(framed.split()) > most:  # by the phrase around it
+    while len(framed.split()) > most:  # because of the phrase around it
         framed = writer.framed(foreground)
-    return {"foreground": framed, "background": background, "blended": blended}
+    return {FOREGROUND: framed, BACKGROUND: background, BLENDED: blended}

@@ -1,24 +1,24 @@
-"""Collages as backgrounds: shapes of all sizes over one another, each with a texture of its own.
+"""Collages as backgrounds: overlapping shapes of all sizes, each with its own texture.
 
-These are the "dead leaves" of image statistics, from which networks learn much of what photographs teach (arXiv
-2106.05963). Many things lie about in them, and none of them moves.
+They follow the "dead leaves" model of image statistics, from which networks learn much of what photographs teach (arXiv
+2106.05963).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-COLLAGE_WORDS = ("a collage of shapes", "many shapes over one another", "a heap of coloured shapes", "a collage")
-"""What captions call it."""
+COLLAGE_CAPTIONS = ("a collage of shapes", "many shapes over one another", "a heap of coloured shapes", "a collage")
+"""Captions of a collage."""
 
-_CANVAS = 128  # height and width that a collage is drawn at, pixels
+_CANVAS = 128  # height and width of a collage in pixels
 _SHAPES = (15, 80)
 _RADIUS = (4.0, 44.0)  # pixels
 _POWER = 1.5  # radii fall off as 1 / r ** (1 + _POWER)
 
 
 def collage(seed: int) -> np.ndarray:
-    """A collage, float32 (128, 128, 3) in [0, 1], sRGB."""
+    """Draw a collage, float32 (128, 128, 3) in [0, 1], sRGB."""
     rng = np.random.default_rng([seed, 7])
     y, x = np.mgrid[:_CANVAS, :_CANVAS].astype(np.float32)
     base, spread = rng.uniform(0.2, 0.8) + rng.uniform(0, 0.2) * rng.standard_normal(3), rng.uniform(0.05, 0.3)
@@ -30,25 +30,25 @@ def collage(seed: int) -> np.ndarray:
         middle, angle = rng.uniform(0, _CANVAS, 2), rng.uniform(0, 2 * np.pi)
         u = np.cos(angle) * (x - middle[0]) + np.sin(angle) * (y - middle[1])
         v = (-np.sin(angle) * (x - middle[0]) + np.cos(angle) * (y - middle[1])) * rng.uniform(1, 2.5)
-        inside = radius - _SHAPED[rng.integers(len(_SHAPED))](u, v)
+        inside = radius - _SHAPE_DISTANCES[rng.integers(len(_SHAPE_DISTANCES))](u, v)
         cover = np.clip(inside + 0.5, 0, 1)[..., None]
         if cover.any():
             picture += cover * (_painted(base, spread, rough, x, y, rng) - picture)
     return picture.clip(0, 1).astype(np.float32)
 
 
-_SHAPED = (
+_SHAPE_DISTANCES = (
     np.hypot,
     lambda u, v: np.maximum(np.abs(u), np.abs(v)),
     lambda u, v: np.maximum(np.maximum(-u, 0.5 * u + 0.866 * v), 0.5 * u - 0.866 * v) * 1.4,
 )
-"""Disc, box and triangle: a distance from the middle whose levels have that outline."""
+"""Distances from the middle whose level sets are discs, boxes and triangles."""
 
 
 def _painted(
     base: np.ndarray, spread: float, rough: np.ndarray, x: np.ndarray, y: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """A colour near the collage's own, with light from one side and part of its texture: (H, W, 3)."""
+    """Return a colour near the collage's base colour, with light from one side and part of its texture: (H, W, 3)."""
     colour = base + spread * (rng.standard_normal() + rng.uniform(0, 0.8) * rng.standard_normal(3))
     slope = rng.normal(0, 0.0015, 2)
     light = slope[0] * (x - _CANVAS / 2) + slope[1] * (y - _CANVAS / 2)
@@ -58,7 +58,7 @@ def _painted(
 
 
 def _clouds(rng: np.random.Generator) -> np.ndarray:
-    """Noise whose spectrum falls as a power of frequency, as that of photographs does: (H, W), deviation 1."""
+    """Return noise (H, W) of deviation 1 whose spectrum falls as a power of frequency, like that of photographs."""
     frequency = np.hypot(np.fft.fftfreq(_CANVAS)[:, None], np.fft.rfftfreq(_CANVAS)[None])
     frequency[0, 0] = 1
     spectrum = np.fft.rfft2(rng.standard_normal((_CANVAS, _CANVAS))) / frequency ** rng.uniform(0.5, 1.7)

@@ -1,7 +1,7 @@
-"""Drawn scenes as footage with masks would give them: hard, jumping mattes and smeared backgrounds.
+"""Degraded drawn scenes that resemble footage with masks: hard, jittering mattes and smeared backgrounds.
 
-Crude video is what there is much of; the training stages exist to get from it to clean layers.
-Shapes: F frames, H, W pixels; clips in [0, 1].
+Such crude video is abundant, and the training stages lead from it to clean layers.
+Letters in shape comments: F frames, C channels, H height, W width. Clips are in [0, 1].
 """
 
 from __future__ import annotations
@@ -10,39 +10,41 @@ import torch
 from torch import Tensor
 
 from ...core.compositing import blend, extend_colour
+from ...core.schema import ALPHA, BACKGROUND, BLENDED, FOREGROUND
 from ...datasets.copy_paste import harmonise
 from ...datasets.mattes import crude_matte, grow
 
 HIDDEN = 2
-"""Pixels around a crude matte that count as hidden when the background is filled in."""
+"""Width in pixels of the rim around a crude matte that counts as hidden when the background is filled in."""
 HARMONISE = 0.3
-"""How far a pasted foreground's colours move towards its new background's."""
+"""Share by which colours of a pasted foreground approach those of its new background."""
 
 
 def crude_layers(clips: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """What masks and inpainting would make of a scene's blended clip, by the scene's four clips (F, C, H, W).
+    """Return the layers that masks and inpainting would give for the blended clip of a scene.
 
-    The blended clip stays as it is. The matte is hard, lies up to two pixels too far out and jumps; the background
-    behind it is smeared in from around it, each frame on its own, so that it flickers.
+    The blended clip is unchanged. The matte is hard, up to two pixels too wide and jitters; the background behind it is
+    smeared in from its surroundings frame by frame, so that it flickers.
+
+    Args:
+        clips: all clips of the scene, (F, C, H, W) by name.
+        generator: source of randomness.
     """
-    blended = clips["blended"].clamp(0, 1)
-    alpha = crude_matte(clips["alpha"] > 0.5, generator)
-    hidden = grow(torch.maximum(alpha, (clips["alpha"] > 0).float()), HIDDEN)
-    return {
-        "foreground": extend_colour(blended, alpha),
-        "alpha": alpha,
-        "background": extend_colour(blended, 1 - hidden),
-        "blended": blended,
-    }
+    blended, true_alpha = clips[BLENDED].clamp(0, 1), clips[ALPHA]
+    alpha = crude_matte(true_alpha > 0.5, generator)
+    hidden = grow(torch.maximum(alpha, (true_alpha > 0).float()), HIDDEN)
+    foreground, background = extend_colour(blended, alpha), extend_colour(blended, 1 - hidden)
+    return {FOREGROUND: foreground, ALPHA: alpha, BACKGROUND: background, BLENDED: blended}
 
 
 def pasted_layers(front: dict[str, Tensor], behind: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """The foreground of one scene, cut out crudely, over the clean background of another."""
-    cut, background = crude_layers(front, generator), behind["background"].clamp(0, 1)
-    foreground = harmonise(cut["foreground"], cut["alpha"], background, HARMONISE)
+    """Return the crude foreground of one scene over the clean background of another."""
+    crude, background = crude_layers(front, generator), behind[BACKGROUND].clamp(0, 1)
+    alpha = crude[ALPHA]
+    foreground = harmonise(crude[FOREGROUND], alpha, background, HARMONISE)
     return {
-        "foreground": foreground,
-        "alpha": cut["alpha"],
-        "background": background,
-        "blended": blend(foreground, cut["alpha"], background),
+        FOREGROUND: foreground,
+        ALPHA: alpha,
+        BACKGROUND: background,
+        BLENDED: blend(foreground, alpha, background),
     }

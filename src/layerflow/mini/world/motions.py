@@ -1,7 +1,7 @@
-"""How an object moves through a clip: few, clear paths with little chance in them.
+"""Motions of an object through a clip: few, clear paths with little randomness.
 
-A small model can only learn what its prompt tells it, so everything that a caption does not say stands
-nearly still: the place is the centre, the size is the same, only a small jitter is left.
+A small model only learns what its prompt determines, so everything that a caption omits is nearly constant: the object
+is in the centre, at the same size, with a small jitter.
 All lengths are in units of 1/64 of the frame's side.
 """
 
@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 UNITS = 64.0
-"""A frame is this many units wide and high, whatever its pixels."""
+"""Width and height of a frame in units, whatever its size in pixels."""
 
 BASE_WIDTH = 30.0
 """Side of the object's square at scale 1, in units."""
 
 OFFSET = 13.0
-"""How far a named place is from the centre, in units."""
+"""Distance of a named place from the centre in units."""
 
 PLACES: dict[str, tuple[float, float]] = {
     "centre": (0.0, 0.0),
@@ -27,24 +27,25 @@ PLACES: dict[str, tuple[float, float]] = {
     "top": (0.0, -OFFSET),
     "bottom": (0.0, OFFSET),
 }
-"""Name to offset (x, y) from the frame's centre in units."""
+"""Offsets (x, y) from the frame's centre in units, by name."""
 
 
 @dataclass(frozen=True)
 class MotionParams:
-    """What varies between two scenes with the same motion."""
+    """Parameters that vary between scenes with the same motion."""
 
     place: str = "centre"
     """A name of `PLACES`."""
     dx: float = 0.0
-    """Jitter to the right, units; within ±2."""
+    """Jitter to the right in units, within ±2."""
     dy: float = 0.0
-    """Jitter downwards, units; within ±2."""
+    """Jitter downwards in units, within ±2."""
     scale: float = 1.0
-    """Factor on the size; within 6 % of 1."""
+    """Factor on the size, within 6 % of 1."""
 
     @property
     def centre(self) -> tuple[float, float]:
+        """Centre (x, y) of the path in units."""
         x, y = PLACES[self.place]
         return UNITS / 2 + x + self.dx, UNITS / 2 + y + self.dy
 
@@ -54,47 +55,57 @@ Pose = tuple[float, float, float, float]
 
 
 def still(t: float, params: MotionParams) -> Pose:
+    """Stay in place."""
     return (*params.centre, params.scale, 0.0)
 
 
 def moving_right(t: float, params: MotionParams) -> Pose:
+    """Move right by half of the frame."""
     x, y = params.centre
     return x - 16 + 32 * t, y, params.scale, 0.0
 
 
 def moving_left(t: float, params: MotionParams) -> Pose:
+    """Move left by half of the frame."""
     x, y = params.centre
     return x + 16 - 32 * t, y, params.scale, 0.0
 
 
 def rising(t: float, params: MotionParams) -> Pose:
+    """Move up by nearly half of the frame."""
     x, y = params.centre
     return x, y + 15 - 30 * t, params.scale, 0.0
 
 
 def falling(t: float, params: MotionParams) -> Pose:
+    """Move down by nearly half of the frame."""
     x, y = params.centre
     return x, y - 15 + 30 * t, params.scale, 0.0
 
 
 def bouncing(t: float, params: MotionParams) -> Pose:
+    """Bounce up and down one and a half times."""
     x, y = params.centre
     return x, y + 10 - 18 * abs(math.sin(1.5 * math.pi * t)), params.scale, 0.0
 
 
 def growing(t: float, params: MotionParams) -> Pose:
+    """Grow from 18 to 40 units."""
     return (*params.centre, params.scale * (18 + 22 * t) / BASE_WIDTH, 0.0)
 
 
 def shrinking(t: float, params: MotionParams) -> Pose:
+    """Shrink from 40 to 18 units."""
     return (*params.centre, params.scale * (40 - 22 * t) / BASE_WIDTH, 0.0)
 
 
 def spinning(t: float, params: MotionParams) -> Pose:
+    """Rotate once, clockwise."""
     return (*params.centre, params.scale, 360.0 * t)
 
 
 def swaying(t: float, params: MotionParams) -> Pose:
+    """Sway by 18 degrees to either side, once."""
     return (*params.centre, params.scale, 18.0 * math.sin(2 * math.pi * t))
 
 
@@ -110,7 +121,7 @@ MOTIONS: dict[str, Callable[[float, MotionParams], Pose]] = {
     "spinning": spinning,
     "swaying": swaying,
 }
-"""Name to function of (t, params), t in [0, 1] from the first frame to the last."""
+"""Functions of (t, params) by name, with t in [0, 1] from the first frame to the last."""
 
 _ACROSS = ("centre", "top", "bottom")
 _UPRIGHT = ("centre", "left", "right")
@@ -122,9 +133,9 @@ MOTION_PLACES: dict[str, tuple[str, ...]] = {
     "rising": _UPRIGHT,
     "falling": _UPRIGHT,
     "bouncing": _UPRIGHT,
-    "growing": ("centre",),  # at its largest it would leave the frame anywhere else
+    "growing": ("centre",),  # elsewhere it would leave the frame at its largest
     "shrinking": ("centre",),
     "spinning": tuple(PLACES),
     "swaying": tuple(PLACES),
 }
-"""The places that make sense for each motion."""
+"""Possible places of each motion."""

@@ -1,9 +1,8 @@
-"""The things that can stand in the foreground: one emoji glyph each.
+"""Objects of the foreground, one emoji glyph each.
 
-`OBJECTS` is the small vocabulary the model learns to draw from words. Four of them are held out: they are
-never trained on and show how well a foreground the model has never seen is taken out of a blended clip.
-`EXTRA_OBJECTS` widens the shapes seen in tasks where the foreground is shown to the model anyway. `SOFT_OBJECTS` are
-see-through, glowing, thin or in many parts.
+`OBJECTS` is the small vocabulary that the model learns to draw from prompts. Four of them are held out of training and
+test the decomposition of unseen foregrounds. `EXTRA_OBJECTS` add shapes for tasks whose given clips show the
+foreground. `SOFT_OBJECTS` are see-through, glowing, thin or in many parts.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ class ObjectSpec:
     """One foreground object."""
 
     name: str
-    """Plain name, unique among all objects; also the first of `nouns`."""
+    """Plain name, unique among all objects, and the first of `nouns`."""
     char: str
-    """A single code point of Noto Color Emoji; empty: a painter of `soft` draws it."""
+    """Single code point of Noto Color Emoji; empty for objects that a painter of `soft` draws."""
     held_out: bool
-    """True: never part of a training scene."""
+    """The object is never part of a training scene."""
     core: bool
-    """True: the model learns to draw it from its name alone."""
+    """The model learns to draw the object from its name alone."""
     nouns: tuple[str, ...]
-    """Words that captions may use for it, the plain name first."""
+    """Nouns of captions, the plain name first."""
 
 
 def _parse(table: str, *, core: bool, held_out: bool = False) -> tuple[ObjectSpec, ...]:
-    """Reads lines of `glyph noun|synonym; glyph noun; ...`."""
+    """Parse lines of `glyph noun|synonym; glyph noun; ...`."""
     specs = []
     for entry in table.replace("\n", " ").split(";"):
         if entry.strip():
@@ -75,10 +74,10 @@ _EXTRA = """
 """
 
 OBJECTS: tuple[ObjectSpec, ...] = _parse(_TRAINED, core=True) + _parse(_HELD_OUT, core=True, held_out=True)
-"""34 core objects to train on, then the 4 held-out ones."""
+"""The 34 core objects of training scenes, then the 4 held-out ones."""
 
 EXTRA_OBJECTS: tuple[ObjectSpec, ...] = _parse(_EXTRA, core=False)
-"""Further objects, shown to the model but never asked of it by name alone."""
+"""Further objects, which the model never has to draw from their names alone."""
 
 _SOFT = {
     "soap bubble": ("soap bubble", "bubble"),
@@ -90,7 +89,7 @@ _SOFT = {
 }
 
 SOFT_OBJECTS: tuple[ObjectSpec, ...] = tuple(ObjectSpec(name, "", False, False, nouns) for name, nouns in _SOFT.items())
-"""Drawn by the painters of `soft`, with soft alpha."""
+"""Objects with soft alpha, drawn by the painters of `soft`."""
 
 GLOWING = ("glowing light", "burst of sparks", "flame", "light bulb")
 """Objects that cast light and no shadow."""

@@ -1,7 +1,6 @@
-"""Pictures as backgrounds: collages, and the few photographs that come with scikit-image, CC0 or in the public domain.
+"""Pictures as backgrounds: collages, and the few photographs of scikit-image that are CC0 or in the public domain.
 
-Nothing is downloaded, and no photograph is kept in this project. A scene shows part of one, as large and as bright as
-its seed says.
+Nothing is downloaded, and no photograph is part of this project. A scene shows a random part at random brightness.
 """
 
 from __future__ import annotations
@@ -15,25 +14,25 @@ import torch
 import torch.nn.functional as F
 
 from ...core.errors import UserError
-from .collage import COLLAGE_WORDS, collage
+from .collage import COLLAGE_CAPTIONS, collage
 
 Tint = tuple[float, float, float]
 
 
 class MissingPhotographsError(UserError):
-    """scikit-image, which brings the photographs, is not installed."""
+    """scikit-image, which contains the photographs, is not installed."""
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One photograph of scikit-image's."""
+    """One photograph of scikit-image."""
 
     captions: tuple[str, ...]
-    """What it may be called."""
+    """Captions of the photograph."""
     tint: Tint = (1.0, 1.0, 1.0)
-    """sRGB factors on a grey one, where what it shows has a colour."""
+    """sRGB factors on a grey photograph whose subject has a colour."""
     held_out: bool = False
-    """True: never part of a training scene."""
+    """The photograph is never part of a training scene."""
 
 
 PHOTOGRAPHS: dict[str, Photograph] = {
@@ -49,18 +48,18 @@ PHOTOGRAPHS: dict[str, Photograph] = {
     "coffee": Photograph(("a photo of a cup of coffee", "a photograph of coffee on a wooden table"), held_out=True),
     "gravel": Photograph(("a photo of gravel", "a photograph of small stones"), (1.0, 0.95, 0.88), held_out=True),
 }
-"""Names of functions of `skimage.data`, whose docstrings name author and licence. Left out: what those download,
-what no caption could name, and whose licence they do not name (the moon)."""
+"""Photographs by function of `skimage.data`, whose docstrings name author and licence. Excluded are downloads, subjects
+that captions cannot name, and pictures without a named licence (the moon)."""
 
 COLLAGE = "collage"
-"""Stands for a collage of the scene's own seed."""
+"""Name of a collage drawn with the scene's seed."""
 
-_SMALLEST = 0.4  # side of the part that is shown, over the photograph's shorter one
-_GAIN = (0.8, 1.15)  # factor on all of it; of each colour a tenth more or less
+_SMALLEST = 0.4  # least side of the shown part relative to the photograph's shorter side
+_GAIN = (0.8, 1.15)  # range of the brightness; each channel varies by a tenth more
 
 
 def find_photographs() -> Any:
-    """The module that has the photographs.
+    """Import the module with the photographs.
 
     Raises:
         MissingPhotographsError: scikit-image is not installed.
@@ -75,11 +74,11 @@ def find_photographs() -> Any:
 
 
 def picture(name: str, *, seed: int, size: int) -> np.ndarray:
-    """Part of a photograph or of a collage.
+    """Draw a part of a photograph or of a collage.
 
     Args:
         name: one of `PHOTOGRAPHS`, or `COLLAGE`.
-        seed: which part, whether mirrored, how bright.
+        seed: seed of the part, mirroring and brightness.
         size: height and width in pixels.
 
     Returns:
@@ -101,13 +100,13 @@ def picture(name: str, *, seed: int, size: int) -> np.ndarray:
     return (fitted.permute(1, 2, 0).numpy() * gain.astype(np.float32)).clip(0, 1)
 
 
-def picture_words(name: str) -> tuple[str, ...]:
-    """What captions call it."""
-    return COLLAGE_WORDS if name == COLLAGE else PHOTOGRAPHS[name].captions
+def picture_captions(name: str) -> tuple[str, ...]:
+    """Return the captions of a picture."""
+    return COLLAGE_CAPTIONS if name == COLLAGE else PHOTOGRAPHS[name].captions
 
 
 @lru_cache(maxsize=len(PHOTOGRAPHS))
 def _whole(name: str) -> np.ndarray:
-    """All of a photograph, float32 (H, W, 3) in [0, 1]."""
+    """Load a whole photograph, float32 (H, W, 3) in [0, 1]."""
     pixels = getattr(find_photographs(), name)().astype(np.float32) / 255
     return pixels if pixels.ndim == 3 else pixels[..., None] * np.array(PHOTOGRAPHS[name].tint, np.float32)

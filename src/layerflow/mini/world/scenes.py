@@ -1,4 +1,4 @@
-"""The seeded, endless source of perfect layered clips that `mini` is trained and measured on."""
+"""Drawn scenes: an endless, seeded source of layered clips that trains and evaluates `mini`."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from .motions import BASE_WIDTH, MOTION_PLACES, MOTIONS, UNITS, MotionParams
 from .objects import EXTRA_OBJECTS, GLOWING, OBJECTS, SOFT_OBJECTS, ObjectSpec
 from .pictures import COLLAGE, PHOTOGRAPHS, find_photographs, picture
 from .sprites import FOREGROUND_COLOURS, draw
-from .variations import CAMERAS, WIDER, Companion, Variations, beside, filmed, with_cast
+from .variations import CAMERAS, WIDER, Companion, Variations, apply_cast, companion_params, move_camera
 
 Split = Literal["train", "held_out_objects", "held_out_combinations", "held_out_family"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
-_HELD_OUT_SHARE = 20  # one combination in this many is held out
-_TINTED = 0.5
+_HELD_OUT_SHARE = 20  # one in this many combinations is held out
+_TINTED = 0.5  # probabilities
 _MOVING_BACKGROUND = 0.35
 _NATURAL_COLOUR = 0.4
 _SOFT = 0.4
-_OPACITY = (0.35, 0.75)
-_THREE = 0.25  # of scenes with company have two companions
+_OPACITY = (0.35, 0.75)  # range of see-through foregrounds
+_THREE = 0.25  # probability of two companions in scenes with company
 
 
 @dataclass(frozen=True)
 class SceneSpec:
-    """Everything that determines a scene."""
+    """Specification that determines a scene."""
 
     object: ObjectSpec
-    """What stands in the foreground."""
+    """Object of the foreground."""
     colour: str | None
-    """A name of `FOREGROUND_COLOURS`, or None for its own colours."""
+    """A name of `FOREGROUND_COLOURS`, or None for natural colours."""
     motion: str
     """A name of `MOTIONS`."""
     place: str
@@ -49,21 +49,21 @@ class SceneSpec:
     background_colour: str
     """One of the family's colours."""
     background_moves: bool
-    """Whether the background moves of its own."""
+    """The background is animated."""
     seed: int
-    """Fixes the jitter, the background's layout and the captions' wording."""
+    """Seed of jitter, background layout and captions."""
     opacity: float = 1.0
     """Factor on the alpha of the whole foreground, in (0, 1]."""
     company: tuple[Companion, ...] = ()
     """Smaller objects behind the first."""
     camera: str = ""
-    """A name of `CAMERAS`, or nothing: it stands still."""
+    """A name of `CAMERAS`; empty for a still camera."""
     cast: str = ""
-    """A name of `CASTS`, or nothing."""
+    """A name of `CASTS`; empty for none."""
     free_words: bool = False
-    """Whether its captions say more than it shows."""
+    """Captions have details that the picture does not show."""
     picture: str = ""
-    """A name of `PHOTOGRAPHS`, or `COLLAGE`, that stands in place of the background's family, or nothing."""
+    """A name of `PHOTOGRAPHS`, or `COLLAGE`, that replaces the background family; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -71,54 +71,55 @@ class Scene:
     """A rendered scene; float32 tensors in [0, 1], F frames of H by W pixels."""
 
     spec: SceneSpec
+    """Specification of the scene."""
     captions: dict[str, str]
-    """Prompts for `foreground`, `background` and `blended`."""
+    """Prompts by layer."""
     foreground: torch.Tensor
-    """(F, 3, H, W), straight colour; 0.5 grey where alpha is 0."""
+    """(F, 3, H, W) straight colour, 0.5 grey where alpha is 0."""
     alpha: torch.Tensor
-    """(F, 1, H, W)."""
+    """(F, 1, H, W) coverage of the foreground."""
     background: torch.Tensor
-    """(F, 3, H, W)."""
+    """(F, 3, H, W) background without shadow or light."""
     blended: torch.Tensor
-    """(F, 3, H, W), exactly alpha * foreground + (1 - alpha) * background; a shadow or light is on top of it."""
+    """(F, 3, H, W), exactly alpha * foreground + (1 - alpha) * background, with shadow or light on the background."""
 
 
 def is_held_out(name: str, family: str, motion: str) -> bool:
-    """Whether this combination of object, family and motion is kept from training (about 5 % are)."""
+    """Return whether a combination of object, family and motion is held out of training, as about 5 % are."""
     digest = hashlib.sha256(f"{name}|{family}|{motion}".encode()).digest()
     return int.from_bytes(digest[:4], "big") % _HELD_OUT_SHARE == 0
 
 
 @lru_cache(maxsize=8)
 def _combinations(split: Split, objects: str) -> tuple[tuple[ObjectSpec, str, str], ...]:
-    """All (object, family, motion) of a split."""
+    """Return all (object, family, motion) of a split."""
     pool = {"core": OBJECTS, "all": OBJECTS + EXTRA_OBJECTS, "soft": SOFT_OBJECTS}[objects]
     pool = tuple(entry for entry in pool if entry.held_out == (split == "held_out_objects"))
     families = tuple(name for name in FAMILIES if FAMILIES[name].held_out == (split == "held_out_family"))
-    every = ((entry, family, motion) for entry in pool for family in families for motion in MOTIONS)
+    combinations = ((entry, family, motion) for entry in pool for family in families for motion in MOTIONS)
     if split == "held_out_combinations":
-        return tuple(c for c in every if is_held_out(c[0].name, *c[1:]))
+        return tuple(c for c in combinations if is_held_out(c[0].name, *c[1:]))
     if split == "train":
-        return tuple(c for c in every if not is_held_out(c[0].name, *c[1:]))
-    return tuple(every)
+        return tuple(c for c in combinations if not is_held_out(c[0].name, *c[1:]))
+    return tuple(combinations)
 
 
 def motion_params(spec: SceneSpec) -> MotionParams:
-    """Where and how large the first object is, what its captions leave open included."""
+    """Draw place and size of the first object, with the jitter that captions omit."""
     rng = np.random.default_rng([spec.seed, 3])
     dx, dy = rng.uniform(-2, 2, 2)
     return MotionParams(spec.place, dx, dy, 1 + rng.uniform(-0.06, 0.06))
 
 
 class SceneSource:
-    """Scenes by number: the same (seed, index) is the same scene, everywhere and always.
+    """Scenes by number: the same (seed, index) gives the same scene on every machine.
 
     Args:
-        split: `train`, or one of the held-out kinds of scene, which `train` never yields.
+        split: `train`, or one of the held-out sets, which are disjoint from it.
         size: height and width of the frames in pixels.
         frames: frames of a clip.
         objects: `core`, or `all` to include `EXTRA_OBJECTS`.
-        variations: how often scenes are varied; what is not varied does not depend on it.
+        variations: shares of varied scenes; the other scenes do not depend on them.
 
     Raises:
         ValueError: an argument is not one of the above.
@@ -147,17 +148,17 @@ class SceneSource:
         self._choices, self._soft = _combinations(split, objects), _combinations(split, "soft")
 
     def spec(self, index: int, seed: int) -> SceneSpec:
-        """What scene number `index` of stream `seed` shows; both are non-negative."""
+        """Return the specification of scene number `index` of stream `seed`; both are non-negative."""
         rng = np.random.default_rng([seed, index, SPLITS.index(self.split), self.objects == "all"])
         entry, family, motion = self._choices[rng.integers(len(self._choices))]
         colour = None
         if rng.random() < _TINTED:
             colour = tuple(FOREGROUND_COLOURS)[rng.integers(len(FOREGROUND_COLOURS))]
         places = MOTION_PLACES[motion]
-        # The centre, which captions do not have to say, more often than chance.
+        # The centre, which captions may omit, more often than by chance.
         place = "centre" if rng.random() < 0.4 else places[rng.integers(len(places))]
         kind = FAMILIES[family]
-        # An object in the very colour of what is behind it would be a riddle.
+        # An object in the colour of its background would be invisible.
         colours = [name for name in kind.colours if colour not in name.split()]
         if kind.natural in colours and rng.random() < _NATURAL_COLOUR:
             background_colour = kind.natural
@@ -166,39 +167,39 @@ class SceneSource:
         moves = bool(rng.random() < _MOVING_BACKGROUND) and kind.moves
         scene_seed = int(rng.integers(2**62))
         spec = SceneSpec(entry, colour, motion, place, family, background_colour, moves, scene_seed)
-        return self._varied(spec)
+        return self._vary(spec)
 
-    def _varied(self, spec: SceneSpec) -> SceneSpec:
+    def _vary(self, spec: SceneSpec) -> SceneSpec:
         rng = np.random.default_rng([spec.seed, 4])
         shares, chances = self.variations, rng.random(7)
-        # Each from numbers of its own, so that one variation does not change another.
-        ways = [np.random.default_rng([spec.seed, 5, n]) for n in range(5)]
+        # Each variation has its own generator, so that one does not change another.
+        rngs = [np.random.default_rng([spec.seed, 5, n]) for n in range(5)]
         if chances[1] < shares.company:
-            spec = replace(spec, company=self._company(spec, ways[1]))
+            spec = replace(spec, company=self._company(spec, rngs[1]))
         if chances[0] < shares.see_through:
-            spec = self._seen_through(spec, ways[0])
+            spec = self._see_through(spec, rngs[0])
         if chances[5] < shares.photographs:
-            spec = replace(spec, picture=str(ways[4].choice(self._photographs)), background_moves=False)
+            spec = replace(spec, picture=str(rngs[4].choice(self._photographs)), background_moves=False)
         elif chances[6] < shares.collages:
             spec = replace(spec, picture=COLLAGE, background_moves=False)
         if chances[2] < shares.camera:
-            spec = replace(spec, camera=str(ways[2].choice(list(CAMERAS))), background_moves=False)
+            spec = replace(spec, camera=str(rngs[2].choice(list(CAMERAS))), background_moves=False)
         if chances[3] < shares.cast:
             spec = replace(spec, cast="light" if spec.object.name in GLOWING else "shadow")
-        # What company, camera and shadow add is long enough.
+        # Captions with company, camera or cast are long enough.
         if chances[4] < shares.free_words and not (spec.company or spec.camera or spec.cast):
             spec = replace(spec, free_words=True)
         return spec
 
-    def _seen_through(self, spec: SceneSpec, rng: np.random.Generator) -> SceneSpec:
-        """The scene with a soft object, of the same motion on the same background, or a see-through one."""
+    def _see_through(self, spec: SceneSpec, rng: np.random.Generator) -> SceneSpec:
+        """Return the scene with a soft object, of the same motion on the same background, or with lower opacity."""
         soft = [c[0] for c in self._soft if c[1:] == (spec.family, spec.motion)]
         if soft and rng.random() < _SOFT:
             return replace(spec, object=soft[rng.integers(len(soft))])
         return replace(spec, opacity=float(rng.uniform(*_OPACITY)))
 
     def _company(self, spec: SceneSpec, rng: np.random.Generator) -> tuple[Companion, ...]:
-        """One or two objects that may stand on this background."""
+        """Draw one or two companions that fit the background."""
         fits = [c for c in self._choices if c[1] == spec.family and c[0] != spec.object]
         colours = [None, *FOREGROUND_COLOURS]
         sides = rng.permutation([-1, 1])[: 1 + int(rng.random() < _THREE)]
@@ -209,7 +210,7 @@ class SceneSource:
         )
 
     def render(self, spec: SceneSpec, frame_indices: Sequence[int] | None = None) -> Scene:
-        """Draws a scene, or only the named frames of it.
+        """Render a scene, or some of its frames.
 
         Raises:
             MissingFontError: the emoji font is not installed.
@@ -220,13 +221,13 @@ class SceneSource:
             if not 0 <= i < self.frames:
                 raise IndexError(f"frame {i} is not in a clip of {self.frames} frames")
         times = [i / max(self.frames - 1, 1) for i in indices]
-        behind = self._behind(spec, times)
+        behind = self._background(spec, times)
         params = motion_params(spec)
         unit = self.size / UNITS
-        drawn = [(spec.object, spec.colour, spec.motion, params)]
-        drawn += [(c.object, c.colour, c.motion, beside(params, c.side)) for c in spec.company]
+        objects = [(spec.object, spec.colour, spec.motion, params)]
+        objects += [(c.object, c.colour, c.motion, companion_params(params, c.side)) for c in spec.company]
         rgba = np.zeros((len(times), self.size, self.size, 4), np.float32)  # premultiplied
-        for entry, colour, motion, own in drawn:  # from the front to the back
+        for entry, colour, motion, own in objects:  # from front to back
             for frame, t in zip(rgba, times, strict=True):
                 x, y, scale, angle = MOTIONS[motion](t, own)
                 width = scale * BASE_WIDTH * unit
@@ -236,13 +237,13 @@ class SceneSource:
         premultiplied, alpha = _to_tensor(rgba[..., :3]), _to_tensor(rgba[..., 3:])
         straight = unpremultiply(premultiplied, alpha, floor=spec.opacity / 255, limits=None)
         foreground = torch.where(alpha > 0, straight, 0.5)
-        backdrop = _to_tensor(behind)
-        lit = with_cast(backdrop, alpha, spec.cast) if spec.cast else backdrop
+        clean = _to_tensor(behind)
+        lit = apply_cast(clean, alpha, spec.cast) if spec.cast else clean
         blended = blend(foreground, alpha, lit)
-        return Scene(spec, captions(spec), foreground, alpha, backdrop, blended)
+        return Scene(spec, captions(spec), foreground, alpha, clean, blended)
 
-    def _behind(self, spec: SceneSpec, times: list[float]) -> np.ndarray:
-        """Frames of the background as the camera sees it."""
+    def _background(self, spec: SceneSpec, times: list[float]) -> np.ndarray:
+        """Draw the background as seen by the camera, (F, H, W, 3)."""
         size = round(WIDER * self.size) if spec.camera else self.size
         if spec.picture:
             frames = np.repeat(picture(spec.picture, seed=spec.seed, size=size)[None], len(times), 0)
@@ -250,17 +251,17 @@ class SceneSource:
             frames = background(
                 spec.family, spec.background_colour, moves=spec.background_moves, seed=spec.seed, t=times, size=size
             )
-        return filmed(frames, spec.camera, times, self.size) if spec.camera else frames
+        return move_camera(frames, spec.camera, times, self.size) if spec.camera else frames
 
     def prompts(self, index: int, seed: int) -> dict[str, str]:
-        """The captions of scene number `index` of stream `seed`, without drawing it."""
+        """Return the captions of scene number `index` of stream `seed` without drawing it."""
         return captions(self.spec(index, seed))
 
     def scene(self, index: int, seed: int, frame_indices: Sequence[int] | None = None) -> Scene:
-        """Scene number `index` of stream `seed`, or only the named frames of it."""
+        """Render scene number `index` of stream `seed`, or some of its frames."""
         return self.render(self.spec(index, seed), frame_indices)
 
 
 def _to_tensor(frames: np.ndarray) -> torch.Tensor:
-    """(F, H, W, C) to a float32 tensor (F, C, H, W)."""
+    """Convert frames (F, H, W, C) to a float32 tensor (F, C, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(frames.transpose(0, 3, 1, 2), dtype=np.float32))

@@ -1,6 +1,6 @@
-"""Things with truly soft alpha, drawn by formula: see-through, glowing, thin or in many parts.
+"""Objects with soft alpha, drawn by formula: see-through, glowing, thin or in many parts.
 
-Each painter takes the sprite's side S and gives straight colour (S, S, 3) and alpha (S, S, 1), both in [0, 1].
+Each painter takes the side S of the sprite and returns straight colour (S, S, 3) and alpha (S, S, 1), both in [0, 1].
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-Painted = tuple[np.ndarray, np.ndarray]
+Painting = tuple[np.ndarray, np.ndarray]
 
 _WHITE = np.ones(3, np.float32)
 
 
 def _plane(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """x, y, distance from the centre and angle of each pixel; the sprite spans [-1, 1]."""
+    """Return x, y, distance from the centre and angle of each pixel; the sprite spans [-1, 1]."""
     axis = (np.arange(side, dtype=np.float32) + 0.5) * 2 / side - 1
     x, y = np.meshgrid(axis, axis)
     return x, y, np.hypot(x, y), np.arctan2(y, x)
@@ -26,13 +26,13 @@ def _spot(x: np.ndarray, y: np.ndarray, at: tuple[float, float], radius: float) 
 
 
 def _spread(i: int, count: int, inner: float, outer: float) -> tuple[float, float]:
-    """Place i of `count` that fill a ring evenly: each a golden angle on from the last."""
-    reach, turn = inner + (outer - inner) * np.sqrt(i / count), i * 2.39996
-    return float(reach * np.cos(turn)), float(reach * np.sin(turn))
+    """Return position i of `count` that fill a ring evenly, by steps of the golden angle."""
+    radius, angle = inner + (outer - inner) * np.sqrt(i / count), i * 2.39996
+    return float(radius * np.cos(angle)), float(radius * np.sin(angle))
 
 
 def _inside(distance: np.ndarray, radius: float, side: int) -> np.ndarray:
-    """1 within the radius, with an edge of one pixel."""
+    """Return 1 within the radius, with an edge of one pixel."""
     return np.clip((radius - distance) * side / 2 + 0.5, 0, 1)
 
 
@@ -40,8 +40,8 @@ def _mixed(colour: np.ndarray, other: np.ndarray, share: np.ndarray) -> np.ndarr
     return colour + (other - colour) * share[..., None]
 
 
-def bubble(side: int) -> Painted:
-    """A soap bubble: a shimmering rim about almost nothing, and two highlights."""
+def bubble(side: int) -> Painting:
+    """Draw a soap bubble: a shimmering rim around a nearly clear disc, and two highlights."""
     x, y, r, turn = _plane(side)
     rim = np.exp(-(((r - 0.88) / 0.09) ** 2))
     light = np.maximum(_spot(x, y, (-0.4, -0.45), 0.2), 0.7 * _spot(x, y, (0.45, 0.5), 0.12))
@@ -50,8 +50,8 @@ def bubble(side: int) -> Painted:
     return _mixed(hues, _WHITE, light), alpha[..., None]
 
 
-def glass_ball(side: int) -> Painted:
-    """A ball of bluish glass, denser to its rim, lit from above."""
+def glass_ball(side: int) -> Painting:
+    """Draw a ball of bluish glass, denser towards its rim, lit from above."""
     x, y, r, _ = _plane(side)
     light = _spot(x, y, (-0.35, -0.4), 0.22)
     shade = np.clip(0.6 - 0.35 * y + 0.2 * r, 0, 1)
@@ -60,8 +60,8 @@ def glass_ball(side: int) -> Painted:
     return _mixed(colour, _WHITE, light), alpha[..., None]
 
 
-def smoke(side: int) -> Painted:
-    """A puff of smoke: overlapping clouds that thin out to nothing."""
+def smoke(side: int) -> Painting:
+    """Draw a puff of smoke: overlapping clouds that fade out."""
     x, y, r, _ = _plane(side)
     density = np.zeros_like(r)
     for i in range(24):
@@ -72,16 +72,16 @@ def smoke(side: int) -> Painted:
     return np.repeat(grey[..., None], 3, axis=-1), (1 - np.exp(-1.1 * density))[..., None]
 
 
-def glow(side: int) -> Painted:
-    """A glowing light: a white core in a warm halo."""
+def glow(side: int) -> Painting:
+    """Draw a glowing light: a white core in a warm halo."""
     _, _, r, _ = _plane(side)
     core = np.exp(-((r / 0.28) ** 2))
     alpha = np.clip(0.75 * np.exp(-((r / 0.5) ** 2)) + core, 0, 1) * np.clip(4 - 4 * r, 0, 1)
     return _mixed(np.array([1.0, 0.78, 0.3], np.float32), _WHITE, core), alpha[..., None]
 
 
-def sparks(side: int) -> Painted:
-    """A burst of sparks: many small bright parts, fewer and fainter to the outside."""
+def sparks(side: int) -> Painting:
+    """Draw a burst of sparks: many small bright parts, fewer and fainter towards the outside."""
     x, y, r, _ = _plane(side)
     light = np.zeros_like(r)
     for i in range(34):
@@ -91,8 +91,8 @@ def sparks(side: int) -> Painted:
     return colour, np.clip(light, 0, 1)[..., None]
 
 
-def dandelion(side: int) -> Painted:
-    """A dandelion clock: thin hairs about a small heart, on a stalk."""
+def dandelion(side: int) -> Painting:
+    """Draw a dandelion clock: thin hairs around a small heart, on a stalk."""
     x, y, _, _ = _plane(side)
     y = y + 0.25
     r, turn = np.hypot(x, y), np.arctan2(y, x)
@@ -105,8 +105,12 @@ def dandelion(side: int) -> Painted:
     return colour, np.clip(np.maximum.reduce([0.7 * hairs, 0.8 * tips, heart, stalk]), 0, 1)[..., None]
 
 
-PAINTERS: dict[str, Callable[[int], Painted]] = {
-    "soap bubble": bubble, "glass ball": glass_ball, "puff of smoke": smoke, "glowing light": glow,
-    "burst of sparks": sparks, "dandelion": dandelion,
-}  # fmt: skip
-"""Plain name to painter."""
+PAINTERS: dict[str, Callable[[int], Painting]] = {
+    "soap bubble": bubble,
+    "glass ball": glass_ball,
+    "puff of smoke": smoke,
+    "glowing light": glow,
+    "burst of sparks": sparks,
+    "dandelion": dandelion,
+}
+"""Painters by object name."""

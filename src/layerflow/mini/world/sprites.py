@@ -1,4 +1,4 @@
-"""Foreground sprites with alpha, emoji glyphs and paintings, in their own colours or tinted."""
+"""Foreground sprites with alpha: emoji glyphs and paintings, in natural colours or tinted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .objects import ObjectSpec
 from .soft import PAINTERS
 
 SPRITE_SIZE = 96
-"""Side of a sprite in pixels: about the resolution of the font's bitmaps after cropping."""
+"""Side of a sprite in pixels, about the resolution of the font's cropped bitmaps."""
 
 FOREGROUND_COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.86, 0.14, 0.16),
@@ -28,9 +28,10 @@ FOREGROUND_COLOURS: dict[str, tuple[float, float, float]] = {
     "pink": (0.96, 0.50, 0.72),
     "white": (0.93, 0.93, 0.95),
 }
-"""Name to sRGB in [0, 1]: the mean colour of a sprite so tinted."""
+"""Mean sRGB colours in [0, 1] of tinted sprites, by name."""
 
 FONT_VARIABLE = "LAYERFLOW_EMOJI_FONT"
+"""Environment variable with the path of the font."""
 _FONT_SIZE = 109  # the only size at which the bitmap font can be loaded
 _FONT_PATHS = (
     "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf",  # Debian, Ubuntu
@@ -44,14 +45,14 @@ _FONT_PATHS = (
 
 
 class MissingFontError(UserError):
-    """Noto Color Emoji was not found, or is not a bitmap font that Pillow can draw."""
+    """Noto Color Emoji is missing, or is not a bitmap font that Pillow can draw."""
 
 
 def find_font() -> Path:
-    """Path of `NotoColorEmoji.ttf`: the environment's choice, else the first usual place that has it.
+    """Return the path of `NotoColorEmoji.ttf`, from the environment or the usual places.
 
     Raises:
-        MissingFontError: none is there.
+        MissingFontError: the font is missing.
     """
     chosen = os.environ.get(FONT_VARIABLE)
     for candidate in (chosen,) if chosen else _FONT_PATHS:
@@ -77,7 +78,7 @@ def _font(path: Path) -> ImageFont.FreeTypeFont:
 
 
 def _tint(straight: np.ndarray, alpha: np.ndarray, colour: str) -> np.ndarray:
-    """Maps luminance onto shades of one colour: dark features stay dark, the mean becomes the colour.
+    """Map luminance to shades of one colour, which becomes the mean; dark features stay dark.
 
     straight: (S, S, 3), alpha: (S, S, 1), both in [0, 1]; returns (S, S, 3).
     """
@@ -93,7 +94,7 @@ def _tint(straight: np.ndarray, alpha: np.ndarray, colour: str) -> np.ndarray:
 
 
 def _glyph(spec: ObjectSpec) -> np.ndarray:
-    """The font's picture, cropped tightly and centred: premultiplied (S, S, 4)."""
+    """Draw the font's glyph, tightly cropped and centred: premultiplied (S, S, 4)."""
     canvas = Image.new("RGBA", (192, 192))
     ImageDraw.Draw(canvas).text((24, 24), spec.char, font=_font(find_font()), embedded_color=True)
     box = canvas.getchannel("A").point(lambda value: 255 if value > 8 else 0).getbbox()
@@ -110,18 +111,18 @@ def _glyph(spec: ObjectSpec) -> np.ndarray:
 
 
 def _painting(spec: ObjectSpec) -> np.ndarray:
-    """What a painter draws: premultiplied (S, S, 4)."""
+    """Draw an object by its painter: premultiplied (S, S, 4)."""
     colour, alpha = PAINTERS[spec.name](SPRITE_SIZE)
     return np.concatenate([np.clip(colour, 0, 1) * alpha, alpha], axis=-1).astype(np.float32)
 
 
 @lru_cache(maxsize=512)
 def sprite(spec: ObjectSpec, colour: str | None = None) -> np.ndarray:
-    """The object on a transparent square, tightly cropped and centred.
+    """Draw an object on a transparent square, tightly cropped and centred.
 
     Args:
-        spec: which object.
-        colour: a name of `FOREGROUND_COLOURS`, or None for the glyph's own colours.
+        spec: the object.
+        colour: a name of `FOREGROUND_COLOURS`, or None for natural colours.
 
     Returns:
         float32 (S, S, 4), premultiplied RGBA in [0, 1], read-only, S = `SPRITE_SIZE`.
@@ -145,12 +146,12 @@ def sprite(spec: ObjectSpec, colour: str | None = None) -> np.ndarray:
 
 @lru_cache(maxsize=16384)
 def _level(spec: ObjectSpec, colour: str | None, side: int) -> Image.Image:
-    """The sprite as a premultiplied 8-bit image of (side, side) pixels within a transparent margin."""
+    """Return the sprite as a premultiplied 8-bit image of (side, side) pixels within a transparent margin."""
     pixels = (sprite(spec, colour) * 255 + 0.5).astype(np.uint8)
     image = Image.frombytes("RGBa", (SPRITE_SIZE, SPRITE_SIZE), pixels.tobytes())
     if side != SPRITE_SIZE:
         image = image.resize((side, side), Image.Resampling.BOX)
-    # Outside of its source an affine transform cuts hard; the margin lets it fade to nothing first.
+    # An affine transform cuts hard at the border of its source; the margin lets the sprite fade out before it.
     inner = np.frombuffer(image.tobytes(), np.uint8).reshape(side, side, 4)
     padded = np.pad(inner, ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)))
     return Image.frombytes("RGBa", padded.shape[:2], padded.tobytes())
@@ -161,10 +162,10 @@ _MARGIN = 3
 
 
 def draw(spec: ObjectSpec, colour: str | None, size: int, x: float, y: float, width: float, angle: float) -> np.ndarray:
-    """The sprite put into an empty frame.
+    """Draw a sprite on an empty frame.
 
     Args:
-        spec: which object.
+        spec: the object.
         colour: as for `sprite`.
         size: side of the frame in pixels.
         x: centre in pixels from the left.
@@ -175,8 +176,8 @@ def draw(spec: ObjectSpec, colour: str | None, size: int, x: float, y: float, wi
     Returns:
         float32 (size, size, 4), premultiplied RGBA in [0, 1].
     """
-    # The bicubic kernel of the affine transform does not widen when it shrinks, so start from a level
-    # that is nearly as small as the result: no aliasing, little blur.
+    # The bicubic kernel of the affine transform does not widen when it shrinks, so the source is a level
+    # that is nearly as small as the result, which avoids aliasing and blur.
     side = next((s for s in _SIDES if s >= width), SPRITE_SIZE)
     image = _level(spec, colour, side)
     ratio, turn = side / width, np.deg2rad(angle)

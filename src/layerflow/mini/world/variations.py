@@ -1,6 +1,6 @@
-"""What makes scenes richer than one solid object on a background that is filmed standing still.
+"""Variations of scenes beyond one solid object on a background without camera motion.
 
-Each variation is drawn apart from the scene it varies: with all shares 0 scenes are as they always were.
+Each variation has its own random numbers, so that scenes do not depend on variations they lack.
 """
 
 from __future__ import annotations
@@ -17,22 +17,23 @@ from .objects import ObjectSpec
 
 @dataclass(frozen=True)
 class Variations:
-    """How often scenes are varied: shares in [0, 1], each drawn by itself."""
+    """Shares of varied scenes in [0, 1], independent of each other."""
 
     see_through: float = 0.0
-    """The foreground is a soft object or a see-through one."""
+    """Share of scenes, in [0, 1], with a soft object or a see-through foreground."""
     company: float = 0.0
-    """One or two smaller objects stand behind the first, each with a motion of its own."""
+    """Share of scenes, in [0, 1], with one or two smaller objects behind the first, each with its own motion."""
     camera: float = 0.0
-    """The camera pans or zooms over the background."""
+    """Share of scenes, in [0, 1], with a camera that pans or zooms over the background."""
     cast: float = 0.0
-    """The foreground casts a shadow, or light, on the background: the blended clip is more than the composite."""
+    """Share of scenes, in [0, 1], whose foreground casts a shadow or light on the background of the blended clip."""
     free_words: float = 0.0
-    """Captions have attributes, plurals and asides that change nothing in the picture; see `wordings`."""
+    """Share of scenes, in [0, 1], whose captions have attributes, plurals and asides without an effect on the picture;
+    see `wordings`."""
     photographs: float = 0.0
-    """The background is a photograph that stands still or is filmed; see `pictures`."""
+    """Share of scenes, in [0, 1], with a photograph as background; see `pictures`."""
     collages: float = 0.0
-    """The background is a collage of textured shapes, likewise; photographs come first."""
+    """Share of scenes, in [0, 1], with a collage of textured shapes as background; photographs take precedence."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -46,10 +47,13 @@ class Companion:
     """A further object of the foreground."""
 
     object: ObjectSpec
+    """The object."""
     colour: str | None
+    """A name of `FOREGROUND_COLOURS`, or None for natural colours."""
     motion: str
+    """A name of `MOTIONS`."""
     side: int
-    """-1: to the left of the first, 1: to its right."""
+    """Side of the first object: -1 left, 1 right."""
 
 
 CAMERAS: dict[str, tuple[str, ...]] = {
@@ -58,24 +62,25 @@ CAMERAS: dict[str, tuple[str, ...]] = {
     "zooming in": ("the camera zooming in", "coming nearer", "the camera moving closer"),
     "zooming out": ("the camera zooming out", "going away", "the camera moving back"),
 }
-"""Name to what captions say of it."""
+"""Phrases of captions by camera motion."""
 
 CASTS: dict[str, tuple[str, ...]] = {
     "shadow": ("casting a shadow", "throwing a shadow", "with a soft shadow"),
     "light": ("casting light around it", "lighting up what is behind it", "shining on everything"),
 }
+"""Phrases of captions by cast."""
 
 WIDER = 1.25
-"""So much wider than the frame a background is drawn that a camera moves over."""
+"""Size of a background under a moving camera relative to the frame."""
 COMPANY_SCALE = 0.62
-"""Size of a companion beside the first object."""
+"""Size of a companion relative to the first object."""
 _ASIDE = 17.0  # units between the centres of an object and its companion
-_SHADOW = 0.45  # how much of the background's light a shadow takes
-_LIGHT = np.array([0.45, 0.36, 0.18], np.float32)  # what light adds where it is strongest
+_SHADOW = 0.45  # share of the background's light that a shadow removes
+_LIGHT = np.array([0.45, 0.36, 0.18], np.float32)  # brightness that light adds at its strongest
 
 
-def filmed(behind: np.ndarray, camera: str, times: list[float], size: int) -> np.ndarray:
-    """What a camera sees of a wide background (F, S, S, 3), S about 1.25 * size: (F, size, size, 3)."""
+def move_camera(wide: np.ndarray, camera: str, times: list[float], size: int) -> np.ndarray:
+    """Crop the view (F, size, size, 3) of a moving camera from a wide background (F, S, S, 3), S about 1.25 * size."""
     narrow = 1 / WIDER
     grids = []
     for t in times:
@@ -85,29 +90,29 @@ def filmed(behind: np.ndarray, camera: str, times: list[float], size: int) -> np
         else:
             shift = (1 - narrow) * (2 * t - 1) * (1 if camera == "panning right" else -1)
         grids.append(torch.tensor([[share, 0, shift], [0, share, 0]], dtype=torch.float32))
-    frames = torch.from_numpy(np.ascontiguousarray(behind.transpose(0, 3, 1, 2)))
+    frames = torch.from_numpy(np.ascontiguousarray(wide.transpose(0, 3, 1, 2)))
     grid = F.affine_grid(torch.stack(grids), [len(times), 3, size, size], align_corners=False)
-    seen = F.grid_sample(frames, grid, padding_mode="border", align_corners=False)
-    return seen.permute(0, 2, 3, 1).numpy()
+    view = F.grid_sample(frames, grid, padding_mode="border", align_corners=False)
+    return view.permute(0, 2, 3, 1).numpy()
 
 
-def beside(params: MotionParams, side: int) -> MotionParams:
-    """Where a companion stands: to one side of the first object, and smaller."""
+def companion_params(params: MotionParams, side: int) -> MotionParams:
+    """Return the motion parameters of a companion: to one side of the first object, and smaller."""
     x, _ = PLACES[params.place]
-    away = side * _ASIDE if x == 0 else -np.sign(x) * 1.2 * _ASIDE  # towards the middle where the first is at a side
-    return MotionParams(params.place, params.dx + away, params.dy, params.scale * COMPANY_SCALE)
+    offset = side * _ASIDE if x == 0 else -np.sign(x) * 1.2 * _ASIDE  # towards the middle if the first is at a side
+    return MotionParams(params.place, params.dx + offset, params.dy, params.scale * COMPANY_SCALE)
 
 
-def with_cast(backdrop: torch.Tensor, alpha: torch.Tensor, cast: str) -> torch.Tensor:
-    """A background (F, 3, H, W) in [0, 1] under the shadow or in the light of a foreground with alpha (F, 1, H, W)."""
+def apply_cast(background: torch.Tensor, alpha: torch.Tensor, cast: str) -> torch.Tensor:
+    """Darken or light a background (F, 3, H, W) in [0, 1] by a foreground with alpha (F, 1, H, W)."""
     unit = alpha.shape[-1] / UNITS
     radius = max(1, round((2 if cast == "shadow" else 6) * unit))
     soft = alpha
-    for _ in range(3):  # three boxes are nearly a Gaussian
+    for _ in range(3):  # three box filters approximate a Gaussian
         soft = F.avg_pool2d(F.pad(soft, [radius] * 4), 2 * radius + 1, stride=1)
     if cast == "shadow":
         shift = max(1, round(4 * unit))
         soft = F.pad(soft, (shift, 0, shift, 0))[..., : alpha.shape[-2], : alpha.shape[-1]]
-        return backdrop * (1 - _SHADOW * soft)
+        return background * (1 - _SHADOW * soft)
     light = torch.from_numpy(_LIGHT)[None, :, None, None]
-    return (backdrop + 2 * soft * light).clamp(0, 1)
+    return (background + 2 * soft * light).clamp(0, 1)

@@ -1,14 +1,14 @@
-"""Words of captions as people write them: attributes, plurals, asides and turns of phrase that no picture shows.
+"""Vocabulary of free captions: attributes, plurals, asides and phrases that no picture shows.
 
-A model that has only met plain captions takes a word it does not know for news. These teach it what to pass over.
-Nothing is said here that a scene contradicts, but for a plural, which asks for the one thing that is drawn.
+A model trained on plain captions alone reacts to any unknown word. These teach it which words to ignore. None of them
+contradicts a scene, except plurals, which still mean a single object.
 """
 
 from __future__ import annotations
 
 
 def _listed(text: str) -> tuple[str, ...]:
-    """Reads phrases between semicolons."""
+    """Split a text into phrases at semicolons."""
     return tuple(" ".join(phrase.split()) for phrase in text.split(";"))
 
 
@@ -25,7 +25,7 @@ ATTRIBUTES = _listed(
     winter; spring; autumn; cartoon; realistic; detailed; stylised
     """
 )
-"""Adjectives that change nothing in the picture."""
+"""Adjectives without an effect on the picture."""
 
 ASIDES = _listed(
     """
@@ -44,7 +44,7 @@ ASIDES = _listed(
     after the rain; before dawn; under the sun; near the river; beside the road
     """
 )
-"""Phrases after a noun, likewise."""
+"""Phrases after a noun without an effect on the picture."""
 
 LEADS = _listed(
     """
@@ -55,13 +55,19 @@ LEADS = _listed(
     a kind of animal
     """
 )
+"""Phrases before a noun without an effect on the picture."""
 DETERMINERS = ("the", "this", "that", "my", "our", "one", "some", "another", "your")
-CALLED = ("a kind of {n}", "a sort of {n}", "something called {s}", "what people call {s}", "{s}, please")
+KINDS = ("a kind of {n}", "a sort of {n}", "something called {s}", "what people call {s}", "{s}, please")
 COLOURED = (
-    "{n} in {c}", "{n}, all in {c}", "{n} of {c} colour", "{c} coloured {n}", "{n} painted {c}", "{n} that is {c}",
-)  # fmt: skip
-SEEN = ("{n} you can see through", "half transparent {n}", "{n} as clear as water", "faint {n}", "ghostly {n}")
-HOW = ("slowly", "quickly", "gently", "smoothly", "steadily", "all the time", "again", "for a while", "by itself")
+    "{n} in {c}",
+    "{n}, all in {c}",
+    "{n} of {c} colour",
+    "{c} coloured {n}",
+    "{n} painted {c}",
+    "{n} that is {c}",
+)
+TRANSPARENT = ("{n} you can see through", "half transparent {n}", "{n} as clear as water", "faint {n}", "ghostly {n}")
+ADVERBS = ("slowly", "quickly", "gently", "smoothly", "steadily", "all the time", "again", "for a while", "by itself")
 
 MORE_MOTION: dict[str, tuple[str, ...]] = {
     "still": ("standing there", "staying where it is", "resting", "waiting", "frozen in place"),
@@ -85,7 +91,7 @@ _IRREGULAR = {
 
 
 def plural(noun: str) -> str:
-    """Several of a noun: "slices of pizza", "cherries", "cacti"."""
+    """Return the plural of a noun, such as "slices of pizza", "cherries", "cacti"."""
     head, of, rest = noun.partition(" of ")
     if of:
         return plural(head) + of + rest
