@@ -113,7 +113,7 @@ class Shards:
         self.precomputed = self.set.precomputed if data.precomputed else None
         self.has = frozenset(self.precomputed["has"]) if self.precomputed else frozenset()
         """What is precomputed: text, latents, or nothing."""
-        self.nothing: Mapping[str, Tensor] = self.set.nothing() if self.precomputed else {}
+        self.nothing: Mapping[str, Tensor] = self.set.unconditional() if self.precomputed else {}
         """Precomputed states (S, D) of no prompt, by layer."""
         if "latents" in self.has:
             self._check_latents(recipe)
