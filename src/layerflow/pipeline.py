@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .core.garbage_collection import paused_collection
 from .core.layered_video import LayeredVideo
-from .core.schema import DEFAULT_FPS, LAYERS, TASKS
+from .core.schema import BLENDED, COMPONENTS, DEFAULT_FPS, LAYERS, TASKS
 from .models.adapters import AdapterError
 from .models.backbone import Backbone, Conventions, Upscaler, prompt_prefixes
 from .models.codec import SequenceCodec
@@ -43,7 +43,7 @@ Prompt = str | Sequence[str] | None
 
 @dataclass
 class LayerFlowPipelineOutput(BaseOutput):
-    """What the pipeline returns."""
+    """Output of the pipeline."""
 
     videos: list[LayeredVideo] | dict[str, Tensor] | Tensor
     """One LayeredVideo per sample; with output_type "pt" clips (B, F, 3, H, W) in model space by name, with
@@ -51,14 +51,14 @@ class LayerFlowPipelineOutput(BaseOutput):
 
     @property
     def video(self) -> LayeredVideo:
-        """The first sample's LayeredVideo."""
+        """LayeredVideo of the first sample."""
         if not isinstance(self.videos, list):
             raise ValueError('`.video` wants output_type="video"; tensors are in `.videos`')
         return self.videos[0]
 
 
 def blended_prompt(foreground: str, background: str) -> str:
-    """The prompt of the blended layer written from the other two."""
+    """Return the prompt of the blended layer, composed of the other two."""
     if not foreground or not background:
         return foreground or background
     return f"{foreground}, in front of {background}"
@@ -77,26 +77,28 @@ def make_guider(conventions: Conventions, scale: float) -> BaseGuidance:
 
 
 def task_of(given: LayeredVideo | None) -> str:
-    """The name of the task that the given clips make; `complete` for a set without a name."""
+    """Return the name of the task with these given clips; `complete` for a set without a name."""
     names = frozenset(given.clips()) if given is not None else frozenset()
     return next((task for task, clips in TASKS.items() if clips == names), "complete")
 
 
 def check_task(config: Mapping[str, Any], given: frozenset[str]) -> None:
-    """Raise ValueError if a transformer cannot generate what is left, or was trained for another task."""
+    """Raise ValueError if every clip is given, or if the transformer was trained for another task."""
     clips, task = frozenset(config["clips"]), config.get("task")
     if not clips - given:
         raise ValueError("every clip is given, so nothing is left to generate; leave one out")
     if task is not None and given & clips != TASKS[task] & clips:
-        wanted = " and ".join(name for name in config["clips"] if name in TASKS[task]) or "nothing"
-        asked = " and ".join(sorted(given)) or "nothing"
-        raise ValueError(f"this model is for {task} alone, where {wanted} is given; {asked} is: load another model")
+        needed = " and ".join(name for name in config["clips"] if name in TASKS[task]) or "no clip"
+        present = " and ".join(sorted(given)) or "no clip"
+        raise ValueError(
+            f"this model is for {task} alone, where {needed} is given, but here {present} is; load another model"
+        )
 
 
 class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
     """Generates every layer that is not given, together, with one transformer (LayerFlow, arXiv 2506.04228).
 
-    Models such as Wan 2.2 A14B have a second one, which takes over where noise is low.
+    Models such as Wan 2.2 A14B have a second transformer, which predicts at low noise levels.
     """
 
     model_cpu_offload_seq = "text_encoder->transformer->transformer_2->vae->upscaler"
@@ -137,7 +139,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         self.register_to_config(boundary_ratio=boundary_ratio)
         self._interrupt = False
         self.guidance_group: dist.ProcessGroup | None = None
-        """Two processes, of which each makes one of a guided step's predictions; see `placement.parallelise`."""
+        """Two processes that share the predictions of a guided step; see `placement.parallelise`."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path = "mini", **kwargs: Any) -> LayerFlowPipeline:
@@ -177,7 +179,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         load_into_transformer_2: bool = False,
         **kwargs: Any,
     ) -> None:
-        """Load a LoRA for a transformer: a file, folder, hub id or dict, in the forms that diffusers knows.
+        """Load a LoRA for a transformer: a file, folder, hub id or dict, in any format of diffusers.
 
         `set_adapters`, `fuse_lora`, `unload_lora_weights` and the others are diffusers' own.
 
@@ -197,18 +199,18 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
 
     @property
     def transformers(self) -> dict[str, Backbone]:
-        """By name: `transformer` and, where there is one, `transformer_2`."""
+        """Transformers by name: `transformer` and, where there is one, `transformer_2`."""
         second = {} if self.transformer_2 is None else {"transformer_2": self.transformer_2}
         return {"transformer": self.transformer, **second}
 
     def transformer_at(self, timestep: Tensor) -> Backbone:
-        """The transformer that predicts at one of the scheduler's timesteps."""
+        """Return the transformer that predicts at one of the scheduler's timesteps."""
         boundary = (self.config.boundary_ratio or 0) * self.scheduler.config.num_train_timesteps
         return self.transformer if self.transformer_2 is None or timestep >= boundary else self.transformer_2
 
     @property
     def interrupt(self) -> bool:
-        """Set to true, from a callback or another thread, to stop before the next step."""
+        """Whether to stop before the next step; may be set from a callback or another thread."""
         return self._interrupt
 
     @interrupt.setter
@@ -217,11 +219,11 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
 
     @property
     def codec(self) -> SequenceCodec:
-        """Between clips in pixels and the transformer's sequence."""
+        """Codec between clips in pixels and the transformer's sequence."""
         return SequenceCodec.of(self.transformer, self.vae)
 
     def encode_prompt(self, prompts: list[list[str]]) -> tuple[Tensor, Tensor]:
-        """B x L prompts, each encoded on its own: states (B, L, S, D) and mask (B, L, S).
+        """Encode B x L prompts separately: states (B, L, S, D) and mask (B, L, S).
 
         L is how many prompts the transformer takes: one model for decomposition leaves out that of `blended`.
         """
@@ -265,7 +267,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             foreground, background, blended: a prompt per layer, or a list of them for a batch. A missing
                 `blended` is written from the other two.
             given: clips to keep, for one sample or one per sample; they come back bit for bit.
-            negative_prompt: what guidance leads away from, for all layers; nothing at a scale of 1, the mini's own.
+            negative_prompt: content that guidance leads away from, for all layers; without effect at a scale of 1, the
+                mini's default.
             num_frames, height, width: of the result, in pixels; those of `given`, else those the model was trained at,
                 `upscale` times as high and wide.
             upscale: how many times as high and wide as the transformer draws them clips become. Given ones are shown
@@ -304,8 +307,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         self._interrupt = False
 
         try:
-            # 2. Text: the prompts of each layer, and of nothing
-            text, nothing = self.prepare_text(prompts, negative_prompt, device)
+            # 2. Text: the prompts of each layer, and the unconditional one
+            text, uncond = self.prepare_text(prompts, negative_prompt, device)
             self.offload_all()
 
             # 3. Latents: noise where clips are generated, the clean clip where it is given
@@ -328,7 +331,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
                 guide.set_state(step=step, num_inference_steps=steps, timestep=timestep)
                 level = self.noise_level(step, timestep)
                 clip_times = layout.timesteps(level.expand(batch), given_mask)
-                prediction = self.predict(transformer, latents, clip_times, text, nothing, layout, guide, extra_inputs)
+                prediction = self.predict(transformer, latents, clip_times, text, uncond, layout, guide, extra_inputs)
                 output, clean = self.interpret(prediction, latents, level, timestep)
                 stepped = self.scheduler.step(output, timestep, latents, **extra, return_dict=False)[0]
                 latents = torch.where(clean_frames, sequence, stepped)
@@ -356,7 +359,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             hook.offload()
 
     def noise_level(self, step: int, timestep: Tensor) -> Tensor:
-        """Noise level in [0, 1] of a step, float32, as the transformer is told it."""
+        """Return the noise level in [0, 1] of a step, float32, for the transformer."""
         if self.transformer.prediction_type == "sample":
             # Some schedulers keep them on the CPU.
             level: Tensor = self.scheduler.sigmas[step]
@@ -369,16 +372,16 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         latents: Tensor,
         timestep: Tensor,
         text: tuple[Tensor, Tensor],
-        nothing: tuple[Tensor, Tensor],
+        uncond: tuple[Tensor, Tensor],
         layout: Layout,
         guider: BaseGuidance,
         extra_inputs: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """A transformer's guided prediction (B, N, C, h, w), float32.
+        """Return a transformer's guided prediction (B, N, C, h, w), float32.
 
         Every kind of prediction is linear in the clean sequence, so guiding it guides that.
         """
-        conditions = [text, nothing][: guider.num_conditions]
+        conditions = [text, uncond][: guider.num_conditions]
         if transformer.conventions.batched_guidance:
             groups = [(torch.cat([c[0] for c in conditions]), torch.cat([c[1] for c in conditions]))]
         else:
@@ -404,7 +407,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         return guided
 
     def interpret(self, prediction: Tensor, latents: Tensor, level: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        """What the scheduler is handed for a prediction, and the clean sequence that it means."""
+        """Convert a prediction to the scheduler's kind, and to the clean sequence that it implies."""
         kind = self.transformer.prediction_type
         if kind == "sample":
             # Pixels end at -1 and 1; holding each step's prediction there stops a drift that guidance amplifies.
@@ -419,17 +422,17 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
     def prepare_text(
         self, prompts: list[list[str]], negative_prompt: str, device: torch.device
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """States (B, L, S, D) and mask (B, L, S) of the prompts, and of no prompt or the negative one."""
+        """Encode the prompts, and the empty or negative one: states (B, L, S, D) and mask (B, L, S) of both."""
         zero = self.transformer.conventions.zero_unconditional and not negative_prompt
         unconditional = [] if zero else [[negative_prompt] * len(LAYERS)]
         text, mask = self.encode_prompt([*prompts, *unconditional])
         text, mask = text.to(device, self.transformer.dtype), mask.to(device)
         batch = len(prompts)
         if zero:
-            nothing = torch.zeros_like(text), mask
+            uncond = torch.zeros_like(text), mask
         else:
-            nothing = text[-1:].expand(batch, -1, -1, -1), mask[-1:].expand(batch, -1, -1)
-        return (text[:batch], mask[:batch]), nothing
+            uncond = text[-1:].expand(batch, -1, -1, -1), mask[-1:].expand(batch, -1, -1)
+        return (text[:batch], mask[:batch]), uncond
 
     def check_inputs(
         self,
@@ -440,8 +443,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         num_inference_steps: int,
         output_type: str,
     ) -> list[list[str]]:
-        """The prompts as B x L strings; raises ValueError before any heavy work."""
-        by_layer = {"foreground": foreground, "background": background, "blended": blended}
+        """Return the prompts as B x L strings; raises ValueError before any heavy work."""
+        by_layer = dict(zip(LAYERS, (foreground, background, blended), strict=True))
         lists = {name: [p] if isinstance(p, str) else p for name, p in by_layer.items() if p is not None}
         for name, prompts in lists.items():
             if not isinstance(prompts, list | tuple) or not all(isinstance(p, str) for p in prompts):
@@ -464,8 +467,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         columns = {name: list(lists.get(name, [""])) for name in LAYERS}
         columns = {name: values * batch if len(values) == 1 else values for name, values in columns.items()}
         if blended is None:
-            pairs = zip(columns["foreground"], columns["background"], strict=True)
-            columns["blended"] = [blended_prompt(*pair) for pair in pairs]
+            pairs = zip(*(columns[name] for name in COMPONENTS), strict=True)
+            columns[BLENDED] = [blended_prompt(*pair) for pair in pairs]
         return [[columns[name][i] for name in LAYERS] for i in range(batch)]
 
     def check_size(
@@ -476,8 +479,11 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         width: int | None,
         upscale: int = 1,
     ) -> tuple[Layout, int, int]:
-        """The layout, and the height and width in pixels that the transformer draws; raises ValueError before any
-        heavy work."""
+        """Return the layout, and height and width in pixels that the transformer generates.
+
+        Raises:
+            ValueError: the model does not take the size, before any heavy work.
+        """
         factors = [1] if self.upscaler is None else self.upscaler.factors
         if upscale not in factors:
             raise ValueError(f"upscale is {upscale}, but this model can do {', '.join(map(str, factors))}")
@@ -501,8 +507,11 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         device: torch.device,
         upscale: int = 1,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Clean latents (B, N, C, h, w), zero where generated; which clips (K,) and latent frames (B, N, 1, 1, 1) are
-        given. `size` is B and the height and width in pixels that the transformer draws."""
+        """Return clean latents (B, N, C, h, w), zero where generated, and masks of given clips (K,) and latent frames
+        (B, N, 1, 1, 1).
+
+        `size` is B and the height and width in pixels that the transformer generates.
+        """
         config, codec = self.transformer.config, self.codec
         batch, height, width = size
         clips = {name: clip for name, clip in given_clips(videos, batch, device).items() if name in layout.clips}
@@ -548,7 +557,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
 
 
 def given_clips(videos: list[LayeredVideo], batch: int, device: torch.device) -> dict[str, Tensor]:
-    """Given clips of one sample, or one for each of a batch, as (B, F, 3, H, W) in model space by name."""
+    """Convert given clips of one sample or of each sample to (B, F, 3, H, W) in model space by name."""
     spaces = [to_model_space(video.clips()) for video in videos]
     spaces = spaces * batch if len(spaces) == 1 else spaces
     names = spaces[0] if spaces else ()
@@ -558,7 +567,7 @@ def given_clips(videos: list[LayeredVideo], batch: int, device: torch.device) ->
 def check_drawn_size(
     codec: SequenceCodec, frames: int, height: int, width: int, upscale: int
 ) -> tuple[Layout, int, int]:
-    """The layout, height and width that a transformer draws for a result of a size in pixels.
+    """Return the layout, height and width that a transformer generates for a result of a size in pixels.
 
     Raises:
         ValueError: it cannot; names the nearest size that it can.
