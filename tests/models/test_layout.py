@@ -49,7 +49,7 @@ def test_alpha_gets_the_same_noise_in_each_channel_and_other_clips_do_not() -> N
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="unknown clip 'shadow'"):
         Layout(2, ("shadow",))
-    with pytest.raises(ValueError, match="each clip once"):
+    with pytest.raises(ValueError, match="at least one clip and each once"):
         Layout(2, ("alpha", "alpha"))
     with pytest.raises(ValueError, match="at least one frame"):
         Layout(0)
