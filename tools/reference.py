@@ -13,7 +13,7 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, is_dataclass
 from pathlib import Path
 from types import ModuleType, UnionType
 from typing import Any, get_args, get_origin
@@ -25,7 +25,7 @@ import yaml
 from layerflow import LayeredVideo
 from layerflow.cli import app
 from layerflow.cli.errors import as_option
-from layerflow.core.config import field_types
+from layerflow.core.config import config_keys, field_types
 from layerflow.datasets import FootageRecipe
 from layerflow.generation.jobs import KEYS
 from layerflow.generation.request import ModelOptions, Request, field_of, flag, meaning, options, to_plain, type_of
@@ -321,7 +321,7 @@ def recipe_table(kind: type) -> list[str]:
     meanings, hints = docstrings(kind), field_types(kind)
     named = "name" in hints
     rows = []
-    for field in fields(kind):  # type: ignore[arg-type]
+    for field in config_keys(kind):
         default = "the file's name" if named and field.name == "name" else recipe_default(field)
         rows.append([code(field.name), shown_type(hints[field.name]), default, meanings.get(field.name, "")])
     return table(["key", "value", "default", "meaning"], rows)

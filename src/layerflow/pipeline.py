@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .core.garbage_collection import paused_collection
 from .core.layered_video import LayeredVideo
-from .core.schema import DEFAULT_FPS, LAYERS, TASKS
+from .core.schema import BLENDED, COMPONENTS, DEFAULT_FPS, LAYERS, TASKS
 from .models.adapters import AdapterError
 from .models.backbone import Backbone, Conventions, Upscaler, prompt_prefixes
 from .models.codec import SequenceCodec
@@ -59,7 +59,7 @@ class LayerFlowPipelineOutput(BaseOutput):
 
     @property
     def video(self) -> LayeredVideo:
-        """The first sample's LayeredVideo."""
+        """LayeredVideo of the first sample."""
         if not isinstance(self.videos, list):
             raise ValueError('`.video` requires output_type="video"; tensors are in `.videos`')
         return self.videos[0]
@@ -91,7 +91,7 @@ def task_of(given: LayeredVideo | None) -> str:
 
 
 def check_task(config: Mapping[str, Any], given: frozenset[str]) -> None:
-    """Raise ValueError if a transformer cannot generate what is left, or was trained for another task."""
+    """Raise ValueError if every clip is given, or if the transformer was trained for another task."""
     clips, task = frozenset(config["clips"]), config.get("task")
     if not clips - given:
         raise ValueError("every clip is given, so nothing is left to generate; leave one out")
@@ -218,7 +218,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
 
     @property
     def interrupt(self) -> bool:
-        """Set to true, from a callback or another thread, to stop before the next step."""
+        """Whether to stop before the next step; may be set from a callback or another thread."""
         return self._interrupt
 
     @interrupt.setter
@@ -454,7 +454,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         output_type: str,
     ) -> list[list[str]]:
         """Return the prompts as B x L strings; raises ValueError before any heavy work."""
-        by_layer = {"foreground": foreground, "background": background, "blended": blended}
+        by_layer = dict(zip(LAYERS, (foreground, background, blended), strict=True))
         lists = {name: [p] if isinstance(p, str) else p for name, p in by_layer.items() if p is not None}
         for name, prompts in lists.items():
             if not isinstance(prompts, list | tuple) or not all(isinstance(p, str) for p in prompts):
@@ -477,8 +477,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         columns = {name: list(lists.get(name, [""])) for name in LAYERS}
         columns = {name: values * batch if len(values) == 1 else values for name, values in columns.items()}
         if blended is None:
-            pairs = zip(columns["foreground"], columns["background"], strict=True)
-            columns["blended"] = [blended_prompt(*pair) for pair in pairs]
+            pairs = zip(*(columns[name] for name in COMPONENTS), strict=True)
+            columns[BLENDED] = [blended_prompt(*pair) for pair in pairs]
         return [[columns[name][i] for name in LAYERS] for i in range(batch)]
 
     def check_size(
@@ -518,8 +518,11 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         device: torch.device,
         upscale: int = 1,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return clean latents (B, N, C, h, w), zero where generated, and masks of the given clips (K,) and latent
-        frames (B, N, 1, 1, 1). `size` is B, and the height and width in pixels that the transformer draws."""
+        """Return clean latents (B, N, C, h, w), zero where generated, and masks of given clips (K,) and latent frames
+        (B, N, 1, 1, 1).
+
+        `size` is B and the height and width in pixels that the transformer generates.
+        """
         config, codec = self.transformer.config, self.codec
         batch, height, width = size
         clips = {name: clip for name, clip in given_clips(videos, batch, device).items() if name in layout.clips}

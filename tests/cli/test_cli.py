@@ -90,7 +90,7 @@ def one_sentence(err: str) -> str:
 
 
 def test_the_public_surface_is_frozen() -> None:
-    assert layerflow.__all__ == ["LayerFlowPipeline", "LayeredVideo", "__version__"]
+    assert layerflow.__all__ == ["LayerFlowPipeline", "LayeredVideo", "__version__", "load_layers", "save_layers"]
     assert dir(layerflow) == sorted(layerflow.__all__)
     assert layerflow.LayeredVideo is LayeredVideo
     assert layerflow.LayerFlowPipeline.__name__ == "LayerFlowPipeline"

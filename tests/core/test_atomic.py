@@ -68,8 +68,9 @@ def way(request: pytest.FixtureRequest) -> Way:
 def write(way: Way, path: Path, text: bytes) -> None:
     whole, fill = way
     with whole(path) as partial:
-        assert partial.parent == path.parent
-        assert partial.name.startswith(".")
+        hidden = partial.relative_to(path.parent).parts[0]
+        assert hidden.startswith(".")
+        assert hidden.endswith(".partial")
         fill(partial, text)
 
 
@@ -176,10 +177,11 @@ def exit_code(work: Callable[..., None], *values: object) -> int | None:
 # Files
 
 
-def test_whole_path_keeps_the_suffix(tmp_path: Path) -> None:
+def test_whole_path_keeps_the_name_and_is_hidden_from_patterns(tmp_path: Path) -> None:
     with whole_path(tmp_path / "clip.webm") as partial:
-        assert partial.suffix == ".webm"
+        assert partial.name == "clip.webm"
         partial.write_bytes(b"x")
+        assert list(tmp_path.glob("*.webm")) == []
 
 
 def test_whole_path_is_not_flushed_unless_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

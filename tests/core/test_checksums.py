@@ -1,4 +1,4 @@
-"""Checksums of weights: remembered as long as a file is what it was, and no longer."""
+"""Checksums of weights are cached as long as a file has not changed."""
 
 import hashlib
 import os
@@ -16,7 +16,7 @@ LARGE = checksums.SMALLEST
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache folder; and a minute has passed since any file was written."""
+    """Return the cache file in an empty folder, a minute after any file was written."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     now = checksums.time.time_ns
     monkeypatch.setattr(checksums.time, "time_ns", lambda: now() + 60 * 10**9)

@@ -134,7 +134,7 @@ HOLDING = {"clamp", "clamp_min", "clip", "maximum", "max", "where", "double", "f
 
 
 def is_alpha(node):
-    """Whether an expression is alpha, held to a floor, converted or indexed."""
+    """Return whether an expression is alpha, clamped, converted or indexed."""
     match node:
         case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Constant(value=str(name)):
             return name == "alpha" or name.endswith("_alpha")
@@ -150,7 +150,7 @@ def is_alpha(node):
 
 
 def divisions_by_alpha(source):
-    """Lines of Python source that divide by alpha."""
+    """Return the lines of Python source that divide by alpha."""
     lines = []
     for node in ast.walk(ast.parse(source)):
         match node:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from layerflow.core.config import ConfigError, load_config, read_values
+from layerflow.core.config import NOT_A_KEY, ConfigError, config_keys, load_config, read_values
 from layerflow.core.errors import FieldError
 
 
@@ -38,6 +38,7 @@ class Whole:
 @dataclass(frozen=True)
 class Nameless:
     count: int = 0
+    place: str = field(default=".", metadata=NOT_A_KEY)
 
 
 def read(tmp_path: Path, text: str, **overrides: Any) -> Whole:
@@ -50,6 +51,12 @@ def test_values_are_read_with_defaults_and_the_name_of_the_file(tmp_path: Path) 
     assert read(tmp_path, "count: 3\nrate: 2\nfast: true") == Whole("some", 3, rate=2.0, fast=True)
     assert isinstance(read(tmp_path, "count: 3\nrate: 2").rate, float)
     assert read(tmp_path, "name: Überblick\ncount: 3").name == "Überblick"
+
+
+def test_field_that_is_no_key_is_refused() -> None:
+    assert [one.name for one in config_keys(Nameless)] == ["count"]
+    with pytest.raises(ConfigError, match="unknown key 'place'; known are count"):
+        read_values(Nameless, {"place": "x"}, "some.yaml")
 
 
 def test_overrides_win_over_the_file(tmp_path: Path) -> None:

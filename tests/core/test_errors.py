@@ -22,7 +22,7 @@ INTERNAL = {
 
 
 def exception_classes() -> dict[str, type[BaseException]]:
-    """All exception classes that modules of the package define."""
+    """Return all exception classes that modules of the package define."""
     classes = {}
     for module in pkgutil.walk_packages(layerflow.__path__, "layerflow."):
         if module.name.endswith("__main__"):

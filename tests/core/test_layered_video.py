@@ -14,7 +14,7 @@ quick = settings(max_examples=40, deadline=None)
 
 
 def random_video(size=(2, 4, 6), seed=0, blended=True) -> LayeredVideo:
-    """Random clips whose alpha has many exact zeros and ones."""
+    """Return random clips whose alpha has many exact zeros and ones."""
     frames, height, width = size
     generator = torch.Generator().manual_seed(seed)
     colour = [torch.rand(frames, 3, height, width, generator=generator) for _ in range(2)]

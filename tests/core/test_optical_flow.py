@@ -12,7 +12,7 @@ from layerflow.core.optical_flow import flows_both_ways, warp
 
 
 def moving_texture(across: int, frames: int = 3, side: int = 64) -> Tensor:
-    """Smooth noise that moves to the right by whole pixels, (F, 3, H, W)."""
+    """Return smooth noise that moves to the right by whole pixels, (F, 3, H, W)."""
     noise = torch.rand(1, 1, side, side + across * frames, generator=torch.Generator().manual_seed(0))
     smooth = torch.nn.functional.avg_pool2d(noise, 5, 1, 2)[0].expand(3, -1, -1)
     smooth = (smooth - smooth.min()) / (smooth.max() - smooth.min())

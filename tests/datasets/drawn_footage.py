@@ -15,14 +15,14 @@ HEIGHT, WIDTH, FRAMES = 48, 64, 6
 
 
 def texture(height: int, width: int, seed: int = 0) -> Tensor:
-    """A still (3, H, W) with something to follow at every place."""
+    """Return a still (3, H, W) with something to follow at every place."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, height // 4, width // 4, generator=generator)
     return torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1)[0]
 
 
 def moving_square(frames: int = FRAMES, pan: int = 0, step: int = 6) -> tuple[Tensor, Tensor, Tensor]:
-    """A red square that crosses a textured background, which may pan: video, mask and background, (F, C, H, W)."""
+    """Return video, mask and background (F, C, H, W) of a red square that crosses a texture, which may pan."""
     wide = texture(HEIGHT, WIDTH + pan * frames)
     backgrounds, masks = [], torch.zeros(frames, 1, HEIGHT, WIDTH, dtype=torch.bool)
     for index in range(frames):
@@ -34,7 +34,7 @@ def moving_square(frames: int = FRAMES, pan: int = 0, step: int = 6) -> tuple[Te
 
 
 def deadly_captions(recipe: object, item: Item, video: LayeredVideo) -> dict[str, str]:
-    """A captioning plug-in that ends its process over one clip, as too little memory does."""
+    """End the process over one clip, as too little memory does: a captioning plug-in."""
     if item.about == "deadly":
         os._exit(9)
     return {"foreground": item.about}
@@ -47,7 +47,7 @@ def save(path: Path, colour: Tensor, alpha: Tensor | None = None) -> None:
 
 
 def save_mask(path: Path, mask: Tensor, number: int = 1) -> None:
-    """A mask (1, H, W) as the data sets have them: a palette picture of object numbers."""
+    """Write a mask (1, H, W) as the data sets have them: a palette picture of object numbers."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture = Image.fromarray((mask[0].numpy() * number).astype(np.uint8), mode="P")
     picture.putpalette([0, 0, 0, 200, 0, 0, 0, 200, 0] + [0] * 759)

@@ -77,9 +77,9 @@ def test_long_footage_gives_several_clips_and_short_footage_none(footage: Path) 
     assert sorted(item.start for item in clips) == [0, 2, 4]
     assert [item.start for item in find_items(recipe_of(footage, SOURCES[0], frames=2, stride=3))] == [0]
     (short,) = find_items(recipe_of(footage, SOURCES[0], frames=FRAMES + 1))
-    assert "has 6 frames with a mask, fewer than the 7 wanted" in short.problem
+    assert "has 6 frames with a mask, fewer than the 7 needed" in short.problem
     (footage / "empty").mkdir()
-    with pytest.raises(MediaError, match=r"source 1 \(masks\): nothing of that kind is in empty"):
+    with pytest.raises(MediaError, match=r"source 1 \(masks\): no footage of that kind is in empty"):
         find_items(recipe_of(footage, SourceRecipe("masks", folder="empty")))
     with pytest.raises(MediaError, match="there is no such folder"):
         find_items(recipe_of(footage, SourceRecipe("masks", folder="nowhere")))
@@ -170,9 +170,9 @@ def test_a_sample_comes_back_as_it_went_in() -> None:
 
 def test_shards_hold_every_clip_and_are_the_same_whoever_builds_them(footage: Path, tmp_path: Path) -> None:
     recipe = recipe_of(footage)
-    told: list[tuple[int, int, int]] = []
-    index = build_shards(recipe, tmp_path / "one", workers=1, report=lambda *now: told.append(now))
-    assert told == [(1, 3, 0), (2, 3, 0), (3, 3, 0)]
+    reports: list[tuple[int, int, int]] = []
+    index = build_shards(recipe, tmp_path / "one", workers=1, report=lambda *now: reports.append(now))
+    assert reports == [(1, 3, 0), (2, 3, 0), (3, 3, 0)]
     assert index["clips"] == 7
     assert index["failed"] == []
     samples = list(read_shards(sorted((tmp_path / "one").glob("*.tar"))))
@@ -188,7 +188,8 @@ def test_a_build_goes_on_where_it_was(footage: Path, tmp_path: Path, monkeypatch
     whole = shards_in(out)
     (out / "shard-00001.json").unlink()  # as when it was killed before the record was written
     (out / "shard-00002.tar").write_bytes(b"cut short")
-    (out / ".0123456789ab.partial.tar").write_bytes(b"what a killed build had not finished")
+    (out / ".0123.partial").mkdir()  # what a killed build had not finished
+    (out / ".0123.partial" / "shard-00002.tar").write_bytes(b"cut short")
     made: list[int] = []
     make = build.make_shard
     monkeypatch.setattr(build, "make_shard", lambda shard, outcomes: (made.append(shard.number), make(shard, outcomes)))
@@ -217,12 +218,12 @@ def test_a_worker_that_dies_takes_one_clip_with_it(footage: Path, tmp_path: Path
     for name in ("deadly", "meadow2", "meadow3", "meadow4"):
         shutil.copytree(footage / "videos" / "meadow", footage / "videos" / name)
     recipe = recipe_of(footage, SOURCES[5], captioning="drawn_footage:deadly_captions")
-    told: list[tuple[int, int, int]] = []
-    index = build_shards(recipe, tmp_path / "out", workers=2, report=lambda *now: told.append(now))
-    assert told[-1] == (2, 2, 1)
+    reports: list[tuple[int, int, int]] = []
+    index = build_shards(recipe, tmp_path / "out", workers=2, report=lambda *now: reports.append(now))
+    assert reports[-1] == (2, 2, 1)
     assert index["clips"] == 4
-    said = "the process that made it died, perhaps for lack of memory"
-    assert index["failed"] == [{"id": "background-deadly", "error": said}]
+    error = "its process died, perhaps for lack of memory"
+    assert index["failed"] == [{"id": "background-deadly", "error": error}]
     ids = [sample.record["id"] for sample in read_shards(sorted((tmp_path / "out").glob("*.tar")))]
     assert ids == [item.id for item in find_items(recipe) if item.about != "deadly"]
 
@@ -272,7 +273,7 @@ def test_damage_is_found_and_named(footage: Path, tmp_path: Path) -> None:
     assert read_index(out)["clips"] == 1
     shard = out / "shard-00000.tar"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
-    with pytest.raises(MediaError, match=r"shard-00000.tar is missing or not what it was"):
+    with pytest.raises(MediaError, match=r"shard-00000.tar is missing or has changed"):
         read_index(out)
     (out / "index.json").write_text("{")
     with pytest.raises(MediaError, match="is damaged"):
@@ -312,10 +313,10 @@ def test_the_command_builds_and_inspects(footage: Path, tmp_path: Path, capsys: 
     (footage / "set.yaml").write_text(RECIPE)
     out = tmp_path / "out"
     assert run(["data", "build", str(footage / "set.yaml"), "-o", str(out), "--workers", "1"]) == 0
-    said = capsys.readouterr()
-    assert said.out.strip() == str(out / "index.json")
-    assert "2 clips (1 masks, 1 pairs) in 1 shards; 0 failed" in said.err
-    assert re.search(r"^cores busy \d+%$", said.err, re.MULTILINE)
+    captured = capsys.readouterr()
+    assert captured.out.strip() == str(out / "index.json")
+    assert "2 clips (1 masks, 1 pairs) in 1 shards; 0 failed" in captured.err
+    assert re.search(r"^cores busy \d+%$", captured.err, re.MULTILINE)
     assert run(["data", "inspect", str(out)]) == 0
     assert capsys.readouterr().out.strip() == str(out / "page" / "index.html")
 
@@ -323,16 +324,17 @@ def test_the_command_builds_and_inspects(footage: Path, tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sources: []", "sources: a recipe wants at least one"),
+        ("sources: []", "sources is empty, but must list at least one"),
         ("sources: [{kind: films, folder: a}]", "kind 'films' is not known"),
-        ("sources: [{kind: masks}]", "a source of kind masks wants folder"),
-        ("sources: [{kind: pairs, foregrounds: a}]", "wants backgrounds"),
+        ("sources: [{kind: masks}]", "a source of kind masks needs folder"),
+        ("sources: [{kind: pairs, foregrounds: a}]", "needs backgrounds"),
         ("sources: [{kind: masks, folder: a, share: [0.9, 0.1]}]", "share"),
         ("sources: [{kind: masks, folder: a, objects: some}]", "must be each or all"),
         ("size: [64]\nsources: [{kind: masks, folder: a}]", "expected a list of 2"),
         ("size: [64, 8]\nsources: [{kind: masks, folder: a}]", "at least 16 each way"),
         ("frames: 0\nsources: [{kind: masks, folder: a}]", "frames is 0"),
         ("sources: {kind: masks}", "expected a list"),
+        ("folder: /\nsources: [{kind: masks, folder: a}]", "unknown key 'folder'"),
     ],
 )
 def test_recipes_that_cannot_be_followed_are_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -93,9 +93,9 @@ def test_meta_json_names_objects_that_captions_json_does_not(vos: Path) -> None:
     recipe = recipe_of(vos)
     items = find_items(recipe)
     video = make_clip(items[0], recipe)
-    said = {(item.start, item.object): metadata_captions(recipe, item, video) for item in items}
-    assert said[0, 1] == {"foreground": "red panda"}
-    assert said[3, 2] == {"foreground": "dog"}
+    captions = {(item.start, item.object): metadata_captions(recipe, item, video) for item in items}
+    assert captions[0, 1] == {"foreground": "red panda"}
+    assert captions[3, 2] == {"foreground": "dog"}
     recipe = recipe_of(vos, source={"objects": "all"})
     assert metadata_captions(recipe, find_items(recipe)[0], video) == {"foreground": "red panda and dog"}
     (vos / "captions.json").write_text('{"0a1b": "a panda that climbs"}')
@@ -143,4 +143,4 @@ def test_a_video_too_short_is_a_failure(footage: Path, tmp_path: Path) -> None:
     assert [failure["id"] for failure in index["failed"]] == ["background-meadow"]
     pasted = {"folder": "", "foregrounds": "davis", "backgrounds": "photos"}
     (item,) = find_items(recipe_of(footage, "copy-paste", frames=FRAMES + 1, source=pasted))
-    assert "fewer than the 7 wanted" in item.problem
+    assert "fewer than the 7 needed" in item.problem

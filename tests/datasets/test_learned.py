@@ -21,9 +21,14 @@ def vitmatte(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "vitmatte"
     torch.manual_seed(0)
     backbone = VitDetConfig(
-        num_channels=4, image_size=64, patch_size=16, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        num_channels=4,
+        image_size=64,
+        patch_size=16,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
         out_features=["stage1"],
-    )  # fmt: skip
+    )
     config = VitMatteConfig(backbone_config=backbone, hidden_size=16, fusion_hidden_sizes=[4, 4, 8, 8])
     VitMatteForImageMatting(config).save_pretrained(folder)
     VitMatteImageProcessor().save_pretrained(folder)
@@ -39,8 +44,9 @@ def blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = BlipConfig(
         text_config={**tiny, "vocab_size": 30524, "encoder_hidden_size": 16},
-        vision_config={**tiny, "image_size": 16, "patch_size": 8}, projection_dim=8,
-    )  # fmt: skip
+        vision_config={**tiny, "image_size": 16, "patch_size": 8},
+        projection_dim=8,
+    )
     BlipForConditionalGeneration(config).save_pretrained(folder)
     pictures = BlipImageProcessor(size={"height": 16, "width": 16})
     tokenizer = AutoTokenizer.from_pretrained(Path(find_model("mini")) / "tokenizer")
@@ -56,26 +62,49 @@ def painter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "painter"
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=8, in_channels=9, out_channels=4, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=16, attention_head_dim=4,
-    )  # fmt: skip
+        sample_size=8,
+        in_channels=9,
+        out_channels=4,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=4,
+    )
     vae = AutoencoderKL(
-        block_out_channels=[8, 8, 8, 8], norm_num_groups=4, latent_channels=4,
-        down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
-    )  # fmt: skip
+        block_out_channels=[8, 8, 8, 8],
+        norm_num_groups=4,
+        latent_channels=4,
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+    )
     config = CLIPTextConfig(
-        vocab_size=4, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=8, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-    )  # fmt: skip
+        vocab_size=4,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=8,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=1,
+    )
     words = tmp_path_factory.mktemp("words")
     (words / "vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": 1, "a": 2, "a</w>": 3}')
     (words / "merges.txt").write_text("#version: 0.2\n")
     tokenizer = CLIPTokenizer(str(words / "vocab.json"), str(words / "merges.txt"), model_max_length=8)
     StableDiffusionInpaintPipeline(
-        vae, CLIPTextModel(config), tokenizer, unet, DDIMScheduler(steps_offset=1), None, None,
+        vae,
+        CLIPTextModel(config),
+        tokenizer,
+        unet,
+        DDIMScheduler(steps_offset=1),
+        None,
+        None,
         requires_safety_checker=False,
-    ).save_pretrained(folder)  # fmt: skip
+    ).save_pretrained(folder)
     return folder
 
 
@@ -111,9 +140,13 @@ def test_a_network_draws_the_matte_along_the_masks_edge(vitmatte: Path) -> None:
 
 def test_a_network_captions_each_layer(footage: Path, blip: Path) -> None:
     recipe = FootageRecipe(
-        "test", (SourceRecipe("masks", folder="davis"),), size=(32, 24), frames=4, folder=str(footage),
+        "test",
+        (SourceRecipe("masks", folder="davis"),),
+        size=(32, 24),
+        frames=4,
+        folder=str(footage),
         captioning=f"model:{blip}",
-    )  # fmt: skip
+    )
     item = find_items(recipe)[0]
     video = make_clip(item, recipe)
     texts = captioning(recipe)(recipe, item, video)

@@ -17,7 +17,7 @@ from layerflow.core.config import ConfigError
 from layerflow.datasets import encoding, precompute
 from layerflow.datasets.inspection import statistics
 from layerflow.datasets.precompute import check_identity, identity_of
-from layerflow.datasets.reader import HELD, LATENTS, NOTHING, TEXT, ShardSet
+from layerflow.datasets.reader import HELD, LATENTS, TEXT, UNCONDITIONAL, ShardSet
 from layerflow.media import MediaError
 from layerflow.training import objective
 from layerflow.training.batches import ClipBatches
@@ -41,12 +41,21 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def recipe_of(home: Path, frames: int, *sources: DataRecipe, **changes: Any) -> StageRecipe:
     settings: dict[str, Any] = {
-        "phases": (PhaseRecipe(3, {frames: 1.0}),), "data": sources, "start_from": str(home / "model"), "size": 48,
-        "clip_frames": frames, "frames_per_batch": 3 * frames, "optimizer": "adamw", "workers": 0, "warmup": 1,
-        "prompt_dropout": 0.3, "layer_dropout": 0.3, "hidden_weight": 2.0,
+        "phases": (PhaseRecipe(3, {frames: 1.0}),),
+        "data": sources,
+        "start_from": str(home / "model"),
+        "size": 48,
+        "clip_frames": frames,
+        "frames_per_batch": 3 * frames,
+        "optimizer": "adamw",
+        "workers": 0,
+        "warmup": 1,
+        "prompt_dropout": 0.3,
+        "layer_dropout": 0.3,
+        "hidden_weight": 2.0,
         "learning_rate": 1e-5,  # AdamW makes whole steps of what is nearly no gradient, so last bits would grow
         **changes,
-    }  # fmt: skip
+    }
     return StageRecipe("test", **settings)
 
 
@@ -112,10 +121,10 @@ def test_another_model_is_refused_and_a_copy_in_half_precision_is_not(made: tupl
     check_identity(pipeline, sources)
     check_identity(build(family).to(torch.bfloat16), sources)
     nn.init.normal_(next(pipeline.text_encoder.parameters()))
-    with pytest.raises(ConfigError, match=r"precomputed by .*model, whose text encoder is not that of the model"):
+    with pytest.raises(ConfigError, match=r"precomputed by .*model, whose text encoder differs from that of the model"):
         check_identity(pipeline, sources)
     nn.init.normal_(next(pipeline.vae.parameters()))
-    with pytest.raises(ConfigError, match="whose autoencoder is not"):
+    with pytest.raises(ConfigError, match="whose autoencoder differs"):
         check_identity(pipeline, sources)
 
 
@@ -163,13 +172,13 @@ def test_the_compact_backbone_trains_on_precomputed_text(small: Path, tmp_path: 
 
 def test_damage_is_named(small: Path, tiny_model: Path, tmp_path: Path) -> None:
     precompute.precompute(small / "shards", tiny_model, tmp_path / "set")
-    (tmp_path / "set" / NOTHING).write_bytes(b"something else")
-    with pytest.raises(MediaError, match=r"nothing\.safetensors is not what it was"):
-        ShardSet(tmp_path / "set").nothing()
+    (tmp_path / "set" / UNCONDITIONAL).write_bytes(b"something else")
+    with pytest.raises(MediaError, match=r"nothing\.safetensors has changed"):
+        ShardSet(tmp_path / "set").unconditional()
     shutil.copytree(small / "shards", tmp_path / "shards")
     tar = tmp_path / "shards" / "shard-00000.tar"
     tar.write_bytes(tar.read_bytes()[:-1] + b"x")
-    with pytest.raises(MediaError, match=r"shard-00000\.tar is not what it was"):
+    with pytest.raises(MediaError, match=r"shard-00000\.tar has changed"):
         precompute.precompute(tmp_path / "shards", tiny_model, tmp_path / "other")
     with pytest.raises(ValueError, match="name another folder"):
         precompute.precompute(small / "shards", tiny_model, small / "shards")

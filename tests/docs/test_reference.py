@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -26,6 +27,14 @@ def reference() -> ModuleType:
     return module
 
 
+@dataclass
+class Partial:
+    first: int = 0
+    second: int = 0
+    """A docstring."""
+    third: int = 0
+
+
 @pytest.mark.parametrize("name", ["cli.md", "formats.md", "recipes.md", "request.md"])
 def test_page_is_current(reference: ModuleType, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")  # the width of a terminal must not matter
@@ -43,9 +52,15 @@ def test_folder_has_no_other_pages(reference: ModuleType) -> None:
 
 
 def test_fields_have_docstrings_of_their_own(reference: ModuleType) -> None:
-    meanings = reference.docstrings(reference.FootageRecipe)
-    assert meanings["per_shard"] == "Clips of a shard."
-    assert "seed" not in meanings, "a field without a docstring must not get its neighbour's"
+    assert reference.docstrings(reference.FootageRecipe)["per_shard"] == "Clips of a shard."
+    meanings = reference.docstrings(Partial)
+    assert meanings == {"second": "A docstring."}, "a field without a docstring must not get its neighbour's"
+
+
+def test_recipe_lists_keys_alone(reference: ModuleType) -> None:
+    rows = "".join(reference.recipe_table(reference.FootageRecipe))
+    assert "`seed`" in rows
+    assert "`folder`" not in rows
 
 
 def test_table_escapes_bars_and_line_breaks(reference: ModuleType) -> None:

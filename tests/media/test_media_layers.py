@@ -60,9 +60,14 @@ def test_index_states_the_conventions(scene, tmp_path):
     index = save_layers(scene, tmp_path / "out", ("webm", "mp4"))
     by_name = {entry["name"]: entry for entry in index["files"]}
     assert list(by_name) == [
-        "foreground.webm", "background.webm", "blended.webm",
-        "foreground.mp4", "alpha.mp4", "background.mp4", "blended.mp4",
-    ]  # fmt: skip
+        "foreground.webm",
+        "background.webm",
+        "blended.webm",
+        "foreground.mp4",
+        "alpha.mp4",
+        "background.mp4",
+        "blended.mp4",
+    ]
     assert by_name["foreground.webm"]["alpha"] == "straight"
     assert by_name["foreground.webm"]["codec"] == "libvpx-vp9"
     assert by_name["foreground.mp4"]["alpha"].startswith("foreground over mid-grey")

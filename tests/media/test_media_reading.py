@@ -21,7 +21,7 @@ def levels(clip: torch.Tensor) -> list[float]:
 
 
 def write_at(path, times, clip=LADDER, clock=1000, codec="ffv1", pixels="bgr0", **tags):
-    """A video whose frames begin at the given ticks of the clock."""
+    """Write a video whose frames begin at the given ticks of the clock."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=Fraction(10))
         stream.width, stream.height, stream.pix_fmt = clip.shape[-1], clip.shape[-2], pixels

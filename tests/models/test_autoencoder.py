@@ -1,4 +1,4 @@
-"""The autoencoder door at tiny random configurations of every family it knows."""
+"""Autoencoders of every family, at tiny random configurations."""
 
 import pytest
 import torch
@@ -15,17 +15,28 @@ def build(family: str) -> ClipAutoencoder:
         return ClipAutoencoder()
     if family == "cogvideox":
         vae = AutoencoderKLCogVideoX(
-            block_out_channels=(8, 8, 8, 8), latent_channels=4, layers_per_block=1, norm_num_groups=2,
-            sample_height=32, sample_width=32,
-        )  # fmt: skip
+            block_out_channels=(8, 8, 8, 8),
+            latent_channels=4,
+            layers_per_block=1,
+            norm_num_groups=2,
+            sample_height=32,
+            sample_width=32,
+        )
     elif family == "wan2.1":
         mean, std = torch.randn(4).tolist(), (torch.rand(4) + 1).tolist()
         vae = AutoencoderKLWan(z_dim=4, latents_mean=mean, latents_std=std, **WAN)
     else:  # the autoencoder of Wan 2.2's 5B model: twice the compression in space, residual blocks
         vae = AutoencoderKLWan(
-            z_dim=48, latents_mean=torch.randn(48).tolist(), latents_std=(torch.rand(48) + 1).tolist(),
-            is_residual=True, patch_size=2, in_channels=12, out_channels=12, scale_factor_spatial=16, **WAN,
-        )  # fmt: skip
+            z_dim=48,
+            latents_mean=torch.randn(48).tolist(),
+            latents_std=(torch.rand(48) + 1).tolist(),
+            is_residual=True,
+            patch_size=2,
+            in_channels=12,
+            out_channels=12,
+            scale_factor_spatial=16,
+            **WAN,
+        )
     return ClipAutoencoder(vae.eval())
 
 
@@ -50,9 +61,7 @@ def test_clips_go_to_latents_of_the_promised_shape_and_back(family: str, frames:
     autoencoder = build(family)
     latents = autoencoder.encode(clips(frames))
     assert latents.shape == (2, *latent)
-    assert latent == (
-        autoencoder.latent_frames(frames), autoencoder.latent_channels, *autoencoder.latent_size(32, 32)
-    )  # fmt: skip
+    assert latent == (autoencoder.latent_frames(frames), autoencoder.latent_channels, *autoencoder.latent_size(32, 32))
     assert autoencoder.pixel_frames(latent[0]) == frames
     decoded = autoencoder.decode(latents)
     assert decoded.shape == (2, frames, 3, 32, 32)

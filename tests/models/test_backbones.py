@@ -27,9 +27,18 @@ LAYOUT = Layout(FRAMES)
 
 def compact() -> CompactTransformer3DModel:
     return CompactTransformer3DModel(
-        widths=(8, 8, 8), blocks_up=(1, 1, 1), dim=16, num_layers=2, num_heads=2, cond_dim=16, sketch_width=16,
-        fill_width=8, text_dim=TEXT, sample_size=32, sample_frames=FRAMES,
-    )  # fmt: skip
+        widths=(8, 8, 8),
+        blocks_up=(1, 1, 1),
+        dim=16,
+        num_layers=2,
+        num_heads=2,
+        cond_dim=16,
+        sketch_width=16,
+        fill_width=8,
+        text_dim=TEXT,
+        sample_size=32,
+        sample_frames=FRAMES,
+    )
 
 
 def cogvideox() -> CogVideoXLayerTransformer3DModel:
@@ -189,7 +198,7 @@ def test_resizing_keeps_the_prediction_or_is_refused(model: Any, inputs: dict[st
         with pytest.raises(UserError, match="other sizes"):
             model.resized({"dim": 32})
     else:
-        with pytest.raises(UserError, match=f"a {type(model).__name__} keeps the size that it has"):
+        with pytest.raises(UserError, match=f"a {type(model).__name__} cannot be resized"):
             model.resized({"num_layers": 3})
 
 

@@ -60,7 +60,7 @@ def build_plain(style: str = "2b") -> CogVideoXTransformer3DModel:
 
 
 def plain_rotary(plain: CogVideoXTransformer3DModel, frames: int) -> tuple[Tensor, Tensor] | None:
-    """Rotary positions as diffusers' own pipeline makes them."""
+    """Return rotary positions as diffusers' pipeline makes them."""
     if not plain.config.use_rotary_positional_embeddings:
         return None
     pipeline = SimpleNamespace(transformer=plain, vae_scale_factor_spatial=8)
@@ -168,8 +168,11 @@ def test_a_first_clip_with_a_lead_fits() -> None:
     assert values["hidden_states"].shape[1] == 4 * FRAMES + 1
     sample = model(**values).sample
     assert {name: clip.shape[1] for name, clip in layout.unpack(sample).items()} == {
-        "foreground": FRAMES + 1, "alpha": FRAMES, "background": FRAMES, "blended": FRAMES,
-    }  # fmt: skip
+        "foreground": FRAMES + 1,
+        "alpha": FRAMES,
+        "background": FRAMES,
+        "blended": FRAMES,
+    }
     positions = torch.arange(FRAMES).expand(2, -1)
     assert torch.allclose(model(**values, frame_positions=positions).sample, sample, atol=1e-6)
 
@@ -197,7 +200,7 @@ def test_what_does_not_fit_is_an_error_that_says_so(model: CogVideoXLayerTransfo
         model(**inputs(Layout(3)))
     with pytest.raises(ValueError, match="prompts have 3 tokens, this model attends to exactly 4"):
         model(**{**inputs(), "encoder_hidden_states": torch.zeros(2, 3, 3, 12)})
-    with pytest.raises(ValueError, match="wants 3 prompts, got 2"):
+    with pytest.raises(ValueError, match="needs 3 prompts, got 2"):
         model(**{**inputs(), "encoder_hidden_states": torch.zeros(2, 2, WORDS, 12)})
 
 
@@ -229,7 +232,7 @@ def test_an_adapter_can_be_added_scaled_fused_and_dropped(model: CogVideoXLayerT
 
 @torch.no_grad()
 def predict_in_parallel(rank: int, folder: Path, style: str) -> None:
-    """One of two processes; writes its prediction and the numbers of tokens that its second block saw."""
+    """Run one of two processes; write its prediction and the numbers of tokens in its second block."""
     torch.accelerator.device_count = lambda: 1  # diffusers counts accelerators, also where there are none
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     model, tokens = CogVideoXLayerTransformer3DModel.from_plain(build_plain(style)), []

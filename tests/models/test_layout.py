@@ -49,11 +49,11 @@ def test_alpha_gets_the_same_noise_in_each_channel_and_other_clips_do_not() -> N
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match="unknown clip 'shadow'"):
         Layout(2, ("shadow",))
-    with pytest.raises(ValueError, match="each clip once"):
+    with pytest.raises(ValueError, match="at least one clip and each once"):
         Layout(2, ("alpha", "alpha"))
     with pytest.raises(ValueError, match="at least one frame"):
         Layout(0)
-    with pytest.raises(ValueError, match="'alpha' of the layout was not handed"):
+    with pytest.raises(ValueError, match="'alpha' of the layout is missing"):
         Layout(1).pack({"foreground": torch.zeros(1, 1, 3, 2, 2)})
     with pytest.raises(ValueError, match="has 5 frames, the layout 8"):
         Layout(2).unpack(torch.zeros(1, 5, 3, 2, 2))

@@ -1,4 +1,4 @@
-"""Official checkpoints to model folders: all eight configurations, what is refused, and that nothing is left half."""
+"""Conversion of official checkpoints: all eight configurations, invalid input, and folders whole or absent."""
 
 import argparse
 import errno
@@ -41,7 +41,7 @@ every_configuration = pytest.mark.parametrize("configuration", CONFIGURATIONS, i
 
 
 def official_state(configuration: OfficialConfiguration, lora: bool = True) -> dict[str, Tensor]:
-    """A random state dict of a tiny network under official names."""
+    """Return a random state dict of a tiny network under official names."""
     generator = torch.Generator().manual_seed(0)
     shapes: dict[str, tuple[int, ...]] = {
         "mixins.pos_embed.pos_embedding": (1, configuration.table_rows(SIZE), WIDTH),
@@ -113,7 +113,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def left_behind(folder: Path) -> list[str]:
-    """What a failed conversion wrote into the output's parent."""
+    """Return the names that a failed conversion left in the output's parent."""
     return sorted(path.name for path in folder.iterdir() if path.name not in ("official", "official-whole", "base"))
 
 
@@ -184,7 +184,7 @@ def test_the_configuration_is_told_by_the_tensors_or_by_the_task(tmp_path: Path)
         if configuration.name in ("gen_rgba", "seg_rgba", "seg_rgb"):
             assert detect_configuration(network, None, SIZE) == configuration
         else:
-            with pytest.raises(ConversionError, match="say which it is with --task"):
+            with pytest.raises(ConversionError, match="choose one of them with `task`"):
                 detect_configuration(network, None, SIZE)
         assert detect_configuration(network, configuration.task, SIZE) == configuration
     with pytest.raises(ConversionError, match="a model for decompose, not for generate"):
@@ -216,19 +216,22 @@ def test_text_encoder_tokenizer_and_autoencoder_come_from_the_base_model(checkpo
         assert part in index
     (base / "tokenizer" / "config.json").unlink()
     (base / "tokenizer").rmdir()
-    with pytest.raises(ConversionError, match="has no tokenizer/; --base wants CogVideoX-2B"):
+    with pytest.raises(ConversionError, match="has no tokenizer/; `base` must be a CogVideoX-2B"):
         convert(checkpoint, checkpoint.parent / "other", base=base, latent_size=SIZE)
-    with pytest.raises(ConversionError, match="no model in diffusers layout"):
+    with pytest.raises(ConversionError, match="not a model in diffusers layout"):
         convert(checkpoint, checkpoint.parent / "other", base=checkpoint, latent_size=SIZE)
 
 
 def official_autoencoder() -> tuple[AutoencoderKLCogVideoX, dict[str, Tensor]]:
-    """A tiny autoencoder, and its tensors under official names."""
+    """Return a tiny autoencoder, and its tensors under official names."""
     torch.manual_seed(0)
     vae = AutoencoderKLCogVideoX(
-        down_block_types=("CogVideoXDownBlock3D",) * 4, up_block_types=("CogVideoXUpBlock3D",) * 4,
-        block_out_channels=(32, 64, 32, 32), latent_channels=4, layers_per_block=1,
-    )  # fmt: skip
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=(32, 64, 32, 32),
+        latent_channels=4,
+        layers_per_block=1,
+    )
     names = {}
     for ours in vae.state_dict():
         name = ours.replace(".mid_block.resnets.0", ".mid.block_1").replace(".mid_block.resnets.1", ".mid.block_2")
@@ -255,9 +258,10 @@ def test_an_autoencoder_in_the_checkpoint_or_beside_it_is_converted(checkpoint: 
     beside = convert(checkpoint, checkpoint.parent / "beside", base=base, latent_size=SIZE)
     inside_state = official_state(BY_NAME["gen_rgba"]) | {f"first_stage_model.{k}": v for k, v in state.items()}
     inside = convert(
-        save_checkpoint(checkpoint.parent / "official-whole", inside_state), checkpoint.parent / "inside",
+        save_checkpoint(checkpoint.parent / "official-whole", inside_state),
+        checkpoint.parent / "inside",
         latent_size=SIZE,
-    )  # fmt: skip
+    )
     for made in (beside, inside):
         loaded = AutoencoderKLCogVideoX.from_pretrained(made.folder / "vae")
         assert all(torch.equal(tensor, vae.state_dict()[name]) for name, tensor in loaded.state_dict().items())
@@ -275,11 +279,11 @@ def test_an_autoencoder_in_the_checkpoint_or_beside_it_is_converted(checkpoint: 
         ({"time_embed.2.bias": None}, r"tensor time_embed\.2\.bias is missing"),
         ({"transformer.layers.1.attention.query_key_value.matrix_D.2": None}, r"layers\.1.*matrix_D\.2 is missing"),
         ({"mixins.pos_embed.pos_embedding": None}, r"tensor mixins\.pos_embed\.pos_embedding is missing"),
-        ({"mixins.patch_embed.proj.bias": torch.zeros(5)}, r"proj\.bias has shape \(5,\), this model wants \(32,\)"),
+        ({"mixins.patch_embed.proj.bias": torch.zeros(5)}, r"proj\.bias has shape \(5,\), this model needs \(32,\)"),
         ({"mixins.patch_embed.proj.weight": torch.zeros(5)}, r"proj\.weight has shape \(5,\), which should have 4"),
         ({"transformer.layers.0.attention.dense.matrix_A.0": torch.zeros(9, 32)}, r"shape \(9, 32\).*\(2, 32\)"),
         ({"mixins.controlnet.weight": torch.zeros(1)}, r"unexpected tensor model\.diffusion_model\.mixins\.controlnet"),
-        ({"time_embed.0.weight": "text"}, r"entry model.*time_embed\.0\.weight is no tensor but str"),
+        ({"time_embed.0.weight": "text"}, r"entry model.*time_embed\.0\.weight is not a tensor but str"),
     ],
 )
 def test_a_missing_misshapen_or_unexpected_tensor_is_named(

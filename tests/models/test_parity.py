@@ -44,7 +44,7 @@ class Case:
 
 
 def kind_of(info: dict[str, Any]) -> str:
-    """What a case checks, by what its JSON describes."""
+    """Return the kind of a case by its JSON."""
     if "network_target" in info:
         return "network"
     if "sampler" in info:
@@ -53,7 +53,7 @@ def kind_of(info: dict[str, Any]) -> str:
 
 
 def cases(kind: str) -> list[Any]:
-    """Parameters for a test: paths of the cases of one kind, or one that skips and says why."""
+    """Return parameters for a test: paths of the cases of one kind, or one that skips with a reason."""
     if not FOLDER.is_dir():
         return [pytest.param(None, marks=pytest.mark.skip(f"no parity data: {FOLDER} is not there"))]
     found = [path for path in sorted(FOLDER.glob("*.json")) if kind_of(json.loads(path.read_text())) == kind]
@@ -91,13 +91,13 @@ class Converted:
     """Bool (N,): latent frames that are conditions."""
 
     def switch(self, scale: float) -> None:
-        """Motion LoRA times `scale`, content LoRA on, as far as the case has them."""
+        """Set the motion LoRA to `scale` and the content LoRA on, as far as the case has them."""
         there = [name for name in ("motion", "content") if name in getattr(self.model, "peft_config", {})]
         if there:
             self.model.set_adapters(there, [scale if name == "motion" else 1.0 for name in there])
 
     def predict(self, x: Tensor, timesteps: Tensor, context: Tensor, condition: Tensor | None) -> Tensor:
-        """The prediction for the noisy frames, as the official wrapper gives it."""
+        """Return the prediction for the noisy frames, as the official wrapper gives it."""
         sequence = x.new_zeros(x.shape[0], self.layout.length, *x.shape[2:])
         sequence[:, ~self.given] = x
         if condition is not None:
@@ -107,7 +107,7 @@ class Converted:
         return self.model(sequence, levels, text, None, self.layout).sample[:, ~self.given]
 
     def inputs(self, rows: slice = slice(None)) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        """The recorded inputs of some rows of the batch."""
+        """Return the recorded inputs of some rows of the batch."""
         tensors = self.case.tensors
         context = tensors["context"].unflatten(0, (len(tensors["x"]), -1))[rows].flatten(0, 1)
         condition = tensors["cond_input"][rows] if "cond_input" in tensors else None
@@ -116,7 +116,7 @@ class Converted:
 
 @pytest.fixture(scope="module")
 def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Converted]:
-    """Write the case as an official checkpoint, convert it, and load what came out."""
+    """Write the case as an official checkpoint, convert it, and load the result."""
     case = load_case(request.param)
     official = re.search(r"stage2_(\w+)\.yaml", case.info["shrinks"])
     assert official is not None

@@ -37,7 +37,7 @@ def test_a_downloaded_model_loads_offline_at_the_pinned_revision(cache: Path) ->
         )
         assert pipeline.scheduler.config.shift == shift
     assert model_folder("owner/tiny@old", cache_dir=cache, local_files_only=True).name == COMMITS["old"]
-    with pytest.raises(UnknownModelError, match="never downloaded whole, and the hub is out of reach or offline mode"):
+    with pytest.raises(UnknownModelError, match="is not completely downloaded, and the hub is out of reach"):
         model_folder("owner/other", cache_dir=cache, local_files_only=True)
 
 
@@ -78,7 +78,7 @@ def test_info_takes_model_names_with_points_for_models(
 
 
 def _http(kind: type[HfHubHTTPError]) -> HfHubHTTPError:
-    return kind("told\nmore", response=SimpleNamespace(headers={}, request=None))  # type: ignore[arg-type]
+    return kind("refused\nmore", response=SimpleNamespace(headers={}, request=None))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ def _http(kind: type[HfHubHTTPError]) -> HfHubHTTPError:
     [
         (_http(RepositoryNotFoundError), "there is no model owner/tiny on the hub"),
         (_http(RevisionNotFoundError), "has no revision 'v9'"),
-        (_http(HfHubHTTPError), "could not be had from the hub: told"),
-        (ConnectionError("cut off"), "could not be had from the hub: cut off"),
-        (HfHubHTTPError.__bases__[0]("reset"), "could not be had from the hub: reset"),
+        (_http(HfHubHTTPError), "could not be downloaded from the hub: refused"),
+        (ConnectionError("cut off"), "could not be downloaded from the hub: cut off"),
+        (HfHubHTTPError.__bases__[0]("reset"), "could not be downloaded from the hub: reset"),
     ],
 )
 def test_what_the_hub_does_not_give_is_said_in_one_sentence(

@@ -27,9 +27,15 @@ def build_plain(style: str, **config) -> WanTransformer3DModel:
     channels = STYLES[style]
     config = {"in_channels": channels, "out_channels": channels, **config}
     return WanTransformer3DModel(
-        num_attention_heads=2, attention_head_dim=16, text_dim=16, freq_dim=32, ffn_dim=32, num_layers=2,
-        rope_max_seq_len=32, **config,
-    ).eval()  # fmt: skip
+        num_attention_heads=2,
+        attention_head_dim=16,
+        text_dim=16,
+        freq_dim=32,
+        ffn_dim=32,
+        num_layers=2,
+        rope_max_seq_len=32,
+        **config,
+    ).eval()
 
 
 def build_layered(style: str = "wan2.1", trained: bool = True) -> WanLayerTransformer3DModel:
@@ -215,12 +221,12 @@ def test_what_does_not_fit_is_an_error_that_says_so(model: WanLayerTransformer3D
         model(**values)
     with pytest.raises(ValueError, match="has 12 latent frames, the layout 8"):
         model(**{**inputs(), "layout": Layout(2)})
-    with pytest.raises(ValueError, match="none has a lead"):
+    with pytest.raises(ValueError, match="lead must be 0"):
         model(**inputs(layout=Layout(FRAMES, lead=1)))
     fewer = WanLayerTransformer3DModel.from_plain(build_plain("wan2.1"), clips=("foreground", "alpha"))
-    with pytest.raises(ValueError, match="knows the clips foreground, alpha, not 'background'"):
+    with pytest.raises(ValueError, match="has the clips foreground, alpha, not 'background'"):
         fewer(**inputs())
-    with pytest.raises(ValueError, match="layers go on Wan text-to-video models"):
+    with pytest.raises(ValueError, match="layers need a Wan text-to-video model"):
         WanLayerTransformer3DModel.from_plain(build_plain("wan2.1", in_channels=36))
 
 
@@ -282,7 +288,7 @@ def test_fused_projections_keep_the_prediction(model: WanLayerTransformer3DModel
 
 @torch.no_grad()
 def predict_in_parallel(rank: int, folder: Path) -> None:
-    """One of two processes; writes its prediction and the shape of the tokens that its second block saw."""
+    """Run one of two processes; write its prediction and the shape of the tokens in its second block."""
     torch.accelerator.device_count = lambda: 1  # diffusers counts accelerators, also where there are none
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     model, shapes = build_layered(), []

@@ -180,7 +180,7 @@ def test_what_layers_cannot_be_put_on_is_named(tmp_path: Path) -> None:
         ({"transformer_2": ["diffusers", "WanTransformer3DModel"]}, "boundary_ratio None and a transformer_2/, but"),
         ({"boundary_ratio": 0.9}, "boundary_ratio 0.9 and no transformer_2/, but a second transformer"),
         ({"_class_name": "FluxPipeline"}, "is a FluxPipeline; layers go on text-to-video models"),
-        ({"text_encoder": [None, None]}, "has no text_encoder/; a converted model gets it from --base"),
+        ({"text_encoder": [None, None]}, "has no text_encoder/; convert it with a `base`"),
     ):
         file.write_text(json.dumps(index | change))
         with pytest.raises(UnknownModelError, match=match):
@@ -241,7 +241,7 @@ def test_a_lora_is_loaded_by_the_pipeline_and_one_of_another_width_is_named(fami
         with pytest.raises(AdapterError, match=f"another width: at .*attn1.to_q {said}"):
             pipeline.load_lora_weights(lora_of_width(family, width))
     other = lora_of_width("wan" if family == "cogvideox" else "cogvideox", 32)
-    with pytest.raises(AdapterError, match="has nothing for this transformer"):
+    with pytest.raises(AdapterError, match="has no weights for this transformer"):
         pipeline.load_lora_weights(other)
     assert not hasattr(pipeline.transformer, "peft_config")
     assert torch.equal(latents(), plain)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..core.errors import UserError
-from ..core.schema import DEFAULT_FPS
+from ..core.schema import ALPHA, BACKGROUND, DEFAULT_FPS, FOREGROUND
 from .options import Alpha
 from .progress import say
 
@@ -38,7 +38,7 @@ def compose(
     from ..generation.inputs import fit as resize
     from ..media import find_format, write_video
 
-    clips = {"foreground": foreground, "alpha": alpha or foreground, "background": background}
+    clips = {FOREGROUND: foreground, ALPHA: alpha or foreground, BACKGROUND: background}
     chosen = find_format(format, output)
     check_exists(clips.values())
     if output.exists() and not overwrite:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import FieldError, UserError
+from ..core.schema import ALPHA
 from ..generation.request import DTYPES, parse_size
 
 RATES = (20.0, 100.0, 400.0)
@@ -200,7 +201,7 @@ def _layers(folder: Path) -> Iterator[str]:
     for file in index["files"]:
         yield _row(
             "file",
-            f"{file['name']}: {file['codec']}, {file['pixels']}, {file['bits']} bits, alpha {file['alpha']}, "
+            f"{file['name']}: {file['codec']}, {file['pixels']}, {file['bits']} bits, alpha {file[ALPHA]}, "
             f"{file['bytes'] / 1000:.1f} kB",
         )
 
@@ -214,12 +215,13 @@ def _media(path: Path) -> Iterator[str]:
     yield _row("frames", f"{frames} of {width}x{height} at {video.fps:g} frames a second")
     yield _row("codec", _codec(path))
     if video.alpha is None:
-        yield _row("alpha", "none")
+        transparency = "none"
     elif float(video.alpha.min()) == 1:
-        yield _row("alpha", "tagged, but opaque everywhere")
+        transparency = "tagged, but opaque everywhere"
     else:
         clear, solid = (float((video.alpha == end).float().mean()) for end in (0, 1))
-        yield _row("alpha", f"yes: {clear:.0%} transparent, {solid:.0%} opaque, the rest between")
+        transparency = f"yes: {clear:.0%} transparent, {solid:.0%} opaque, the rest between"
+    yield _row(ALPHA, transparency)
 
 
 def _codec(path: Path) -> str:

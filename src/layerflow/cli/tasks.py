@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from ..core.garbage_collection import paused_collection
+from ..core.schema import ALPHA, BACKGROUND, COMPONENTS, FOREGROUND, TASKS
 from ..generation.request import Request
 from .options import Alpha, Target, parse_given, with_request
 
 
-@with_request("foreground", "background")
+@with_request(*COMPONENTS)
 def generate(request: Request, target: Target) -> None:
     """Make all layers from prompts.
 
@@ -32,10 +33,10 @@ def decompose(
 
     [bold]Example[/]: layerflow decompose clip.mp4 --foreground "a red balloon" -o out/apart
     """
-    _run(request, {"blended": video}, target)
+    _run(request, dict.fromkeys(TASKS["decompose"], video), target)
 
 
-@with_request("background")
+@with_request(BACKGROUND)
 def add_background(
     video: Annotated[Path, typer.Argument(metavar="FOREGROUND", help="A video with alpha, or see --alpha.")],
     request: Request,
@@ -46,10 +47,10 @@ def add_background(
 
     [bold]Example[/]: layerflow add-background balloon.mov --background "snowy hills at dusk" -o out/snow
     """
-    _run(request, {"foreground": video, "alpha": alpha or video}, target)
+    _run(request, {FOREGROUND: video, ALPHA: alpha or video}, target)
 
 
-@with_request("foreground")
+@with_request(FOREGROUND)
 def add_foreground(
     video: Annotated[Path, typer.Argument(metavar="BACKGROUND", help="The background, a video or a still.")],
     request: Request,
@@ -59,7 +60,7 @@ def add_foreground(
 
     [bold]Example[/]: layerflow add-foreground hills.mp4 --foreground "a red balloon rising" -o out/added
     """
-    _run(request, {"background": video}, target)
+    _run(request, dict.fromkeys(TASKS["add-foreground"], video), target)
 
 
 @with_request()

@@ -1,8 +1,7 @@
 """Files and folders that appear whole or not at all, and their checksums.
 
 Everything is written under a hidden name on the same file system and renamed when it is complete. An error, Ctrl-C or a
-full disk leaves what was there before; a killed process leaves at most a hidden file or folder with `.partial` in its
-name.
+full disk leaves what was there before; a killed process leaves at most a hidden folder whose name ends in `.partial`.
 """
 
 from __future__ import annotations
@@ -10,34 +9,31 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 
 @contextmanager
 def whole_path(path: Path, flush: bool = False) -> Iterator[Path]:
-    """Give a temporary path beside `path` for a file or folder; rename it to `path` when the block ends without error.
+    """Give a temporary path for a file or folder; rename it to `path` when the block ends without error.
 
-    The temporary path has the suffix of `path`, which many libraries choose a format by. See `replace_path` for what is
-    replaced.
+    It has the same name in a hidden folder beside `path`, since libraries choose a format by the name. See
+    `replace_path` for what is replaced.
 
     Args:
         path: file or folder to write; its parent is created when missing.
         flush: wait until the content is on the disk, so that it also survives a power failure.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(path)
-    try:
+    with _hidden_folder(path.parent) as hidden:
+        partial = hidden / path.name
         yield partial
         if flush:
             _flush_all(partial)
         replace_path(partial, path)
         if flush:
             _flush(path.parent)
-    finally:
-        _remove(partial)
 
 
 @contextmanager
@@ -81,16 +77,11 @@ def whole_files(folder: Path, last: str = "") -> Iterator[Path]:
         folder: folder to fill; created when missing.
         last: name of the file to move last, such as an index of the others.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = _partial(folder)
-    partial.mkdir()
-    try:
+    with _hidden_folder(folder.parent) as partial:
         yield partial
         folder.mkdir(exist_ok=True)
         paths = sorted(partial.iterdir(), key=lambda path: (path.name == last, path.name))
         replace_paths({path: folder / path.name for path in paths})
-    finally:
-        _remove(partial)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -140,8 +131,11 @@ def replace_paths(moves: Mapping[Path, Path]) -> None:
         _remove(old)
 
 
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{uuid.uuid4().hex[:12]}.partial{path.suffix}")
+@contextmanager
+def _hidden_folder(parent: Path) -> Iterator[Path]:
+    parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(".partial", ".", parent, ignore_cleanup_errors=True) as hidden:
+        yield Path(hidden)
 
 
 def _remove(path: Path) -> None:

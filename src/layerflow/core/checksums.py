@@ -1,7 +1,7 @@
-"""Checksums of large files, remembered from run to run: to read all weights each time takes longer than a start.
+"""Checksums of large files, cached between runs: reading all weights at each start would take longer than the start.
 
-What a file's checksum was is believed as long as its size and its times of change are the same, to the nanosecond. A
-program can set the time of a file's contents back, but not that of its entry, which is looked at too.
+A cached checksum is valid as long as the file's size and both of its times of change are the same, to the nanosecond. A
+program can set back the time of a file's content (mtime), but not that of its inode (ctime).
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from pathlib import Path
 from .atomic import cache_folder, hash_path, write_atomically
 
 SMALLEST = 2**20
-"""Bytes of a file from which on it is remembered."""
+"""Least size in bytes of a file whose checksum is cached."""
 SETTLED = 2 * 10**9
-"""Nanoseconds for which a file must have been as it is: file systems' clocks are coarse, so it could change unseen."""
+"""Nanoseconds since the last change before a checksum is cached: clocks of file systems are coarse."""
 
 
 def remembered_hashes(files: Sequence[Path]) -> list[str]:
-    """sha256 of files, see `files.hash_path`; those that are as they were in an earlier run are not read."""
-    memory = _read()
+    """Return the sha256 of each file, see `hash_path`; files unchanged since an earlier run are not read."""
+    cached = _read()
     hashes, fresh = [], {}
     for file in files:
         key, state = str(file.resolve()), _state(file)
-        known = memory.get(key, [])
+        known = cached.get(key, [])
         if known[:-1] == state:
             hashes.append(str(known[-1]))
             continue
@@ -35,8 +35,8 @@ def remembered_hashes(files: Sequence[Path]) -> list[str]:
         if state[0] >= SMALLEST and state == _state(file) and time.time_ns() - max(state[1:]) > SETTLED:
             fresh[key] = [*state, hashes[-1]]
     if fresh:
-        kept = {key: known for key, known in memory.items() if os.path.exists(key)}
-        with contextlib.suppress(OSError):  # no right to write there: then nothing is remembered
+        kept = {key: known for key, known in cached.items() if os.path.exists(key)}
+        with contextlib.suppress(OSError):  # no right to write there: then nothing is cached
             write_atomically(_place(), json.dumps(kept | fresh, indent=1).encode())
     return hashes
 
@@ -51,11 +51,11 @@ def _place() -> Path:
 
 
 def _read() -> dict[str, list[int | str]]:
-    """What is remembered; nothing where the file is missing or damaged."""
+    """Return the cache; empty where its file is missing or damaged."""
     try:
-        found = json.loads(_place().read_text("utf-8"))
+        content = json.loads(_place().read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         return {}
-    return {key: known for key, known in found.items() if isinstance(known, list) and len(known) == 4}
+    return {key: known for key, known in content.items() if isinstance(known, list) and len(known) == 4}

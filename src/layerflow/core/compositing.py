@@ -52,7 +52,7 @@ def uncompose(blended: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
     """Return the straight foreground that gives `blended` over `background`, (F, 3, H, W) in [0, 1].
 
     blended, background (F, 3, H, W) and alpha (F, 1, H, W), in [0, 1]; the inverse of `blend`, in float64. The result
-    is 0 where alpha is 0, since nothing of it is seen there. An error e in the inputs becomes e / alpha: see
+    is 0 where alpha is 0, since nothing of it is visible there. An error e in the inputs becomes e / alpha: see
     `extend_colour` for edges.
     """
     blended, alpha, background = blended.double(), alpha.double(), background.double()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -12,10 +12,12 @@ import yaml
 from .errors import FieldError, UserError
 
 T = TypeVar("T")
+NOT_A_KEY = {"key": False}
+"""Metadata of a field that a file may not set."""
 
 
 class ConfigError(UserError):
-    """A recipe or configuration that cannot be used; the message names the file, the key, its value and the way out.
+    """A configuration that cannot be used; the message names the file, the key, its value and the way out.
 
     `field` is the key, with those that it is nested in before it, such as `noise.pure`; None where no key is at fault.
     """
@@ -26,9 +28,9 @@ class ConfigError(UserError):
 
 
 def load_config(kind: type[T], path: str | Path, overrides: Mapping[str, Any] | None = None) -> T:
-    """Read a recipe of any kind; where the kind has a `name` and the file gives none, it is the file's.
+    """Read a YAML file into a dataclass; a `name` that the file does not give is the file's own.
 
-    `extends: other.yaml` takes over the keys of a recipe in the same folder that this one does not give itself.
+    `extends: other.yaml` adds the keys of a file in the same folder that this one does not give itself.
 
     Raises:
         ConfigError: the file cannot be read, or a key is unknown, missing or of another type.
@@ -39,13 +41,13 @@ def load_config(kind: type[T], path: str | Path, overrides: Mapping[str, Any] | 
 
 
 def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Read the keys and values of a recipe, with those of the one that it extends."""
+    """Read the keys and values of a YAML file, with those of the file that it extends."""
     if path in above:
         raise ConfigError(f"recipe {path} extends itself, by way of {', '.join(p.name for p in above)}")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"recipe {path} does not exist; the ones that come along are in recipes/") from None
+        raise ConfigError(f"recipe {path} does not exist; those of this package are in recipes/") from None
     except OSError as error:
         raise ConfigError(f"recipe {path} cannot be opened: {error.strerror}; give a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -63,7 +65,7 @@ def read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def read_dataclass(kind: type, values: Mapping[str, Any], where: str, key: str | None = None) -> Any:
-    """Read a (nested) dataclass from plain values, with errors that name the key; `key` is that of the whole."""
+    """Read a (nested) dataclass from plain values, with errors that name the key; `key` is that of the dataclass."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where}: expected keys and values, got {values!r}", key)
     read = read_values(kind, values, where, key)
@@ -80,6 +82,11 @@ def read_dataclass(kind: type, values: Mapping[str, Any], where: str, key: str |
         raise ConfigError(f"{where}: {error}", key) from None
 
 
+def config_keys(kind: type) -> list[Field[Any]]:
+    """Return the fields of a dataclass that a file may set."""
+    return [field for field in fields(kind) if field.metadata.get("key", True)]
+
+
 def read_values(kind: type, values: Mapping[str, Any], where: str, key: str | None = None) -> dict[str, Any]:
     """Return some values of a dataclass, checked against its fields.
 
@@ -92,7 +99,7 @@ def read_values(kind: type, values: Mapping[str, Any], where: str, key: str | No
     Raises:
         ConfigError: a key is unknown or of another type.
     """
-    hints, known = field_types(kind), {f.name for f in fields(kind)}
+    hints, known = field_types(kind), {f.name for f in config_keys(kind)}
     for name in values:
         if name not in known:
             text = f"{where}: unknown key {name!r}; known are {', '.join(sorted(known))}"

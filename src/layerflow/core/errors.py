@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and how any error is phrased in one line."""
+"""Errors that a user can fix, and any error as one line."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class FieldError(UserError):
 
 
 def is_mistake(error: Exception) -> bool:
-    """Return whether the user can mend an error: it is of a type of this package, or a ValueError raised in it."""
+    """Return whether the user can fix an error: it is of a type of this package, or a ValueError raised in it."""
     if type(error).__module__.split(".")[0] == "layerflow":
         return True
     frames = traceback.extract_tb(error.__traceback__)
@@ -43,7 +43,7 @@ def is_mistake(error: Exception) -> bool:
 
 
 def sentence(error: Exception) -> str:
-    """Return an error in one line; one that the user cannot mend with its type and how to see its traceback."""
+    """Return an error in one line; one that the user cannot fix with its type and how to see its traceback."""
     message = " ".join(str(error).split()) or "no message"
     if is_mistake(error):
         return message

@@ -1,4 +1,4 @@
-"""Python's garbage collector, put off while a model is loaded."""
+"""Pause Python's garbage collector while a model is loaded."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def paused_collection() -> Iterator[None]:
-    """No garbage collection inside, where imports and loading make objects by the hundred thousand that all stay.
+    """Pause garbage collection inside the block: imports and loading create hundreds of thousands of objects that stay.
 
-    Walking over them again and again would take a good part of a start.
+    Walking over them again and again would take a good part of the start-up time.
     """
     was_enabled = gc.isenabled()
     gc.disable()

@@ -1,4 +1,4 @@
-"""The layered video: every layer of one scene, aligned in frame and pixel. It knows nothing of models.
+"""The layered video: every layer of one scene, aligned in frame and pixel. Independent of models and files.
 
 Letters: F frames, H height, W width. Colour is display-referred sRGB, alpha is straight (a pixel's colour
 does not depend on its alpha), both torch.float32 in [0, 1].
@@ -22,19 +22,19 @@ from .schema import ALPHA, BACKGROUND, BLENDED, CHANNELS, CLIPS, DEFAULT_FPS, FO
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LayeredVideo:
-    """The clips of one scene. At least one clip is there; all agree in frames, height and width.
+    """The clips of one scene, at least one; all agree in frames, height and width.
 
     Raises `ValueError` on construction, naming the clip, its value, the constraint and the way out.
     """
 
     foreground: Tensor | None = None
-    """(F, 3, H, W) straight colour of the foreground; where alpha is 0 it is not seen."""
+    """(F, 3, H, W) straight colour of the foreground; invisible where alpha is 0."""
     alpha: Tensor | None = None
     """(F, 1, H, W) coverage of the foreground: 0 transparent, 1 opaque."""
     background: Tensor | None = None
     """(F, 3, H, W) the scene without the foreground."""
     blended: Tensor | None = None
-    """(F, 3, H, W) what a camera sees: alpha * foreground + (1 - alpha) * background."""
+    """(F, 3, H, W) the composite: alpha * foreground + (1 - alpha) * background."""
     fps: float = DEFAULT_FPS
     """Frames per second."""
 
@@ -61,7 +61,7 @@ class LayeredVideo:
         if not (isinstance(self.fps, int | float) and math.isfinite(self.fps) and self.fps > 0):
             raise ValueError(f"fps is {self.fps!r}: it must be a number above 0, such as 8.")
 
-    # What it is
+    # Properties
 
     @property
     def frames(self) -> int:
@@ -83,11 +83,11 @@ class LayeredVideo:
         return next(iter(self.clips().values()))
 
     def clips(self) -> dict[str, Tensor]:
-        """The clips that are there, by name, in the order of `CLIPS`."""
+        """Return the present clips by name, in the order of `CLIPS`."""
         return {name: clip for name in CLIPS if (clip := getattr(self, name)) is not None}
 
     def __eq__(self, other: object) -> bool:
-        """Equal when the same clips are there with the same values and the same fps."""
+        """Return whether the same clips are present with the same values and the same fps."""
         if not isinstance(other, LayeredVideo):
             return NotImplemented
         mine, theirs = self.clips(), other.clips()
@@ -103,14 +103,14 @@ class LayeredVideo:
         size = f"{self.frames} frames, {self.height}x{self.width}, {self.fps:g} fps"
         return f"LayeredVideo({', '.join(self.clips())}: {size})"
 
-    # New layered videos out of this one
+    # Derived layered videos
 
     def replace(self, **changes: Any) -> LayeredVideo:
-        """A copy with some clips or fps changed (None takes a clip away); validated again."""
+        """Return a copy with some clips or fps changed (None removes a clip); validated again."""
         return dataclasses.replace(self, **changes)
 
     def compose(self) -> LayeredVideo:
-        """A copy whose blended clip is the foreground over the background.
+        """Return a copy whose blended clip is the foreground over the background.
 
         Exact at the ends: where alpha is 1 it is the foreground bit for bit, where it is 0 the background.
         Raises `ValueError` when foreground, alpha or background is missing.
@@ -119,12 +119,11 @@ class LayeredVideo:
         return self.replace(blended=self.over(background))
 
     def with_blended(self) -> LayeredVideo:
-        """Return a copy with the blended clip composed; itself if it has one, or lacks another clip to compose it."""
-        there = self.clips().keys()
-        return self.compose() if there == set(CLIPS) - {BLENDED} else self
+        """Return a copy with the blended clip composed; the video itself if it has one or lacks another clip."""
+        return self.compose() if self.clips().keys() == set(CLIPS) - {BLENDED} else self
 
     def over(self, background: Tensor | Sequence[float]) -> Tensor:
-        """The foreground over another background, (F, 3, H, W) in [0, 1].
+        """Return the foreground over another background, (F, 3, H, W) in [0, 1].
 
         `background` is (F, 3, H, W), one still (1, 3, H, W), or a colour (3,), values in [0, 1].
         Raises `ValueError` when foreground or alpha is missing or the background does not fit.
@@ -134,8 +133,8 @@ class LayeredVideo:
         if below.shape == (3,):
             below = below.view(1, 3, 1, 1)
         fits = below.ndim == 4 and all(
-            have in (want, 1) if axis != 1 else have == 3
-            for axis, (have, want) in enumerate(zip(below.shape, foreground.shape, strict=True))
+            size in (full, 1) if axis != 1 else size == 3
+            for axis, (size, full) in enumerate(zip(below.shape, foreground.shape, strict=True))
         )
         if not fits:
             raise ValueError(
@@ -146,7 +145,7 @@ class LayeredVideo:
         return blend(foreground, alpha, below).clamp(0, 1)
 
     def premultiplied(self) -> Tensor:
-        """alpha * foreground, (F, 3, H, W) in [0, 1]. Raises `ValueError` when either is missing."""
+        """Return alpha * foreground, (F, 3, H, W) in [0, 1]. Raises `ValueError` when either is missing."""
         foreground, alpha = self._need("premultiplied", FOREGROUND, ALPHA)
         return alpha * foreground
 
@@ -161,9 +160,9 @@ class LayeredVideo:
         fps: float = DEFAULT_FPS,
         extend_below: float = 0.0,
     ) -> LayeredVideo:
-        """From colour that was multiplied with alpha, (F, 3, H, W), and alpha (F, 1, H, W).
+        """Create a layered video from premultiplied colour (F, 3, H, W) and alpha (F, 1, H, W).
 
-        Straight colour is colour / alpha, held to [0, 1]; it is 0 where alpha is 0. With `extend_below`
+        Straight colour is colour / alpha, clamped to [0, 1]; it is 0 where alpha is 0. With `extend_below`
         above 0, colour where alpha is below it is filled in from its surroundings (see `extend_colour`).
         """
         _check_clip(FOREGROUND, colour)
@@ -174,7 +173,7 @@ class LayeredVideo:
         return cls(foreground=straight, alpha=alpha, background=background, blended=blended, fps=fps)
 
     def resize(self, height: int, width: int) -> LayeredVideo:
-        """Every clip at another size, antialiased (triangle filter, widened when shrinking).
+        """Resize every clip, antialiased (triangle filter, widened when shrinking).
 
         Foreground colour is weighted with alpha, so that hidden colour does not bleed into the edges.
         Values stay in [0, 1]; flat regions stay exact.
@@ -193,22 +192,22 @@ class LayeredVideo:
         if self.foreground is not None and self.alpha is not None:
             weight = resized[ALPHA]
             premultiplied = scaled(self.foreground.double() * self.alpha.double())
-            seen = unpremultiply(premultiplied, weight, floor=1e-9, limits=None)
-            resized[FOREGROUND] = torch.where(weight > 1e-6, seen, resized[FOREGROUND]).clamp(0, 1)
+            visible = unpremultiply(premultiplied, weight, floor=1e-9, limits=None)
+            resized[FOREGROUND] = torch.where(weight > 1e-6, visible, resized[FOREGROUND]).clamp(0, 1)
         return self.replace(**{name: clip.float() for name, clip in resized.items()})
 
     def fit(self, height: int, width: int) -> LayeredVideo:
-        """Every clip at another size and aspect: the largest window of that aspect around the centre, resized."""
+        """Resize to another size and aspect: crop the largest window of that aspect around the centre first."""
         down, across = self.window(height, width)
         return self.crop((self.height - down) // 2, (self.width - across) // 2, down, across).resize(height, width)
 
     def window(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of the largest window with the aspect of `height` to `width`."""
+        """Return height and width of the largest window with the aspect of `height` to `width`."""
         across = min(self.width, round(self.height * width / height))
         return max(1, min(self.height, round(self.width * height / width))), max(1, across)
 
     def crop(self, top: int, left: int, height: int, width: int) -> LayeredVideo:
-        """The window of `height` x `width` pixels whose upper left corner is (`top`, `left`)."""
+        """Crop to `height` x `width` pixels with the upper left corner at (`top`, `left`)."""
         inside = top >= 0 and left >= 0 and top + height <= self.height and left + width <= self.width
         if height < 1 or width < 1 or not inside:
             raise ValueError(
@@ -218,7 +217,7 @@ class LayeredVideo:
         return self.replace(**{name: clip[window] for name, clip in self.clips().items()})
 
     def __getitem__(self, index: int | slice) -> LayeredVideo:
-        """Some of the frames. A step divides fps, so that the video lasts as long as before."""
+        """Return some of the frames. A step divides fps, so that the duration stays."""
         if isinstance(index, slice):
             chosen = range(*index.indices(self.frames))
         elif -self.frames <= index < self.frames:
@@ -261,7 +260,7 @@ def _check_clip(name: str, clip: object) -> None:
 def _check_values(name: str, clip: Tensor) -> None:
     low, high = (float(end) for end in torch.aminmax(clip.detach()))
     if math.isnan(low) or math.isnan(high) or math.isinf(low) or math.isinf(high):
-        raise ValueError(f"{name} holds values that are not finite: mend them with torch.nan_to_num first.")
+        raise ValueError(f"{name} holds values that are not finite: replace them with torch.nan_to_num first.")
     if low < 0 or high > 1:
         raise ValueError(
             f"{name} spans [{low:.6g}, {high:.6g}]: values must lie in [0, 1]; "

@@ -22,7 +22,7 @@ class Layer:
 
     name: str
     transparent: bool = False
-    """Whether the layer has alpha."""
+    """True if the layer has alpha."""
 
     @property
     def alpha(self) -> str | None:
@@ -70,6 +70,10 @@ CLIPS = clip_names(SCENE)
 """Clip names, in the order used throughout."""
 CHANNELS = {clip: 1 if clip == layer.alpha else 3 for layer in SCENE for clip in layer.clips}
 """Channels of each clip: 1 for alpha, 3 for colour."""
+ALPHA_OF = {layer.name: layer.alpha for layer in SCENE if layer.alpha is not None}
+"""Alpha clip of each transparent layer."""
+COMPONENTS = tuple(name for name in LAYERS if name != BLENDED)
+"""Layers that the blended video is composed of; without given clips each needs a prompt."""
 LAYER_OF_CLIP = {clip: layer.name for layer in SCENE for clip in layer.clips}
 """The layer whose prompt describes a clip."""
 TASKS = task_clips(SCENE)
@@ -77,10 +81,12 @@ TASKS = task_clips(SCENE)
 
 __all__ = [
     "ALPHA",
+    "ALPHA_OF",
     "BACKGROUND",
     "BLENDED",
     "CHANNELS",
     "CLIPS",
+    "COMPONENTS",
     "DEFAULT_FPS",
     "FOREGROUND",
     "LAYERS",

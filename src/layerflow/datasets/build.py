@@ -1,4 +1,4 @@
-"""From a recipe to shards: by many processes or a Ray cluster; what is done stays, what fails is listed."""
+"""Build shards from a recipe, in many processes or on a Ray cluster; finished shards are kept, failures listed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .scan import Item, find_items
 from .shards import SCHEMA, encode
 
 Outcome = tuple[dict[str, Any], dict[str, Any] | None]
-"""Of an item: its record and its sample, or the id and error of one that failed, and None."""
+"""Record and sample of an item; or id and error of one that failed, and None."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,13 @@ class Shard(Part):
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that decides what the shard holds, but for the contents of the footage."""
+        """Hash of everything that decides the shard's content, except the content of the footage."""
         recipe = {key: value for key, value in asdict(self.recipe).items() if key not in ("sources", "per_shard")}
         content = {"schema": SCHEMA, "recipe": recipe, "items": [asdict(item) for item in self.items]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def make(self) -> None:
+        """Make the shard, whole or not at all."""
         make_shard(self, map(partial(attempt, recipe=self.recipe), self.items))
 
 
@@ -53,28 +54,28 @@ def build_shards(
     ray: str | None = None,
     report: Callable[[int, int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Make every clip of a recipe; returns what index.json in the output folder says.
+    """Make every clip of a recipe; return index.json of the output folder.
 
     A shard that is whole and was made from the same recipe and files is left as it is.
 
     Args:
-        recipe: what to make.
+        recipe: sources and settings.
         output: folder of the shards; one build at a time may write to it.
-        workers: processes; None: as many as there are CPUs. One is this process itself, and what ends it ends the
-            build; of several one may die, and the item that it died of is listed as failed.
+        workers: number of processes, by default one per CPU. A single one is this process itself; of several, each may
+            die, and the item that it was making is listed as failed.
         ray: address of a Ray cluster, or `local`; files must have the same paths on all of its machines.
         report: called as (shards done, shards in all, clips that failed) after each shard.
 
     Raises:
-        MediaError: a folder of the recipe is not there or holds nothing of its kind.
+        MediaError: a folder of the recipe does not exist or holds no footage of its kind.
         ValueError: a plug-in of the recipe is not known, or a package is missing.
         ClusterError: the cluster cannot be reached.
-        RuntimeError: the cluster gave up, or no worker can be started; the shards that are done stay.
+        RuntimeError: the cluster failed, or no worker can be started; finished shards are kept.
     """
     for package in ("cv2", "webdataset"):
         if find_spec(package) is None:
-            raise ValueError(f"building shards wants {package}; install it with: pip install 'layerflow[data]'")
-    matting(recipe, 0), inpainting(recipe), captioning(recipe)  # that they are there is found out before any work
+            raise ValueError(f"building shards needs {package}; install it with: pip install 'layerflow[data]'")
+    matting(recipe, 0), inpainting(recipe), captioning(recipe)  # raises before any work where one is missing
     items, folder = find_items(recipe), Path(output).absolute()
     cuts = range(0, len(items), recipe.per_shard)
     shards = [
@@ -87,17 +88,19 @@ def build_shards(
     count = workers or os.cpu_count() or 1
     for shard in carried_out(waiting, count, ray) if ray else _built(waiting, recipe, count):
         done += 1
-        found = shard.found()
-        failed += len(found["failed"]) if found else 0
+        record = shard.found()
+        failed += len(record["failed"]) if record else 0
         if report is not None:
             report(done, len(shards), failed)
-    told = {key: value for key, value in asdict(recipe).items() if key != "folder"}
-    return write_index(folder, shards, {"name": recipe.name, "recipe": told})
+    keys = {key: value for key, value in asdict(recipe).items() if key != "folder"}
+    return write_index(folder, shards, {"name": recipe.name, "recipe": keys})
 
 
 def _built(shards: Sequence[Shard], recipe: FootageRecipe, workers: int) -> Iterator[Shard]:
-    """Each shard as it is done. Workers are given items, whichever shard they belong to, so that none waits for the end
-    of a shard; the tars are written here."""
+    """Yield each finished shard.
+
+    Workers receive items of any shard, so that none waits for the end of a shard; the tars are written in this process.
+    """
     for folder in {shard.output for shard in shards}:
         remove_partial(Path(folder))
     items = [item for shard in shards for item in shard.items]
@@ -108,7 +111,7 @@ def _built(shards: Sequence[Shard], recipe: FootageRecipe, workers: int) -> Iter
 
 
 def attempt(item: Item, recipe: FootageRecipe) -> Outcome:
-    """Make an item, or say why that failed."""
+    """Make an item; an error is its outcome."""
     try:
         return make_sample(item, recipe)
     except (Exception, SystemExit) as error:
@@ -116,28 +119,28 @@ def attempt(item: Item, recipe: FootageRecipe) -> Outcome:
 
 
 def lost(item: Item) -> Outcome:
-    """Of an item whose process died."""
-    return {"id": item.id, "error": "the process that made it died, perhaps for lack of memory"}, None
+    """Return the outcome of an item whose process died."""
+    return {"id": item.id, "error": "its process died, perhaps for lack of memory"}, None
 
 
 def make_shard(shard: Shard, outcomes: Iterable[Outcome]) -> None:
-    """Make one shard and its record of what came of its items. One that failed is listed there and stops nothing."""
+    """Make one shard and its record, where items that failed are listed."""
     samples: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
 
     def made() -> Iterator[dict[str, Any]]:
-        for told, sample in outcomes:
+        for record, sample in outcomes:
             if sample is None:
-                failed.append(told)
+                failed.append(record)
                 continue
-            samples.append(told)
+            samples.append(record)
             yield sample
 
     shard.write(made(), {"samples": samples, "failed": failed})
 
 
 def make_sample(item: Item, recipe: FootageRecipe) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is known of a clip, and the clip as a shard holds it."""
+    """Make the clip of an item; return its record and its sample as a shard holds it."""
     video = make_clip(item, recipe)
     assert video.alpha is not None
     captions = {key: text for key, text in captioning(recipe)(recipe, item, video).items() if key in LAYERS and text}

@@ -1,4 +1,4 @@
-"""One clip from footage: read, cut to size, split into layers."""
+"""One clip from footage: read, cropped and resized, split into layers."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..core.compositing import extend_colour
 from ..core.layered_video import LayeredVideo
+from ..core.schema import BACKGROUND, FOREGROUND, SCENE
 from ..media import MediaError, Video, read_video
 from .copy_paste import cast_shadow, harmonise, place
 from .inpainting import fill_still, inpaint
@@ -25,16 +26,16 @@ from .recipe import FootageRecipe
 from .scan import STILLS, Item, annotated, read_mask
 
 FPS = 24.0
-"""Rate of footage in folders of frames, which do not say it."""
+"""Frames per second of footage in folders of frames, which have no rate."""
 SMALLEST = 0.002
 """Share of the frame that an object must cover, over all frames."""
 
 
 def plug_in(name: str, known: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
-    """A known way by its name, or a function by package.module:function.
+    """Return a known function by its name, or any other by package.module:function.
 
     Raises:
-        ValueError: it is neither; names what is known.
+        ValueError: the name is neither; the message lists the known ones.
     """
     if name in known:
         return known[name]
@@ -48,7 +49,7 @@ def plug_in(name: str, known: dict[str, Callable[..., Any]]) -> Callable[..., An
 
 
 def matting(recipe: FootageRecipe, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Frames (F, 3, H, W) and masks (F, 1, H, W) bool to alpha (F, 1, H, W)."""
+    """Return the function from frames (F, 3, H, W) and masks (F, 1, H, W) bool to alpha (F, 1, H, W)."""
     if recipe.matting.startswith(PREFIX):
         return load_matting(recipe.matting.removeprefix(PREFIX))
     generator = torch.Generator().manual_seed(seed)
@@ -56,7 +57,7 @@ def matting(recipe: FootageRecipe, seed: int) -> Callable[[Tensor, Tensor], Tens
 
 
 def inpainting(recipe: FootageRecipe) -> Callable[[Tensor, Tensor], Tensor]:
-    """Frames (F, 3, H, W) and hole (F, 1, H, W) bool to frames without the hole."""
+    """Return the function from frames (F, 3, H, W) and hole (F, 1, H, W) bool to frames without the hole."""
 
     def still(frames: Tensor, hole: Tensor) -> Tensor:
         return torch.stack([fill_still(frame, where) for frame, where in zip(frames, hole, strict=True)])
@@ -67,26 +68,29 @@ def inpainting(recipe: FootageRecipe) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def captioning(recipe: FootageRecipe) -> Callable[[FootageRecipe, Item, LayeredVideo], dict[str, str]]:
-    """A clip to a caption for each layer."""
+    """Return the function from a clip to a caption for each layer."""
     if recipe.captioning.startswith(PREFIX):
         return load_captioning(recipe.captioning.removeprefix(PREFIX))
     return plug_in(recipe.captioning, {"metadata": metadata_captions})
 
 
 def make_clip(item: Item, recipe: FootageRecipe) -> LayeredVideo:
-    """The four layers of an item; one frame for a still.
+    """Return all clips of an item; one frame for a still.
 
     Raises:
         MediaError: a file cannot be read.
-        ValueError: what it holds gives no clip, such as an object that is cut off; says why.
+        ValueError: the files give no usable clip, such as an object that covers too little; the message says why.
     """
     if item.problem:
         raise MediaError(item.problem)
-    make = {
-        "masks": _from_masks, "layered": _from_layers, "pairs": _from_pair, "copy-paste": _from_pair,
+    makers = {
+        "masks": _from_masks,
+        "layered": _from_layers,
+        "pairs": _from_pair,
+        "copy-paste": _from_pair,
         "backgrounds": _from_background,
-    }[item.source.kind]  # fmt: skip
-    video = make(item, recipe)
+    }
+    video = makers[item.source.kind](item, recipe)
     if item.source.kind != "backgrounds":
         assert video.alpha is not None
         if (shown := float(video.alpha.mean())) < SMALLEST:
@@ -108,55 +112,66 @@ def _from_masks(item: Item, recipe: FootageRecipe) -> LayeredVideo:
 
 
 def read_masked(item: Item, recipe: FootageRecipe) -> tuple[Tensor, Tensor, float]:
-    """Frames (F, 3, H, W), the object's mask (F, 1, H, W) in {0, 1}, and frames a second, of an item with masks. Of
-    footage in which only every so manieth frame has a mask, those are the frames."""
+    """Read an item with masks: frames (F, 3, H, W), the object's mask (F, 1, H, W) in {0, 1}, frames per second.
+
+    Where only every n-th frame of the footage has a mask, only those frames are read.
+    """
     pairs, step = annotated(Path(item.files["frames"]), Path(item.files["masks"]))
     pairs = pairs[item.start : item.start + recipe.frames * recipe.stride : recipe.stride][: recipe.frames]
     if len(pairs) < recipe.frames:
-        raise ValueError(f"{item.files['masks']} has {len(pairs)} frames from {item.start} on, fewer than wanted")
-    frames, found = [], []
+        raise ValueError(
+            f"{item.files['masks']} has {len(pairs)} frames from {item.start} on, fewer than the {recipe.frames} needed"
+        )
+    frames, objects = [], []
     for path, mask in pairs:
         with Image.open(path) as image:
             frames.append(np.asarray(image.convert("RGB")))
         numbers = read_mask(mask)
         if numbers.shape != frames[-1].shape[:2]:
-            raise ValueError(f"{mask} has another size than its frame")
-        found.append(numbers > 0 if item.object is None else numbers == item.object)
+            raise ValueError(f"{mask} and its frame differ in size")
+        objects.append(numbers > 0 if item.object is None else numbers == item.object)
     colour = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
-    return colour, torch.from_numpy(np.stack(found))[:, None].float(), FPS / (step * recipe.stride)
+    return colour, torch.from_numpy(np.stack(objects))[:, None].float(), FPS / (step * recipe.stride)
 
 
 def _read(path: str, start: int, count: int, stride: int) -> Video:
-    """Every so manieth frame from `start` on of a file or a folder, at most so many, at the rate that this leaves; a
-    still is as it is."""
+    """Read every `stride`-th frame of a file or folder from `start` on, at most `count`; a still is read as it is.
+
+    The frame rate is divided by `stride`.
+    """
     read = read_video(path, frames=None if Path(path).suffix.lower() in STILLS else start + (count - 1) * stride + 1)
     if len(read.colour) == 1:
         return read
-    wanted = slice(start, start + (count - 1) * stride + 1, stride)
-    return Video(read.colour[wanted], None if read.alpha is None else read.alpha[wanted], read.fps / stride)
+    chosen = slice(start, start + (count - 1) * stride + 1, stride)
+    return Video(read.colour[chosen], None if read.alpha is None else read.alpha[chosen], read.fps / stride)
 
 
 def _from_layers(item: Item, recipe: FootageRecipe) -> LayeredVideo:
     count = recipe.frames
     read = {layer: _read(path, item.start, count, recipe.stride) for layer, path in item.files.items()}
-    front = read["foreground"]
-    alpha = read["alpha"].colour.mean(1, keepdim=True) if "alpha" in read else front.alpha
-    if alpha is None:
-        raise ValueError(f"{item.files['foreground']} has no alpha, and there is no file alpha beside it")
-    clips = {"foreground": front.colour, "alpha": alpha.clamp(0, 1)}
-    clips |= {layer: read[layer].colour for layer in ("background", "blended") if layer in read}
+    clips: dict[str, Tensor] = {}
+    for layer in SCENE:
+        if layer.name not in read:
+            continue
+        clips[layer.name] = read[layer.name].colour
+        if layer.alpha is not None:
+            matte = read.get(layer.alpha)
+            alpha = read[layer.name].alpha if matte is None else matte.colour.mean(1, keepdim=True)
+            if alpha is None:
+                raise ValueError(f"{item.files[layer.name]} has no alpha, and there is no file {layer.alpha} beside it")
+            clips[layer.alpha] = alpha.clamp(0, 1)
     longest = max(len(clip) for clip in clips.values())
     if 1 < longest < count:
-        raise ValueError(f"its layers have {longest} frames, fewer than the {count} wanted")
+        raise ValueError(f"its layers have {longest} frames, fewer than the {count} needed")
     clips = {layer: repeated(clip, min(longest, count)) for layer, clip in clips.items()}
     width, height = recipe.size
-    fps = next((one.fps for one in read.values() if len(one.colour) > 1), front.fps)
+    fps = next((one.fps for one in read.values() if len(one.colour) > 1), read[FOREGROUND].fps)
     video = LayeredVideo(**clips, fps=fps).fit(height, width)
     return video if video.blended is not None else video.compose()
 
 
 def repeated(clip: Tensor, count: int) -> Tensor:
-    """The first so many frames; a still as many times."""
+    """Return the first `count` frames of a clip; a still is repeated."""
     return clip.expand(count, -1, -1, -1).clone() if len(clip) == 1 else clip[:count]
 
 
@@ -167,15 +182,15 @@ def _from_pair(item: Item, recipe: FootageRecipe) -> LayeredVideo:
         colour, mask, fps = read_masked(item, recipe)
         front = LayeredVideo(colour, matting(recipe, item.seed)(colour, mask > 0.5), fps=fps)
     else:
-        read = _read(item.files["foreground"], item.start, count, recipe.stride)
+        read = _read(item.files[FOREGROUND], item.start, count, recipe.stride)
         if read.alpha is None:
-            raise ValueError(f"{item.files['foreground']} has no alpha")
+            raise ValueError(f"{item.files[FOREGROUND]} has no alpha")
         front = LayeredVideo(read.colour, read.alpha, fps=read.fps)
     if front.frames < count:
-        raise ValueError(f"{item.files['foreground']} has {front.frames} frames, fewer than the {count} wanted")
-    behind = _read(item.files["background"], 0, count, recipe.stride).colour
+        raise ValueError(f"{item.files[FOREGROUND]} has {front.frames} frames, fewer than the {count} needed")
+    behind = _read(item.files[BACKGROUND], 0, count, recipe.stride).colour
     if 1 < len(behind) < count:
-        raise ValueError(f"{item.files['background']} has {len(behind)} frames, fewer than the {count} wanted")
+        raise ValueError(f"{item.files[BACKGROUND]} has {len(behind)} frames, fewer than the {count} needed")
     width, height = recipe.size
     background = LayeredVideo(background=repeated(behind, count)).fit(height, width).background
     assert background is not None
@@ -190,50 +205,51 @@ def _from_pair(item: Item, recipe: FootageRecipe) -> LayeredVideo:
 
 
 def _from_background(item: Item, recipe: FootageRecipe) -> LayeredVideo:
-    read = _read(item.files["background"], item.start, recipe.frames, recipe.stride)
+    read = _read(item.files[BACKGROUND], item.start, recipe.frames, recipe.stride)
     frames = read.colour
     if len(frames) < recipe.frames:
-        raise ValueError(f"{item.files['background']} has {len(frames)} frames, fewer than the {recipe.frames} wanted")
+        raise ValueError(f"{item.files[BACKGROUND]} has {len(frames)} frames, fewer than the {recipe.frames} needed")
     width, height = recipe.size
     video = LayeredVideo(background=frames, fps=read.fps).fit(height, width)
     assert video.background is not None
-    nothing = torch.zeros_like(video.background[:, :1])
     return video.replace(
-        foreground=torch.full_like(video.background, 0.5), alpha=nothing, blended=video.background.clone()
+        foreground=torch.full_like(video.background, 0.5),
+        alpha=torch.zeros_like(video.background[:, :1]),
+        blended=video.background.clone(),
     )
 
 
 def metadata_captions(recipe: FootageRecipe, item: Item, video: LayeredVideo) -> dict[str, str]:
-    """Captions from a file captions.json in the footage's folder, else the words of the footage's name.
+    """Return captions from captions.json in the footage's folder, else from meta.json, else from the footage's name.
 
-    It holds for each name a text, that of the foreground or, in a folder of backgrounds, of the background, or else an
-    object with a text for each layer. Before the name comes what meta.json says an object is, as YouTube-VOS has it
-    beside JPEGImages/.
+    captions.json maps the name of footage to a text, which describes the foreground or, in a folder of backgrounds, the
+    background; or to an object with a text for each layer. meta.json lies beside JPEGImages/, as in YouTube-VOS, and
+    names the category of each object.
     """
     source = item.source
     words = _words(item.about)
     if source.kind == "backgrounds":
-        return {"background": _caption(recipe, source.folder, item.about, "background").get("background", words)}
+        return {BACKGROUND: _caption(recipe, source.folder, item.about, BACKGROUND).get(BACKGROUND, words)}
     home = source.folder or source.foregrounds
-    captions = {"foreground": _category(item) or words, **_caption(recipe, home, item.about, "foreground")}
+    captions = {FOREGROUND: _category(item) or words, **_caption(recipe, home, item.about, FOREGROUND)}
     if source.backgrounds:
-        behind = Path(item.files["background"]).stem
-        own = _caption(recipe, source.backgrounds, behind, "background")
-        captions["background"] = own.get("background", _words(behind))
+        behind = Path(item.files[BACKGROUND]).stem
+        own = _caption(recipe, source.backgrounds, behind, BACKGROUND)
+        captions[BACKGROUND] = own.get(BACKGROUND, _words(behind))
     return captions
 
 
 def _category(item: Item) -> str:
-    """What meta.json calls an item's object, or all objects of its video; empty where it says nothing."""
+    """Return the category of an item's object, or of all objects of its video, from meta.json; empty without one."""
     frames = Path(item.files.get("frames", ""))
     home = next((path.parent for path in frames.parents if path.name == "JPEGImages"), None)
     if home is None:
         return ""
     try:
         objects = _json_in(home / "meta.json")["videos"][frames.name]["objects"]
-        wanted = sorted(objects, key=int) if item.object is None else [str(item.object)]
+        numbers = sorted(objects, key=int) if item.object is None else [str(item.object)]
         # Two of a kind are named once.
-        return " and ".join(dict.fromkeys(str(objects[number]["category"]) for number in wanted if number in objects))
+        return " and ".join(dict.fromkeys(str(objects[number]["category"]) for number in numbers if number in objects))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, MediaError):
             raise
@@ -246,19 +262,19 @@ def _words(name: str) -> str:
 
 
 def _caption(recipe: FootageRecipe, folder: str, name: str, layer: str) -> dict[str, str]:
-    found = _json_in(recipe.place(folder) / "captions.json").get(name, {})
-    return {layer: found} if isinstance(found, str) else {key: str(text) for key, text in found.items()}
+    texts = _json_in(recipe.place(folder) / "captions.json").get(name, {})
+    return {layer: texts} if isinstance(texts, str) else {key: str(text) for key, text in texts.items()}
 
 
 @lru_cache(maxsize=32)
 def _json_in(path: Path) -> dict[str, Any]:
-    """A file of texts or objects by name; nothing where there is no such file."""
+    """Read a JSON file of texts or objects by name; empty where there is no file."""
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text("utf-8"))
-        if not isinstance(found, dict) or not all(isinstance(value, str | dict) for value in found.values()):
+        content = json.loads(path.read_text("utf-8"))
+        if not isinstance(content, dict) or not all(isinstance(value, str | dict) for value in content.values()):
             raise ValueError("it must hold an object of texts or objects")
     except (OSError, ValueError) as error:
         raise MediaError(f"{path}: it is damaged ({error}); mend or remove it") from error
-    return found
+    return content

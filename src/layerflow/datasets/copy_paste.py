@@ -1,4 +1,4 @@
-"""A foreground from one place over a background from another, so that it looks at home there.
+"""Paste a foreground of one video into the background of another, with matching colours and a shadow.
 
 Letters in shape comments: F frames, H height, W width.
 """
@@ -13,11 +13,15 @@ from ..core.compositing import extend_colour, unpremultiply
 from ..core.layered_video import LayeredVideo
 
 MOST_ENLARGED = 2.0
-"""A cut-out becomes no larger than so many times its size, for it would be a blur."""
+"""Largest factor that a cut-out is enlarged by; beyond it would be blurred."""
 
 
 def bounds(alpha: Tensor) -> tuple[int, int, int, int]:
-    """Top, left, bottom, right of all that a matte (F, 1, H, W) shows in any frame; raises ValueError if nothing."""
+    """Return top, left, bottom, right of the pixels that a matte (F, 1, H, W) covers in any frame.
+
+    Raises:
+        ValueError: the matte is transparent everywhere.
+    """
     shown = (alpha > 0.1).any(0)[0]
     rows, columns = shown.any(1).nonzero(), shown.any(0).nonzero()
     if not len(rows):
@@ -26,8 +30,11 @@ def bounds(alpha: Tensor) -> tuple[int, int, int, int]:
 
 
 def place(foreground: LayeredVideo, height: int, width: int, share: float, generator: torch.Generator) -> LayeredVideo:
-    """Colour and alpha on a frame of another size: the path of the object fills `share` of the lower side, less where
-    that would enlarge it too much, somewhere inside of the frame."""
+    """Place a foreground at a random position in a frame of another size.
+
+    The object's path fills `share` of the frame in its tighter direction, less where that would enlarge it more than
+    `MOST_ENLARGED` times.
+    """
     assert foreground.alpha is not None
     top, left, bottom, right = bounds(foreground.alpha)
     cut = foreground.crop(top, left, bottom - top, right - left)
@@ -44,8 +51,11 @@ def place(foreground: LayeredVideo, height: int, width: int, share: float, gener
 
 
 def harmonise(colour: Tensor, alpha: Tensor, background: Tensor, strength: float) -> Tensor:
-    """The foreground's colours (F, 3, H, W) moved towards the background's mean and spread, over all frames
-    (Reinhard et al. 2001, here in sRGB): 0 leaves them, 1 gives them the background's."""
+    """Move the foreground's colours (F, 3, H, W) towards mean and spread of the background's, over all frames.
+
+    Reinhard et al. 2001, Color Transfer between Images, here in sRGB. A strength of 0 leaves the colours, 1 gives them
+    the background's statistics.
+    """
     weight = alpha / alpha.sum().clamp(min=1e-6)
     mean = (colour * weight).sum((0, 2, 3), keepdim=True)
     spread = ((colour - mean).square() * weight).sum((0, 2, 3), keepdim=True).sqrt()
@@ -56,10 +66,10 @@ def harmonise(colour: Tensor, alpha: Tensor, background: Tensor, strength: float
 
 
 def cast_shadow(video: LayeredVideo, strength: float, softness: float = 0.04) -> LayeredVideo:
-    """The foreground with a soft shadow below it, as part of its alpha, so that blending stays exact.
+    """Add a soft shadow below the foreground, as part of its alpha, so that blending stays exact.
 
     Args:
-        video: with foreground and alpha.
+        video: layers with foreground and alpha.
         strength: alpha of the shadow where it is darkest; 0 leaves the video as it is.
         softness: blur of its edge, as a share of the frame's height.
     """
@@ -70,7 +80,7 @@ def cast_shadow(video: LayeredVideo, strength: float, softness: float = 0.04) ->
     blur = max(1, round(softness * video.height))
     offset = 2 * blur
     fallen = F.pad(video.alpha, (0, 0, offset, 0))[..., : video.height, :]
-    for _ in range(2):  # two boxes are nearly a bell
+    for _ in range(2):  # two box filters approximate a Gaussian
         fallen = F.avg_pool2d(fallen, 2 * blur + 1, 1, blur)
     shadow = strength * fallen * (1 - video.alpha)
     alpha = video.alpha + shadow

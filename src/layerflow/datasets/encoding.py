@@ -64,9 +64,9 @@ def place_weights(weight: Tensor, layout: Layout, size: tuple[int, int]) -> Tens
     """Average loss weights (B, K, F, 1, H, W) over the pixels of each latent: (B, N, 1, h, w)."""
     parts = []
     for index, name in enumerate(CLIPS):
-        own, wanted = weight[:, index].transpose(1, 2), (layout.clip_frames(name), *size)
-        if own.shape[2:] != wanted:
-            own = F.adaptive_avg_pool3d(own, wanted)
+        own, latents = weight[:, index].transpose(1, 2), (layout.clip_frames(name), *size)
+        if own.shape[2:] != latents:
+            own = F.adaptive_avg_pool3d(own, latents)
         parts.append(own.transpose(1, 2))
     return torch.cat(parts, dim=1)
 

@@ -1,4 +1,4 @@
-"""What lay behind an object: taken from other frames along optical flow, and where none shows it, from around it.
+"""Fill in the background behind an object: from other frames along optical flow, else from the surroundings.
 
 Letters in shape comments: F frames, H height, W width.
 """
@@ -14,23 +14,24 @@ from torch import Tensor
 from ..core.optical_flow import flows_both_ways, warp
 
 KNOWN = 0.99
-"""Share of known pixels that a warped pixel must be mixed of to count as known."""
+"""Share of known pixels among those that a warped pixel is mixed of, for it to count as known."""
 
 
 def inpaint(frames: Tensor, hole: Tensor, still: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
     """Fill a hole that moves over a video.
 
     Colours travel from frame to frame along the background's flow, which inside of the hole is continued from around
-    it; a pixel seen both earlier and later takes more of the nearer frame. What no frame shows is filled in from around
-    it in the frame where most is known, and travels on from there, so that it does not flicker.
+    it; a pixel visible both earlier and later takes more of the nearer frame. Pixels that no frame shows are filled in
+    from their surroundings in the frame where most is known, and travel on from there, so that they do not flicker.
 
     Args:
         frames: (F, 3, H, W) in [0, 1].
         hole: (F, 1, H, W) bool, True where the object is.
-        still: paints that one frame, from a frame (3, H, W) and its hole (1, H, W); `fill_still` when None.
+        still: function that fills that one frame, from a frame (3, H, W) and its hole (1, H, W); `fill_still` by
+            default.
 
     Returns:
-        (F, 3, H, W) in [0, 1], outside of the hole as it was.
+        (F, 3, H, W) in [0, 1], unchanged outside the hole.
     """
     if frames.shape[0] != hole.shape[0] or frames.shape[-2:] != hole.shape[-2:]:
         raise ValueError(f"frames {tuple(frames.shape)} and hole {tuple(hole.shape)} differ in frames or size")
@@ -44,13 +45,13 @@ def inpaint(frames: Tensor, hole: Tensor, still: Callable[[Tensor, Tensor], Tens
     filled[best] = (still or fill_still)(filled[best], ~known[best])
     known[best] = True
     filled, known = gather(filled, known, ahead, back)
-    for index in range(len(filled)):  # what has come into view or gone out of it since
+    for index in range(len(filled)):  # pixels that have entered or left the view since
         filled[index] = fill_still(filled[index], ~known[index])
     return filled
 
 
 def gather(frames: Tensor, known: Tensor, ahead: Tensor, back: Tensor) -> tuple[Tensor, Tensor]:
-    """Unknown pixels from the frames before and after, near ones first; colours and which are known now."""
+    """Fill unknown pixels from the frames before and after, near ones first; return colours and which are known now."""
     count = len(frames)
     before = travel(frames, known, back, range(1, count), -1)
     after = travel(frames, known, ahead, range(count - 2, -1, -1), 1)
@@ -62,8 +63,7 @@ def gather(frames: Tensor, known: Tensor, ahead: Tensor, back: Tensor) -> tuple[
 
 
 def travel(frames: Tensor, known: Tensor, flow: Tensor, order: range, step: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Known colours passed on through the frames in an order: colours, which are known, and for how many frames they
-    have been under way."""
+    """Pass known colours on from frame to frame; return colours, which are known, and their age in frames."""
     colour, seen, age = frames.clone(), known.clone(), torch.ones_like(known, dtype=torch.float32)
     for index in order:
         source = index + step

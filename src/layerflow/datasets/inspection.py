@@ -1,4 +1,4 @@
-"""What a set of shards holds: checksums, statistics, and a page of samples."""
+"""Inspect a set of shards: checksums, statistics, and a page of samples."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..media import MediaError, write_preview
 from .pool import INDEX
 from .shards import SCHEMA, read_shards
 
-EACH = 6
+SAMPLES_PER_KIND = 6
 """Samples of each kind on the page."""
 
 
 def read_index(folder: str | Path) -> dict[str, Any]:
-    """index.json of a folder of shards, whose files are all there as it says.
+    """Read index.json of a folder of shards, and check that all shards are there with their checksums.
 
     Raises:
-        MediaError: it is missing or damaged, or a shard is not what it was; names the file.
+        MediaError: a file is missing, damaged or changed.
     """
     folder = Path(folder)
     path = folder / INDEX
@@ -30,19 +30,19 @@ def read_index(folder: str | Path) -> dict[str, Any]:
             raise MediaError(f"{path} is of schema {index['schema']}, but {SCHEMA} is read here; build it again")
         shards = [(folder / Path(shard["file"]).name, shard["sha256"]) for shard in index["shards"]]
     except FileNotFoundError:
-        raise MediaError(f"{folder} holds no {INDEX}; name a folder that layerflow data build wrote") from None
+        raise MediaError(f"{folder} holds no {INDEX}; name a folder written by `layerflow data build`") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, MediaError):
             raise
         raise MediaError(f"{path} is damaged ({error!r}); build the shards again, which keeps whole ones") from error
     for shard, sha256 in shards:
         if not shard.is_file() or hash_path(shard) != sha256:
-            raise MediaError(f"{shard} is missing or not what it was when it was built; remove it and build again")
+            raise MediaError(f"{shard} is missing or has changed since it was built; remove it and build again")
     return index
 
 
 def statistics(folder: str | Path) -> dict[str, Any]:
-    """Numbers for each kind of clip, from the shards' records."""
+    """Return statistics of each kind of clip, from the shards' records."""
     folder = Path(folder)
     samples: list[dict[str, Any]] = []
     for shard in read_index(folder)["shards"]:
@@ -68,10 +68,13 @@ def _mean(values: Any) -> float:
 
 
 def write_page(folder: str | Path, output: str | Path) -> Path:
-    """Write index.html with statistics, failures and moving samples of each kind, whole or not at all."""
+    """Write index.html with statistics, failures and animated samples of each kind; return its path.
+
+    The folder appears whole or not at all.
+    """
     folder, output = Path(folder), Path(output)
     index, numbers = read_index(folder), statistics(folder)
-    left = dict.fromkeys(numbers, EACH)
+    left = dict.fromkeys(numbers, SAMPLES_PER_KIND)
     with whole_folder(output, replace=True) as partial:
         cards = []
         for sample in read_shards(folder / shard["file"] for shard in index["shards"]):
@@ -102,9 +105,15 @@ def _page(index: dict[str, Any], numbers: dict[str, Any], cards: list[str]) -> s
         f"<li><code>{html.escape(one['id'])}</code> {html.escape(one['error'])}</li>" for one in index["failed"]
     )
     return PAGE.format(
-        name=html.escape(index["name"]), clips=index["clips"], shards=len(index["shards"]), head=head, rows=rows,
-        count=len(index["failed"]), failed=failed or "<li>none</li>", cards="\n".join(cards),
-    )  # fmt: skip
+        name=html.escape(index["name"]),
+        clips=index["clips"],
+        shards=len(index["shards"]),
+        head=head,
+        rows=rows,
+        count=len(index["failed"]),
+        failed=failed or "<li>none</li>",
+        cards="\n".join(cards),
+    )
 
 
 def _shown(value: float) -> str:

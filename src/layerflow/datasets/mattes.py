@@ -1,4 +1,4 @@
-"""Masks to mattes, and the faults that real mattes have."""
+"""Masks to mattes, with or without the faults of real mattes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def grow(mask: Tensor, pixels: int) -> Tensor:
-    """A mask or matte (F, 1, H, W) wider by so many pixels on every side, or narrower for a negative number."""
+    """Dilate a mask or matte (F, 1, H, W) by a number of pixels on every side, or erode it for a negative number."""
     if pixels == 0:
         return mask
     sign = 1 if pixels > 0 else -1
@@ -17,14 +17,14 @@ def grow(mask: Tensor, pixels: int) -> Tensor:
 
 
 def plain_matte(frames: Tensor, mask: Tensor) -> Tensor:
-    """The mask itself as alpha (F, 1, H, W): hard edges, and whatever it gets wrong."""
+    """Return the mask itself as alpha (F, 1, H, W), with its hard edges and errors."""
     return mask.float()
 
 
 def crude_matte(mask: Tensor, generator: torch.Generator, most: int = 2) -> Tensor:
-    """A matte with the usual faults of one drawn by hand or by a segmenter.
+    """Return a matte with the usual faults of one drawn by hand or by a segmenter.
 
-    Its edge is hard, lies up to `most` pixels outside of the object, and jumps by a pixel from frame to frame.
+    Its edge is hard, lies up to `most` pixels outside the object, and jumps by a pixel from frame to frame.
     """
     outside = int(torch.randint(0, most + 1, (), generator=generator))
     jumps = torch.randint(-1, 2, (len(mask),), generator=generator).tolist()

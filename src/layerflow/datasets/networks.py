@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..core.errors import first_line
 from ..core.layered_video import LayeredVideo
+from ..core.schema import FOREGROUND, SCENE
 from .inpainting import inpaint
 from .mattes import grow
 
@@ -25,18 +26,21 @@ if TYPE_CHECKING:
 
 PREFIX = "model:"
 UNSURE = 4
-"""Pixels on both sides of a mask's edge in which a network draws the matte; a 64th of the larger side if more."""
+"""Width in pixels of the unknown band on both sides of a mask's edge; a 64th of the larger side where that is more."""
 LONGEST = 30
-"""Tokens of a caption."""
+"""Most tokens of a caption."""
 STEPS = 30
-"""Of painting a frame."""
+"""Denoising steps of inpainting a frame."""
 MULTIPLE = 8
-"""Sizes that a painter takes are multiples of this."""
+"""Height and width of an inpainted frame divide by this."""
 
 
 @lru_cache(maxsize=2)
 def load_matting(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Frames (F, 3, H, W) and masks (F, 1, H, W) bool to alpha, by a ViTMatte model (arXiv 2305.15272).
+    """Return the function from frames (F, 3, H, W) and masks (F, 1, H, W) bool to alpha of a ViTMatte model.
+
+    arXiv 2305.15272.
+
 
     Raises:
         ValueError: there is no such model.
@@ -64,10 +68,10 @@ def load_matting(name: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 @lru_cache(maxsize=2)
 def load_inpainting(name: str) -> Callable[[Tensor, Tensor], Tensor]:
-    """Frames (F, 3, H, W) and hole (F, 1, H, W) bool to frames without the hole, with a diffusers pipeline for stills.
+    """Return the function from frames (F, 3, H, W) and hole (F, 1, H, W) bool to frames without the hole.
 
-    It paints the one frame where most is known, and that travels along the flow (see `inpaint`).
-    It is given no prompt, for what lay behind an object has no caption yet. The same frames give the same picture.
+    A diffusers inpainting pipeline fills the one frame where most is known, and its pixels travel along the flow (see
+    `inpaint`). It gets no prompt, since the background has no caption yet. The same frames give the same result.
 
     Raises:
         ValueError: there is no such model, or its weights are not safetensors.
@@ -85,12 +89,18 @@ def load_inpainting(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     def still(frame: Tensor, hole: Tensor) -> Tensor:
         height, width = (max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE) for side in frame.shape[-2:])
         picture = F.interpolate(frame[None], (height, width), mode="bilinear", antialias=True)
-        # Not a pixel of the object may be left: what the smaller hole touches is painted.
+        # Not a pixel of the object may be left: every pixel that the scaled hole touches is inpainted.
         where = F.adaptive_max_pool2d(hole[None].float(), (height, width))
         painted = pipeline(
-            prompt="", image=picture, mask_image=where, height=height, width=width, num_inference_steps=STEPS,
-            generator=torch.Generator().manual_seed(0), output_type="pt",
-        ).images.float()  # fmt: skip
+            prompt="",
+            image=picture,
+            mask_image=where,
+            height=height,
+            width=width,
+            num_inference_steps=STEPS,
+            generator=torch.Generator().manual_seed(0),
+            output_type="pt",
+        ).images.float()
         painted = F.interpolate(painted, frame.shape[-2:], mode="bilinear", antialias=True).clamp(0, 1)
         return torch.where(hole, painted[0], frame)
 
@@ -99,7 +109,7 @@ def load_inpainting(name: str) -> Callable[[Tensor, Tensor], Tensor]:
 
 @lru_cache(maxsize=2)
 def load_captioning(name: str) -> Callable[[FootageRecipe, Item, LayeredVideo], dict[str, str]]:
-    """A clip to a caption for each layer, by what an image-to-text model such as BLIP says of its middle frame.
+    """Return the function from a clip to a caption for each layer, by an image-to-text model on its middle frame.
 
     Raises:
         ValueError: there is no such model.
@@ -111,10 +121,12 @@ def load_captioning(name: str) -> Callable[[FootageRecipe, Item, LayeredVideo], 
     @torch.no_grad()
     def captions(recipe: FootageRecipe, item: Item, video: LayeredVideo) -> dict[str, str]:
         middle = video.frames // 2
-        clips = {name: clip for name, clip in video.clips().items() if name in ("background", "blended")}
-        shown = {layer: clip[middle] for layer, clip in clips.items()}
+        clips = video.clips()
+        shown = {
+            layer.name: clips[layer.name][middle] for layer in SCENE if not layer.transparent and layer.name in clips
+        }
         if video.foreground is not None and video.alpha is not None and bool(video.alpha.any()):
-            shown["foreground"] = video.over((0.5, 0.5, 0.5))[middle]
+            shown[FOREGROUND] = video.over((0.5, 0.5, 0.5))[middle]
         texts = {}
         for layer, frame in shown.items():
             inputs = processor(images=_pictures(frame[None])[0], return_tensors="pt")
@@ -126,7 +138,7 @@ def load_captioning(name: str) -> Callable[[FootageRecipe, Item, LayeredVideo], 
 
 
 def _pictures(frames: Tensor) -> list[np.ndarray]:
-    """Frames (F, 3, H, W) in [0, 1] as bytes (H, W, 3)."""
+    """Convert frames (F, 3, H, W) in [0, 1] to images (H, W, 3) of bytes."""
     return list((frames.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy())
 
 

@@ -1,10 +1,11 @@
-"""Work on many shards: in this process, in several, or on a Ray cluster. What is done stays."""
+"""Make many shards: in this process, in several, or on a Ray cluster. Finished shards are kept."""
 
 from __future__ import annotations
 
 import json
 import multiprocessing
 import os
+import shutil
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -24,14 +25,14 @@ from .shards import SCHEMA, write_shard
 
 INDEX = "index.json"
 AHEAD = 4
-"""Things for each process that are kept made before their turn, so that a slow one keeps no process waiting."""
+"""Results per process that may be finished before their turn, so that a slow item keeps no process waiting."""
 QUEUED = 2
-"""Things for each process that it has or may have begun."""
+"""Items submitted per process."""
 
 
 @dataclass(frozen=True)
 class Part(ABC):
-    """One shard of a set, to be made: a tar file, and the record of what is in it. It travels to other processes."""
+    """One shard to make: a tar file and the record of its content. Sent to other processes by pickle."""
 
     number: int
     output: str
@@ -40,7 +41,7 @@ class Part(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Hash of all that decides what the shard holds."""
+        """Hash of everything that decides the shard's content."""
 
     @abstractmethod
     def make(self) -> None:
@@ -48,15 +49,16 @@ class Part(ABC):
 
     @property
     def path(self) -> Path:
+        """Path of the tar."""
         return Path(self.output) / f"shard-{self.number:05d}.tar"
 
     @property
     def record(self) -> Path:
-        """Says what is in the tar, once it is whole."""
+        """Path of the record, which is written once the tar is whole."""
         return self.path.with_suffix(".json")
 
     def found(self) -> dict[str, Any] | None:
-        """The record of a shard that is whole and up to date."""
+        """Return the record of the shard; None unless it is whole and up to date."""
         try:
             record: dict[str, Any] = json.loads(self.record.read_text("utf-8"))
             whole = record["fingerprint"] == self.fingerprint and self.path.stat().st_size == record["bytes"]
@@ -64,15 +66,15 @@ class Part(ABC):
             return None
         return record if whole else None
 
-    def write(self, samples: Iterator[dict[str, Any]], known: dict[str, Any]) -> None:
-        """Write the tar, and the record, which is `known` as it is once all samples are made."""
+    def write(self, samples: Iterator[dict[str, Any]], content: dict[str, Any]) -> None:
+        """Write the tar, then the record with `content`, which may still change while samples are made."""
         write_shard(self.path, samples)
         record = {
             "fingerprint": self.fingerprint,
             "file": self.path.name,
             "bytes": self.path.stat().st_size,
             "sha256": hash_path(self.path),
-            **known,
+            **content,
         }
         write_json(self.record, record)
 
@@ -81,24 +83,24 @@ P = TypeVar("P", bound=Part)
 T = TypeVar("T")
 R = TypeVar("R")
 Begun = deque[tuple[T, Future[R]]]
-"""Things whose results have not been given yet, in order."""
+"""Items whose results have not been yielded yet, in order."""
 
 _worker = 0
 
 
 def worker_number() -> int:
-    """Which of the processes of `carried_out` this is, from 0 on."""
+    """Return the number of this process among those of `carried_out`, from 0."""
     return _worker
 
 
 def carried_out(jobs: Sequence[P], workers: int, ray: str | None = None, gpus: int = 0) -> Iterator[P]:
-    """Make every job, and give each as it is done.
+    """Make every shard, and yield each when it is finished.
 
     Args:
-        jobs: what to make.
-        workers: processes.
+        jobs: shards to make.
+        workers: number of processes.
         ray: address of a Ray cluster, or `local`; files must have the same paths on all of its machines.
-        gpus: that each worker on the cluster wants.
+        gpus: GPUs that each worker on the cluster needs.
 
     Raises:
         ClusterError: the cluster cannot be reached.
@@ -123,34 +125,34 @@ def _here(jobs: Sequence[P], workers: int) -> Iterator[P]:
             yield futures[future]
     except BrokenProcessPool as error:
         raise RuntimeError(
-            "a worker died, perhaps for lack of memory; the same command goes on from the shards that are done, with "
-            "fewer --workers"
+            "a worker died, perhaps for lack of memory; the same command continues after the finished shards; give it "
+            "fewer `workers`"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def made_in_order(
-    make: Callable[[T], R], things: Iterable[T], workers: int, lost: Callable[[T], R]
+    make: Callable[[T], R], items: Iterable[T], workers: int, lost: Callable[[T], R]
 ) -> Generator[R, None, None]:
-    """What `make` makes of each thing, in the order of the things, by so many processes; by this one if it is one.
+    """Yield `make(item)` for each item in order, computed by several processes, or by this one for one worker.
 
-    When a process dies, the things that were in work are made again one at a time in a process of their own, and of the
-    one that ends that too `lost` says what there is instead. In memory are a few results for each process.
+    When a process dies, the items in work are made again one at a time, each in a separate process; `lost` gives the
+    result of an item whose process dies then too. A few results per process are held in memory.
 
     Args:
-        make: a function of a module, or a partial of one; what it raises is raised here.
-        things: what to make something of.
-        workers: processes.
-        lost: says what stands for a thing whose process dies.
+        make: a function of a module, or a partial of one; its exceptions are raised here.
+        items: arguments of `make`.
+        workers: number of processes.
+        lost: result for an item whose process dies.
 
     Raises:
-        RuntimeError: processes die before they are given anything.
+        RuntimeError: processes die before they receive an item.
     """
     if workers == 1:
-        yield from map(make, things)
+        yield from map(make, items)
         return
-    todo, begun = iter(things), Begun[T, R]()
+    todo, begun = iter(items), Begun[T, R]()
     while True:
         pool = _pool(workers)
         try:
@@ -166,12 +168,12 @@ def made_in_order(
 def _made_together(
     pool: ProcessPoolExecutor, make: Callable[[T], R], todo: Iterator[T], begun: Begun[T, R], workers: int
 ) -> Iterator[R]:
-    """Results in order; raises BrokenProcessPool when a process dies, and leaves in `begun` what was not given yet."""
+    """Yield results in order; raise BrokenProcessPool when a process dies, with unfinished items left in `begun`."""
     while True:
         waiting = sum(not future.done() for _, future in begun)
-        for thing in islice(todo, max(0, min(AHEAD * workers - len(begun), QUEUED * workers - waiting))):
-            begun.append((thing, Future()))  # so that it is not lost if the pool takes no more
-            begun[-1] = (thing, pool.submit(make, thing))
+        for item in islice(todo, max(0, min(AHEAD * workers - len(begun), QUEUED * workers - waiting))):
+            begun.append((item, Future()))  # so that it is not lost if the pool takes no more
+            begun[-1] = (item, pool.submit(make, item))
         if not begun:
             return
         wait([future for _, future in begun if not future.done()], return_when=FIRST_COMPLETED)
@@ -182,11 +184,11 @@ def _made_together(
 
 
 def _made_alone(make: Callable[[T], R], begun: Begun[T, R], lost: Callable[[T], R]) -> Iterator[R]:
-    """Results that are there already, and those that are not, made one at a time."""
+    """Yield the results of submitted items in order; those not finished are made one at a time."""
     pool: ProcessPoolExecutor | None = None
     try:
         while begun:
-            thing, future = begun.popleft()
+            item, future = begun.popleft()
             if future.done() and not future.cancelled() and future.exception() is None:
                 yield future.result()
                 continue
@@ -195,12 +197,12 @@ def _made_alone(make: Callable[[T], R], begun: Begun[T, R], lost: Callable[[T], 
                 try:
                     pool.submit(int).result()
                 except BrokenProcessPool as error:
-                    raise RuntimeError("worker processes die as soon as they start; look at their memory") from error
+                    raise RuntimeError("worker processes die as soon as they start; check their memory") from error
             try:
-                made = pool.submit(make, thing).result()
+                made = pool.submit(make, item).result()
             except BrokenProcessPool:
                 pool.shutdown()
-                pool, made = None, lost(thing)
+                pool, made = None, lost(item)
             yield made
     finally:
         if pool is not None:
@@ -208,7 +210,7 @@ def _made_alone(make: Callable[[T], R], begun: Begun[T, R], lost: Callable[[T], 
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    # Fresh processes, for one that is forked from a process with threads may hang.
+    # Fresh processes: one that is forked from a process with threads may hang.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, context, initializer=_start, initargs=(context.Value("i", 0),))
 
@@ -222,17 +224,19 @@ def _start(numbers: Any) -> None:
 
 
 def _in_one_thread() -> None:
-    """This process computes in one thread, for there is one for each core."""
+    """Compute in one thread: there is one process per core."""
     torch.set_num_threads(1)
-    with suppress(ImportError):  # precomputing does without
+    with suppress(ImportError):  # precomputing needs no OpenCV
         import cv2
 
         cv2.setNumThreads(1)
 
 
 def stopwatch() -> Callable[[], float]:
-    """Started now; says, when it is called, which share of all cores' time has been used since by this process and its
-    children that have ended."""
+    """Start a clock; return a function that gives the share of all cores' time used since the start.
+
+    Counted are this process and its child processes that have ended.
+    """
     start = os.times()
 
     def busy() -> float:
@@ -244,9 +248,9 @@ def stopwatch() -> Callable[[], float]:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what a killed process left of shards and records that it had not finished."""
-    for path in folder.glob(".*.partial.*"):
-        path.unlink(missing_ok=True)
+    """Remove unfinished shards and records that a killed process left."""
+    for path in folder.glob(".*.partial"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _on_ray(jobs: Sequence[P], address: str, workers: int, gpus: int) -> Iterator[P]:
@@ -256,7 +260,7 @@ def _on_ray(jobs: Sequence[P], address: str, workers: int, gpus: int) -> Iterato
         import ray.data
 
         rows = [{"number": position} for position in range(len(jobs))]
-        # One block a shard: that is what Ray hands out, and repeats when a worker dies.
+        # One block per shard: Ray hands out blocks, and repeats them when a worker dies.
         blocks = ray.data.from_items(rows, override_num_blocks=len(rows))
         made = blocks.map(_MakeOnRay(jobs), num_cpus=1, **({"num_gpus": gpus} if gpus else {}))
         for row in made.iter_rows():
@@ -264,7 +268,7 @@ def _on_ray(jobs: Sequence[P], address: str, workers: int, gpus: int) -> Iterato
 
 
 class _MakeOnRay:
-    """Makes the job that a row names."""
+    """Makes the shard whose number is in a row."""
 
     def __init__(self, jobs: Sequence[Part]) -> None:
         self.jobs = jobs
@@ -278,8 +282,7 @@ class _MakeOnRay:
 
 
 def write_index(folder: Path, parts: Sequence[Part], head: dict[str, Any]) -> dict[str, Any]:
-    """Sum up the shards in index.json, and return what it says; shards and records of an earlier, longer set are
-    removed."""
+    """Write index.json from the shards' records and return it; remove shards and records of an earlier, longer set."""
     records = [record for part in parts if (record := part.found()) is not None]
     samples = [sample for record in records for sample in record["samples"]]
     kinds = sorted({sample["kind"] for sample in samples})
@@ -309,6 +312,13 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 
 
 __all__ = [
-    "INDEX", "Part", "carried_out", "made_in_order", "remove_partial", "stopwatch", "worker_number", "write_index",
+    "INDEX",
+    "Part",
+    "carried_out",
+    "made_in_order",
+    "remove_partial",
+    "stopwatch",
+    "worker_number",
+    "write_index",
     "write_json",
-]  # fmt: skip
+]

@@ -1,8 +1,8 @@
-"""Latents and text states of shards, made once instead of at every step of training.
+"""Latents and text states of shards, computed once instead of at every step of training.
 
-What is written is what a step would make: the mode of the autoencoder's distribution, in float32, of all clips in the
-order that the model wants, and the states of each layer's prompt as the text encoder gives them. The mode and not mean
-and deviation, as training shows the network the mode, and pixels given to a trained model become it too.
+They equal those that a training step would compute: the mode of the autoencoder's distribution, in float32, of all
+clips in the model's order, and the states of each layer's prompt in the text encoder's number format. The mode and not
+mean and deviation, because training uses the mode, as sampling does for given clips.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..core.atomic import hash_path, write_atomically
 from ..core.config import ConfigError
 from ..core.layered_video import LayeredVideo
-from ..core.schema import CLIPS, LAYERS
+from ..core.schema import ALPHA, CLIPS, LAYERS
 from ..media import MediaError
 from ..models.backbone import prompt_prefixes
 from ..models.model_space import to_model_space
@@ -32,39 +32,41 @@ from ..models.text import MAX_TOKENS
 from ..pipeline import LayerFlowPipeline
 from .encoding import HIDDEN, NEAR, encode_sequence, encode_texts, held, marked, place_weights, prompts_of
 from .pool import Part, carried_out, worker_number, write_index
-from .reader import HELD, LATENTS, NOTHING, PRECOMPUTED_SCHEMA, TENSORS, TEXT, Row, ShardSet
+from .reader import HELD, LATENTS, PRECOMPUTED_SCHEMA, TENSORS, TEXT, UNCONDITIONAL, Row, ShardSet
 
 SCALES = ("scaling_factor", "latents_mean", "latents_std")
-"""What an autoencoder's configuration says of its latents."""
+"""Entries of an autoencoder's configuration that scale its latents."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All that decides what is written, besides the shards."""
+    """Everything that decides the precomputed tensors, besides the shards."""
 
     identity: dict[str, Any]
-    """Of the model, see `identity_of`."""
+    """Hashes of the model, see `identity_of`."""
     frames: int
-    """That latents stand for: of longer clips the first ones, a still is held for as many."""
+    """Frames of a clip that are encoded: the first ones of longer clips; a still is repeated."""
     frozen: bool
-    """Of moving clips one frame, held, is encoded too."""
+    """True if one frame of each moving clip, held, is encoded too."""
     dtype: str
     """Number format that the encoders compute in."""
     tiled: bool
-    """The autoencoder works tile by tile."""
+    """True if the autoencoder works tile by tile."""
 
 
 @dataclass(frozen=True)
 class Encoded(Part):
-    """A shard of the source, with what is precomputed beside each sample."""
+    """A shard of the source, with precomputed tensors beside each sample."""
 
     source: str
+    """Folder of the source's shards."""
     sha256: str
-    """Of the source's shard."""
+    """Checksum of the source's shard."""
     settings: Settings
     model: str
-    """Folder."""
+    """Folder of the model."""
     device: str
+    """Device of the encoders; `cuda` shares out all GPUs."""
 
     @property
     def fingerprint(self) -> str:
@@ -74,15 +76,15 @@ class Encoded(Part):
     def make(self) -> None:
         source, settings = ShardSet(self.source, self.number), self.settings
         if hash_path(source.paths[self.number]) != self.sha256:
-            raise MediaError(f"{source.paths[self.number]} is not what it was when it was built; build it again")
+            raise MediaError(f"{source.paths[self.number]} has changed since it was built; build it again")
         device = self.device if self.device != "cuda" else f"cuda:{worker_number() % torch.cuda.device_count()}"
         pipeline = load_encoders(self.model, device, settings.dtype, settings.tiled)
         samples: list[dict[str, Any]] = []
         failed: list[dict[str, str]] = []
-        told = json.loads(source.paths[self.number].with_suffix(".json").read_text("utf-8"))["samples"]
-        records = {record["id"]: record for record in told}
+        record = json.loads(source.paths[self.number].with_suffix(".json").read_text("utf-8"))
+        records = {sample["id"]: sample for sample in record["samples"]}
 
-        def made() -> Iterator[dict[str, Any]]:
+        def encoded() -> Iterator[dict[str, Any]]:
             for row in source.rows:
                 try:
                     files = source.files(row, lambda end: not end.endswith(TENSORS))
@@ -93,7 +95,7 @@ class Encoded(Part):
                 samples.append({**records[row.id], LATENTS: LATENTS in own})
                 yield {"__key__": row.id, **files, **{f"{name}{TENSORS}": save(t) for name, t in own.items()}}
 
-        self.write(made(), {"samples": samples, "failed": failed})
+        self.write(encoded(), {"samples": samples, "failed": failed})
 
 
 def precompute(
@@ -111,76 +113,81 @@ def precompute(
     ray: str | None = None,
     report: Callable[[int, int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Write a set of shards anew, with latents and text states in each sample; returns what its index.json says.
+    """Write a copy of a set of shards with latents and text states in each sample; return its index.json.
 
-    A shard that is whole and was made from the same shard by the same model is left as it is.
+    A shard that is whole and was computed from the same shard by the same model is left as it is.
 
     Args:
         shards: a folder that `build_shards` wrote.
         model: folder of the model to train.
         output: folder of the new set.
-        name: of the model, for people.
-        frames: that latents stand for; by default as many as most moving clips have, else those the model was trained
-            at. Shorter clips get no latents.
+        name: name of the model to record, its folder by default.
+        frames: frames of a clip to encode; by default as many as most moving clips have, else those the model was
+            trained at. Shorter clips get no latents.
         frozen: also encode one frame of each moving clip, held, for sources of training with `frozen`.
-        tiled: the autoencoder works tile by tile: less memory, and nearly the same latents.
+        tiled: let the autoencoder work tile by tile: less memory, and nearly the same latents.
         dtype: number format that the encoders compute in.
-        device: of the encoders; processes share out all GPUs where it is cuda.
-        workers: processes, each with encoders of its own; by default one for each GPU, or one.
+        device: device of the encoders; with cuda, processes share out all GPUs.
+        workers: number of processes, each with its own encoders; by default one for each GPU, or one.
         ray: address of a Ray cluster, or `local`; files must have the same paths on all of its machines.
         report: called as (shards done, shards in all, clips that failed) after each shard.
 
     Raises:
-        MediaError: the shards are none, or damaged.
-        UnknownModelError: the model is none.
-        ValueError: the model does not take clips of that size or so many frames; names the nearest, or the output is
-            the folder of the shards themselves.
+        MediaError: the folder is not a set of shards, or is damaged.
+        UnknownModelError: the folder is not a model.
+        ValueError: the model does not take clips of that size or number of frames (the message names the nearest), or
+            the output is the folder of the shards themselves.
         ClusterError, RuntimeError: as `build_shards`.
     """
     source, folder = Path(shards).absolute(), Path(output).absolute()
     if source == folder:
         raise ValueError(f"{output} holds the shards themselves; name another folder for those with latents")
-    opened, usual = ShardSet(source), _first(device)
-    pipeline = load_encoders(str(model), usual, dtype, tiled)
+    opened = ShardSet(source)
+    pipeline = load_encoders(str(model), _first(device), dtype, tiled)
     has = [TEXT, LATENTS] if pipeline.vae is not None else [TEXT]
     if LATENTS in has:
         frames = frames or _usual_frames(opened, pipeline)
         for height, width in sorted({(row.height, row.width) for row in opened.rows}):
             pipeline.codec.check(frames, height, width)
     settings = Settings(identity_of(pipeline), frames or 0, frozen, dtype, tiled)
-    nothing = save(_states(pipeline, [""] * len(LAYERS)))
+    uncond = save(_states(pipeline, [""] * len(LAYERS)))
     parts = [
         Encoded(number, str(folder), str(source), shard["sha256"], settings, str(model), device)
         for number, shard in enumerate(opened.index["shards"])
     ]
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / NOTHING, nothing)
+    write_atomically(folder / UNCONDITIONAL, uncond)
     waiting = [part for part in parts if part.found() is None]
     done, failed = len(parts) - len(waiting), 0
     gpus = torch.cuda.device_count() if device == "cuda" else 0
     count = workers or max(1, gpus)
-    if count > 1 or ray:  # others load their own
+    if count > 1 or ray:  # worker processes load their own
         del pipeline
         load_encoders.cache_clear()
     for part in carried_out(waiting, count, ray, min(gpus, 1)):
         done += 1
-        found = part.found()
-        failed += len(found["failed"]) if found else 0
+        record = part.found()
+        failed += len(record["failed"]) if record else 0
         if report is not None:
             report(done, len(parts), failed)
-    told = {
-        "schema": PRECOMPUTED_SCHEMA, "model": name or str(model), **asdict(settings), "has": has,
-        "nothing": hashlib.sha256(nothing).hexdigest(),
-    }  # fmt: skip
+    summary = {
+        "schema": PRECOMPUTED_SCHEMA,
+        "model": name or str(model),
+        **asdict(settings),
+        "has": has,
+        "nothing": hashlib.sha256(uncond).hexdigest(),
+    }
     head = {key: value for key, value in opened.index.items() if key in ("name", "recipe")}
-    return write_index(folder, parts, head | {"precomputed": told})
+    return write_index(folder, parts, head | {"precomputed": summary})
 
 
 def precomputed(
     pipeline: LayerFlowPipeline, row: Row, video: LayeredVideo, captions: dict[str, str], settings: Settings
 ) -> dict[str, dict[str, Tensor]]:
-    """What is written beside a sample: text states, and latents where its model has an autoencoder and it is long
-    enough."""
+    """Compute the tensors of a sample by kind: text states, and latents where the model has an autoencoder.
+
+    Clips that are too short get no latents.
+    """
     own = {TEXT: _states(pipeline, prompts_of(captions))}
     clips = {name: clip for name, clip in video.clips().items() if name in CLIPS}
     if pipeline.vae is None:
@@ -189,29 +196,29 @@ def precomputed(
         shown = {name: clip[: settings.frames] for name, clip in clips.items()}
         own[LATENTS] = _latents(pipeline, held(shown, settings.frames))
     if row.frames > 1 and settings.frozen:
-        # Any frame does, as long as it is always the same one.
+        # Any frame will do, as long as it is always the same one.
         frame = int(hashlib.sha256(row.id.encode()).hexdigest(), 16) % row.frames
         own[HELD] = _latents(pipeline, held({n: c[frame : frame + 1] for n, c in clips.items()}, settings.frames))
     return own
 
 
 def _latents(pipeline: LayerFlowPipeline, clips: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Clips (F, C, H, W) to latents (f, C, h, w) by name, and which places count more, (N, 1, h, w)."""
+    """Encode clips (F, C, H, W) to latents (f, C, h, w) by name, with loss weights of places (N, 1, h, w)."""
     one = {name: clip[None] for name, clip in clips.items()}
     space = {name: clip.to(pipeline.vae.device) for name, clip in to_model_space(one).items()}  # type: ignore[union-attr]
     latents, layout = encode_sequence(pipeline, space)
     size = (latents.shape[-2], latents.shape[-1])
-    near, hidden = (place_weights(places, layout, size) for places in marked(one["alpha"]))
-    found = {**layout.unpack(latents), NEAR: near, HIDDEN: hidden}
-    return {name: tensor[0].cpu().contiguous() for name, tensor in found.items()}
+    near, hidden = (place_weights(places, layout, size) for places in marked(one[ALPHA]))
+    tensors = {**layout.unpack(latents), NEAR: near, HIDDEN: hidden}
+    return {name: tensor[0].cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _states(pipeline: LayerFlowPipeline, prompts: list[str]) -> dict[str, Tensor]:
-    """States (S, D) of each layer's prompt, in the number format that they were computed in."""
+    """Encode each layer's prompt to states (S, D), in the encoder's number format."""
     states, mask = encode_texts(pipeline, [prompts])
     dtype = pipeline.text_encoder.dtype
     rows = zip(LAYERS, states[0], mask[0], strict=False)
-    return {layer: own[there].to("cpu", dtype).contiguous() for layer, own, there in rows}
+    return {layer: state[own].to("cpu", dtype).contiguous() for layer, state, own in rows}
 
 
 def _usual_frames(shards: ShardSet, pipeline: LayerFlowPipeline) -> int:
@@ -225,7 +232,7 @@ def _first(device: str) -> str:
 
 @lru_cache(maxsize=1)
 def load_encoders(model: str, device: str, dtype: str, tiled: bool) -> LayerFlowPipeline:
-    """A pipeline that encodes and no more: its transformer has no weights, and it has no scheduler."""
+    """Load a pipeline for encoding alone: without scheduler, and with a transformer without weights."""
     number = getattr(torch, dtype)
     tokenizer, text_encoder, vae = encoders(Path(model), number)
     for part in (text_encoder, vae):
@@ -237,9 +244,9 @@ def load_encoders(model: str, device: str, dtype: str, tiled: bool) -> LayerFlow
 
 
 def identity_of(pipeline: LayerFlowPipeline) -> dict[str, Any]:
-    """What latents and text states depend on: hashes of the encoders, and how clips and prompts are put together.
+    """Return hashes and settings that latents and text states depend on: encoders, order of clips, form of prompts.
 
-    Weights count as they are in bfloat16, so that a copy of a model in another number format is the same model.
+    Weights are hashed in bfloat16, so that a copy of a model in another number format is the same model.
     """
     config, conventions, codec = pipeline.transformer.config, pipeline.transformer.conventions, pipeline.codec
     scale = {} if pipeline.vae is None else {key: pipeline.vae.config.get(key) for key in SCALES}
@@ -249,9 +256,11 @@ def identity_of(pipeline: LayerFlowPipeline) -> dict[str, Any]:
         "text encoder": _hash_weights(pipeline.text_encoder, words),
         "order of clips": [list(codec.clips), codec.joint, codec.lead],
         "form of prompts": [
-            config.get("text_length", MAX_TOKENS), list(prompt_prefixes(config)), conventions.attend_padding
+            config.get("text_length", MAX_TOKENS),
+            list(prompt_prefixes(config)),
+            conventions.attend_padding,
         ],
-    }  # fmt: skip
+    }
 
 
 def _hash_weights(module: nn.Module, more: bytes) -> str:
@@ -268,11 +277,11 @@ def check_identity(pipeline: LayerFlowPipeline, sources: Iterable[Any]) -> None:
     folders = {source.recipe.folder: source.precomputed for source in sources if source.has}
     own = identity_of(pipeline) if folders else {}
     for folder, there in folders.items():
-        other = next((key for key, value in own.items() if there["identity"].get(key) != value), None)
-        if other is not None:
+        differing = next((key for key, value in own.items() if there["identity"].get(key) != value), None)
+        if differing is not None:
             raise ConfigError(
-                f"data: {folder} was precomputed by {there['model']}, whose {other} is not that of the model trained "
-                "here; precompute with this model, or set precomputed: false"
+                f"data: {folder} was precomputed by {there['model']}, whose {differing} differs from that of the model "
+                "to train; precompute with this model, or set precomputed: false"
             )
 
 

@@ -1,4 +1,4 @@
-"""Samples of shards by number: what each is, from the records alone, and its clips, read where they lie in the tar."""
+"""Random access to samples of shards: their records, and their clips read from the tar by offset."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ from ..media import MediaError
 from .shards import Sample, decode
 
 OPEN_SHARDS = 16
-"""Shards whose table of contents is kept; readers go through a few at a time."""
+"""Most shards whose table of contents is cached; readers go through a few at a time."""
 PRECOMPUTED_SCHEMA = 1
-"""Version of what is precomputed of a sample."""
+"""Version of the precomputed tensors of a sample."""
 TENSORS = ".safetensors"
 TEXT, LATENTS, HELD = "text", "latents", "held"
-"""What may be precomputed of a sample, each a file `ID.NAME.safetensors`: text states of its prompts, latents of its
-clips, and latents of one of its frames, held."""
-NOTHING = "nothing.safetensors"
-"""Beside the shards: text states of no prompt."""
+"""Kinds of precomputed tensors of a sample, each a file `ID.NAME.safetensors`: text states of its prompts, latents of
+its clips, and latents of one of its frames, held."""
+UNCONDITIONAL = "nothing.safetensors"
+"""File beside the shards with the text states of the empty prompt."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One sample of a set of shards, as its record tells it."""
+    """One sample of a set of shards, from its record."""
 
     shard: int
-    """Place of its shard among the set's."""
+    """Number of its shard in the set."""
     id: str
     kind: str
     frames: int
     height: int
     width: int
     latents: bool = False
-    """Latents of it are there."""
+    """True if latents of it are precomputed."""
 
 
 class ShardSet:
     """A folder of shards as a table of samples.
 
     Args:
-        folder: of the set.
-        only: number of the one shard whose samples are wanted; all by default.
+        folder: folder of the set.
+        only: number of the one shard whose samples are listed; all by default.
 
     Raises:
         MediaError: the folder is not a set of shards, or a shard is missing or cut off.
@@ -64,7 +64,7 @@ class ShardSet:
             index: dict[str, Any] = json.loads((self.folder / "index.json").read_text("utf-8"))
             self.index = index
             self.precomputed: dict[str, Any] | None = index.get("precomputed")
-            """What was precomputed, and by which model; see `training/precompute.py`."""
+            """Record of the precomputed tensors and their model, see `precompute`; None where there are none."""
             if self.precomputed and self.precomputed["schema"] != PRECOMPUTED_SCHEMA:
                 raise MediaError(
                     f"{folder} was precomputed in schema {self.precomputed['schema']}, but {PRECOMPUTED_SCHEMA} is "
@@ -77,7 +77,7 @@ class ShardSet:
                     continue
                 record = json.loads(path.with_suffix(".json").read_text("utf-8"))
                 if path.stat().st_size != shard["bytes"]:
-                    raise MediaError(f"{path} has not the length that index.json says; build it again")
+                    raise MediaError(f"{path} and index.json differ in its length; build it again")
                 self.paths.append(path)
                 self.rows += [
                     Row(number, s["id"], s["kind"], s["frames"], s["height"], s["width"], s.get(LATENTS, False))
@@ -85,7 +85,7 @@ class ShardSet:
                 ]
         except FileNotFoundError as error:
             raise MediaError(
-                f"{error.filename} is missing; a set of shards is what `layerflow data build` writes, all of it"
+                f"{error.filename} is missing; give a whole folder of shards, as `layerflow data build` writes it"
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, MediaError):
@@ -94,56 +94,56 @@ class ShardSet:
         self._contents: OrderedDict[int, dict[str, dict[str, tuple[int, int]]]] = OrderedDict()
 
     def read(self, row: Row) -> Sample:
-        """The clips of a sample; raises MediaError when it is damaged or not there."""
+        """Read the clips of a sample; raises MediaError when it is damaged or missing."""
         return decode({"__key__": row.id, **self.files(row, lambda end: not end.endswith(TENSORS))})
 
     def captions(self, row: Row) -> dict[str, str]:
-        """A text for each layer that has one, without reading clips; raises MediaError as `read` does."""
+        """Read the captions of a sample by layer, without its clips; raises MediaError as `read` does."""
         try:
             return dict(json.loads(self.files(row, lambda end: end == "json")["json"])["captions"])
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged(row, error) from error
 
     def tensors(self, row: Row, kind: str) -> dict[str, Tensor]:
-        """What is precomputed of a sample, of kind `TEXT`, `LATENTS` or `HELD`, by name; raises MediaError."""
+        """Read precomputed tensors of a sample by name, of kind `TEXT`, `LATENTS` or `HELD`; raises MediaError."""
         name = kind + TENSORS
-        found = self.files(row, lambda end: end == name)
+        files = self.files(row, lambda end: end == name)
         try:
-            return load(found[name])
+            return load(files[name])
         except (KeyError, SafetensorError) as error:
             raise self._damaged(row, error) from error
 
-    def nothing(self) -> dict[str, Tensor]:
-        """Precomputed states of no prompt, by layer; raises MediaError when they are damaged or not there."""
+    def unconditional(self) -> dict[str, Tensor]:
+        """Read the precomputed states of the empty prompt by layer; raises MediaError when damaged or missing."""
         assert self.precomputed is not None
-        path = self.folder / NOTHING
+        path = self.folder / UNCONDITIONAL
         try:
             content = path.read_bytes()
         except OSError as error:
             raise MediaError(f"{path} cannot be read ({error}); precompute the shards again") from error
         if hashlib.sha256(content).hexdigest() != self.precomputed["nothing"]:
-            raise MediaError(f"{path} is not what it was when it was written; precompute the shards again")
+            raise MediaError(f"{path} has changed since it was written; precompute the shards again")
         return load(content)
 
-    def files(self, row: Row, wanted: Callable[[str], bool]) -> dict[str, bytes]:
-        """The files of a sample whose ends, what follows the id and a dot, are wanted; raises MediaError."""
+    def files(self, row: Row, accept: Callable[[str], bool]) -> dict[str, bytes]:
+        """Read the files of a sample whose ending, the part after id and dot, is accepted; raises MediaError."""
         try:
             members = self._table(row.shard)[row.id]
-            found = {}
+            content = {}
             with self.paths[row.shard].open("rb") as file:
                 for end, (offset, size) in members.items():
-                    if wanted(end):
+                    if accept(end):
                         file.seek(offset)
-                        found[end] = file.read(size)
+                        content[end] = file.read(size)
         except (OSError, KeyError, tarfile.TarError) as error:
             raise self._damaged(row, error) from error
-        return found
+        return content
 
     def _damaged(self, row: Row, error: Exception) -> MediaError:
         return MediaError(f"{self.paths[row.shard]}: sample {row.id} cannot be read ({error!r}); build its shard again")
 
     def _table(self, shard: int) -> dict[str, dict[str, tuple[int, int]]]:
-        """Where each file of each sample of a shard lies: by id and by what follows the first dot, offset and size."""
+        """Return offset and size of each file of a shard, by sample id and the part after the first dot."""
         if shard not in self._contents:
             table: dict[str, dict[str, tuple[int, int]]] = {}
             with tarfile.open(self.paths[shard], "r:") as tar:
@@ -160,4 +160,4 @@ class ShardSet:
         return {**self.__dict__, "_contents": OrderedDict()}
 
 
-__all__ = ["HELD", "LATENTS", "NOTHING", "PRECOMPUTED_SCHEMA", "TENSORS", "TEXT", "Row", "ShardSet"]
+__all__ = ["HELD", "LATENTS", "PRECOMPUTED_SCHEMA", "TENSORS", "TEXT", "UNCONDITIONAL", "Row", "ShardSet"]

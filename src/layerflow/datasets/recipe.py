@@ -1,48 +1,49 @@
-"""Recipe of a set of layered clips from footage: YAML read into dataclasses."""
+"""Recipes of layered clips from footage: YAML read into dataclasses."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..core.config import ConfigError, load_config
+from ..core.config import NOT_A_KEY, ConfigError, load_config
 
 KINDS = ("masks", "layered", "pairs", "copy-paste", "backgrounds")
 
 
 @dataclass(frozen=True)
 class SourceRecipe:
-    """Where footage lies, and what is made of it. Folders are relative to the recipe's own."""
+    """One source of footage. Its folders are relative to the folder of the recipe."""
 
     kind: str
-    """masks: videos with a mask for each frame (JPEGImages/ and Annotations/, as DAVIS, YouTube-VOS and MOSE have);
-    layered: folders with foreground, background and perhaps blended, stills or videos; pairs: any cut-out over any
-    background still; copy-paste: any moving cut-out over any background; backgrounds: videos alone."""
+    """Kind of source. masks: videos with a mask for each frame (JPEGImages/ and Annotations/, as in DAVIS, YouTube-VOS
+    and MOSE); layered: folders with foreground, background and perhaps blended, stills or videos; pairs: any cut-out
+    over any background still; copy-paste: any moving cut-out over any background; backgrounds: videos alone."""
     folder: str = ""
-    """Of masks, layered and backgrounds."""
+    """Folder of the footage, for masks, layered and backgrounds."""
     foregrounds: str = ""
     """Folder of cut-outs with alpha, stills for pairs, videos or frame folders for copy-paste; for copy-paste also a
     folder with masks."""
     backgrounds: str = ""
     """Folder of stills or videos for pairs and copy-paste."""
     count: int = 0
-    """How many pairs or pastes to make; 0: as many as there are foregrounds. Of other kinds: at most so many."""
+    """Number of pairs or pastes; 0 for as many as there are foregrounds. For other kinds the largest number of clips, 0
+    for all."""
     objects: str = "each"
-    """For masks: each object is a foreground of its own, or all of them together are one."""
+    """For masks: `each` makes a foreground of every object, `all` one foreground of all objects together."""
     share: tuple[float, float] = (0.5, 0.9)
-    """For pairs and copy-paste: how much of the frame the object's path fills, from and to."""
+    """For pairs and copy-paste: lower and upper end of the share of the frame that the object's path fills."""
     harmonise: float = 0.3
-    """How far its colours move towards the background's."""
+    """Strength, 0 to 1, by which the foreground's colours are moved towards the background's."""
     shadow: float = 0.0
-    """Alpha of a shadow below it, which belongs to its matte; each clip draws from 0 to this."""
+    """Largest alpha of a shadow below the foreground, as part of its matte; drawn from 0 to this for each clip."""
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ConfigError(f"kind {self.kind!r} is not known; choose {', '.join(KINDS)}")
-        wanted = ("foregrounds", "backgrounds") if self.kind in ("pairs", "copy-paste") else ("folder",)
-        for name in wanted:
+        required = ("foregrounds", "backgrounds") if self.kind in ("pairs", "copy-paste") else ("folder",)
+        for name in required:
             if not getattr(self, name):
-                raise ConfigError(f"a source of kind {self.kind} wants {name}: the folder that holds them")
+                raise ConfigError(f"a source of kind {self.kind} needs {name}: the folder with its footage")
         if self.objects not in ("each", "all"):
             raise ConfigError(f"objects is {self.objects!r}, but must be each or all")
         if not 0 < self.share[0] <= self.share[1] <= 1:
@@ -53,37 +54,41 @@ class SourceRecipe:
 
 @dataclass(frozen=True)
 class FootageRecipe:
-    """All that decides what a set of shards holds, besides the footage itself."""
+    """Everything that decides the content of a set of shards, besides the footage itself."""
 
     name: str
+    """Name of the set."""
     sources: tuple[SourceRecipe, ...]
+    """Sources of footage; at least one."""
     size: tuple[int, int] = (64, 64)
     """Width and height of a clip; footage is cropped around its centre and resized."""
     frames: int = 8
-    """Frames of a clip; footage with fewer is listed as failed, with more it is cut into several clips."""
+    """Frames of a clip; footage with fewer is listed as failed, longer footage is cut into several clips."""
     stride: int = 1
-    """Every so manieth frame of the footage is taken."""
+    """Step between the frames taken of the footage: 2 takes every second one."""
     most_clips: int = 4
-    """Clips that one video may give."""
+    """Largest number of clips from one video."""
     seed: int = 0
+    """Seed of everything that is drawn: the order of clips, pairs, places, shadows."""
     per_shard: int = 64
     """Clips of a shard."""
     matting: str = "plain"
-    """plain, crude (with faults put in), model:NAME (a ViTMatte model), or package.module:function."""
-    inpainting: str = "flow"
-    """flow, still (each frame on its own), model:NAME (flow, with what no frame shows painted by a diffusers pipeline
-    that inpaints), or package.module:function."""
-    captioning: str = "metadata"
-    """metadata (captions.json beside the footage, else its name), model:NAME (an image-to-text model), or
+    """Function from masks to alpha: plain, crude (with simulated faults), model:NAME (a ViTMatte model), or
     package.module:function."""
+    inpainting: str = "flow"
+    """Function that fills in the background: flow, still (each frame alone), model:NAME (flow, and a diffusers
+    inpainting pipeline where no frame shows the background), or package.module:function."""
+    captioning: str = "metadata"
+    """Function that gives captions: metadata (captions.json beside the footage, else its name), model:NAME (an
+    image-to-text model), or package.module:function."""
     dilate: int = 3
     """Pixels around a mask that count as hidden when the background is filled in."""
-    folder: str = field(default=".")
-    """What sources' folders are relative to; set from the recipe's place."""
+    folder: str = field(default=".", metadata=NOT_A_KEY)
+    """Folder of the recipe, which folders of sources are relative to; set by `load_footage_recipe`."""
 
     def __post_init__(self) -> None:
         if not self.sources:
-            raise ConfigError("sources: a recipe wants at least one")
+            raise ConfigError("sources is empty, but must list at least one source")
         for name in ("frames", "stride", "most_clips", "per_shard"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least 1")
@@ -91,10 +96,14 @@ class FootageRecipe:
             raise ConfigError(f"size {list(self.size)} must be at least 16 each way, and dilate not negative")
 
     def place(self, folder: str) -> Path:
-        """A source's folder."""
+        """Return the path of a source's folder."""
         return Path(self.folder) / folder
 
 
 def load_footage_recipe(path: str | Path) -> FootageRecipe:
-    """Read a recipe; unknown keys, wrong types and values out of range raise ConfigError."""
-    return load_config(FootageRecipe, path, {"folder": str(Path(path).resolve().parent)})
+    """Read a recipe.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key is unknown, of another type or out of range.
+    """
+    return replace(load_config(FootageRecipe, path), folder=str(Path(path).resolve().parent))

@@ -1,8 +1,8 @@
-"""What footage there is: folders looked through for clips that can be made, before anything heavy starts."""
+"""Find footage: scan folders for clips that can be built, before any heavy work."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,49 +16,46 @@ from .recipe import FootageRecipe, SourceRecipe
 
 STILLS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v"}
-LOOKED_AT = 8
-"""Masks of a clip that are looked through for objects, spread over it."""
+SCANNED_MASKS = 8
+"""Masks of a clip that are scanned for objects, spread over the clip."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One clip to be made: where from, and the numbers that decide the rest."""
+    """One clip to build: its files and the numbers that decide the rest."""
 
     id: str
-    """Unique in its set, and a name that a file can have."""
+    """Name, unique in its set and valid as a file name."""
     source: SourceRecipe
     files: dict[str, str]
-    """What is read, by its part: frames and masks; layers by their names; foreground and background."""
+    """Paths by part: frames and masks; layers by name; or foreground and background."""
     object: int | None = None
-    """Number in the masks; None: whatever is not 0."""
+    """Number of the object in the masks; None for every number but 0."""
     start: int = 0
-    """First frame taken of the footage, in its own frames; with masks, in those that have one."""
+    """First frame of the footage to read; with masks, counted in frames that have one."""
     seed: int = 0
     about: str = field(default="")
     """Name of the footage, for captions."""
     problem: str = ""
-    """Why no clip can be made, as was found while looking; it is then listed among what failed."""
+    """Reason why no clip can be built, known from the scan; the item is then listed as failed."""
 
 
 def find_items(recipe: FootageRecipe) -> list[Item]:
-    """Every clip of a recipe, in an order that its seed decides.
+    """Return every clip of a recipe, in an order that its seed decides.
 
     Footage that cannot be read or is too short is an item too, with its problem, so that it is counted.
 
     Raises:
-        MediaError: a folder is not there, or holds nothing of its kind.
+        MediaError: a folder does not exist, or holds no footage of its kind.
     """
     items: list[Item] = []
     for number, source in enumerate(recipe.sources):
-        find = {
-            "masks": _masks, "layered": _layered, "pairs": _pairs, "copy-paste": _pairs, "backgrounds": _backgrounds,
-        }[source.kind]  # fmt: skip
-        found = find(recipe, source)
-        if not found:
-            raise MediaError(f"source {number + 1} ({source.kind}): nothing of that kind is in {_folders(source)}")
+        own = FINDERS[source.kind](recipe, source)
+        if not own:
+            raise MediaError(f"source {number + 1} ({source.kind}): no footage of that kind is in {_folders(source)}")
         if source.kind not in ("pairs", "copy-paste") and source.count:
-            found = found[: source.count]
-        items += found
+            own = own[: source.count]
+        items += own
     ids = {item.id for item in items}
     if len(ids) != len(items):  # two folders with footage of the same name
         items = [_named(item, f"{index:06d}-{item.id}") for index, item in enumerate(items)]
@@ -77,7 +74,7 @@ def _folders(source: SourceRecipe) -> str:
 def _there(recipe: FootageRecipe, name: str) -> Path:
     folder = recipe.place(name)
     if not folder.is_dir():
-        raise MediaError(f"{folder}: there is no such folder; name one that holds footage in the recipe")
+        raise MediaError(f"{folder}: there is no such folder; name a folder of footage in the recipe")
     return folder
 
 
@@ -87,20 +84,22 @@ def _name(*parts: object) -> str:
 
 
 def _span(recipe: FootageRecipe) -> int:
-    """Frames of footage from the first to the last one of a clip."""
+    """Return how many frames of footage a clip spans."""
     return (recipe.frames - 1) * recipe.stride + 1
 
 
 def _starts(recipe: FootageRecipe, count: int) -> list[int]:
-    """First frames of the clips that footage of so many frames gives, spread over it."""
+    """Return the first frames of the clips from footage of `count` frames, spread over it."""
     span = _span(recipe)
     clips = min(recipe.most_clips, max(1, count // span))
     return [round(index * (count - span) / max(1, clips - 1)) for index in range(clips)]
 
 
 def _following(recipe: FootageRecipe, path: str) -> list[int]:
-    """First frames of the clips of a video or frame folder. They follow one another from its beginning, for a video is
-    read from there. One that cannot be looked into gives one clip, and fails when that is made."""
+    """Return the first frames of the clips of a video or frame folder, one after another from its start.
+
+    Videos are read from their start. One that cannot be opened gives one clip, which fails when it is built.
+    """
     try:
         count = length(Path(path))
     except Exception:  # a broken file raises nearly anything
@@ -109,8 +108,10 @@ def _following(recipe: FootageRecipe, path: str) -> list[int]:
 
 
 def length(path: Path) -> int:
-    """Frames of a still, a frame folder or a video, as its header tells, and no more than may be read of it; raises
-    what a broken file raises."""
+    """Return the frames of a still, a frame folder or a video by its header, at most those that `ReadLimits` allows.
+
+    Raises whatever a broken file raises.
+    """
     from PIL import Image
 
     if path.suffix.lower() in STILLS | {".gif"} or path.is_dir():
@@ -128,41 +129,42 @@ def length(path: Path) -> int:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Stills in a folder in their natural order."""
+    """Return the stills in a folder in natural order."""
     return sorted((path for path in folder.iterdir() if path.suffix.lower() in STILLS), key=natural_order)
 
 
 def mask_videos(folder: Path) -> list[tuple[str, Path, Path]]:
-    """Name, frame folder and mask folder of the videos below a folder with JPEGImages/ and Annotations/."""
-    found = []
+    """Return name, frame folder and mask folder of each video below a folder with JPEGImages/ and Annotations/."""
+    videos = []
     for frames in sorted(folder.rglob("JPEGImages")):
         masks = frames.parent / "Annotations"
         if not masks.is_dir():
             continue
-        # DAVIS has the resolution between, the others have not.
+        # DAVIS has a folder for the resolution between, other data sets have not.
         for video in sorted(path for path in frames.rglob("*") if path.is_dir() and images_in(path)):
             inside = video.relative_to(frames)
             if (masks / inside).is_dir():
-                found.append((inside.name, video, masks / inside))
-    return found
+                videos.append((inside.name, video, masks / inside))
+    return videos
 
 
 def annotated(frames: Path, masks: Path) -> tuple[list[tuple[Path, Path]], int]:
-    """Each frame that has a mask, with it, and how many frames of the video it is from one to the next. Where masks are
-    missing between others, motion would jump: then it is the longest stretch without a gap.
+    """Return each frame that has a mask, with it, and the step in frames of the video from one to the next.
+
+    Where masks are missing between others, motion would jump: then only the longest stretch without a gap is returned.
 
     Raises:
-        ValueError: none has one.
+        ValueError: no frame has a mask.
     """
-    found = {path.stem: path for path in images_in(masks)}
-    numbered = [(number, path) for number, path in enumerate(images_in(frames)) if path.stem in found]
+    by_name = {path.stem: path for path in images_in(masks)}
+    numbered = [(number, path) for number, path in enumerate(images_in(frames)) if path.stem in by_name]
     if not numbered:
         raise ValueError(f"{masks} has no mask for any frame in {frames}")
     steps = np.diff([number for number, _ in numbered])
     step = int(np.bincount(steps).argmax()) if len(steps) else 1
     stretches = np.split(np.arange(len(numbered)), np.flatnonzero(steps != step) + 1)
     paths = [numbered[index][1] for index in max(stretches, key=len)]
-    return [(path, found[path.stem]) for path in paths], step
+    return [(path, by_name[path.stem]) for path in paths], step
 
 
 def _masks(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
@@ -174,34 +176,36 @@ def _masks(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
 
 
 def _cut(recipe: FootageRecipe, whole: Item, each: bool, most: int | None = None) -> list[Item]:
-    """The clips of a video with masks, for each object that a clip shows, or for all of them as one; one item with its
-    problem if there is none."""
+    """Return the clips of a video with masks: one for each object in a clip, or one for all objects together.
+
+    Without any there is one item with its problem.
+    """
     frames, masks = Path(whole.files["frames"]), Path(whole.files["masks"])
     items = []
     try:
         pairs, _ = annotated(frames, masks)
         if len(pairs) < _span(recipe):
-            raise ValueError(f"{masks} has {len(pairs)} frames with a mask, fewer than the {_span(recipe)} wanted")
+            raise ValueError(f"{masks} has {len(pairs)} frames with a mask, fewer than the {_span(recipe)} needed")
         for start in _starts(recipe, len(pairs))[:most]:
             shown = [mask for _, mask in pairs[start : start + _span(recipe) : recipe.stride]]
             for object in objects_in(shown) if each else [None]:
                 id = _name(whole.about, *([] if object is None else [f"object{object}"]), start)
                 items.append(replace(whole, id=id, object=object, start=start))
         if not items:
-            raise ValueError(f"{masks} shows no object")
+            raise ValueError(f"{masks} shows no object; choose other masks")
     except Exception as error:  # a broken picture raises nearly anything
         return [replace(whole, problem=first_line(error))]
     return items
 
 
 def objects_in(masks: Sequence[Path]) -> list[int]:
-    """Numbers of the objects that masks show, by some that are spread over them, the first and last among them."""
-    chosen = np.unique(np.linspace(0, len(masks) - 1, min(LOOKED_AT, len(masks))).round().astype(int))
+    """Return the numbers of the objects in masks, from a few masks spread over them, first and last included."""
+    chosen = np.unique(np.linspace(0, len(masks) - 1, min(SCANNED_MASKS, len(masks))).round().astype(int))
     return sorted({int(number) for index in chosen for number in np.unique(read_mask(masks[index])) if number})
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A mask (H, W) of object numbers; a grey or coloured one is 1 where it is brighter than half."""
+    """Read a mask (H, W) of object numbers; a grey or coloured one is 1 where it is brighter than half."""
     from PIL import Image
 
     with Image.open(path) as image:
@@ -212,13 +216,13 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def media_in(folder: Path, stills: bool) -> list[Path]:
-    """Videos and frame folders of a folder, and its single pictures if `stills`."""
-    found = []
+    """Return videos and frame folders of a folder, and its single images if `stills`."""
+    paths = []
     for path in sorted(folder.iterdir(), key=natural_order):
         kind = path.suffix.lower()
         if kind in VIDEOS or (stills and kind in STILLS) or (path.is_dir() and len(images_in(path)) > 1):
-            found.append(path)
-    return found
+            paths.append(path)
+    return paths
 
 
 def _layered(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
@@ -231,7 +235,7 @@ def _layered(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
                 files.setdefault(layer, str(path))
         if {FOREGROUND, BACKGROUND} <= set(files):
             about = folder.relative_to(recipe.place(source.folder)).as_posix()
-            # Stills are not opened: there may be very many, and they stand beside clips of any length.
+            # Stills are not opened: there may be very many, and they fit clips of any length.
             moving = [path for path in files.values() if Path(path).suffix.lower() not in STILLS]
             starts = min((_following(recipe, path) for path in moving), key=len, default=[0])
             items += [
@@ -276,3 +280,13 @@ def _backgrounds(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
             id = _name(BACKGROUND, path.stem, *([start] if start else []))
             items.append(Item(id, source, {BACKGROUND: str(path)}, start=start, about=path.stem))
     return items
+
+
+FINDERS: dict[str, Callable[[FootageRecipe, SourceRecipe], list[Item]]] = {
+    "masks": _masks,
+    "layered": _layered,
+    "pairs": _pairs,
+    "copy-paste": _pairs,
+    "backgrounds": _backgrounds,
+}
+"""Function that finds the items of a source, by the source's kind."""

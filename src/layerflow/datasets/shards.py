@@ -1,4 +1,4 @@
-"""Layered clips in WebDataset shards: what a sample holds, written and read.
+"""Layered clips in WebDataset shards, written and read.
 
 A sample is `ID.foreground.webp` with alpha, `ID.background.webp`, `ID.blended.webp`, all lossless, and `ID.json`.
 """
@@ -20,7 +20,7 @@ from ..core.schema import SCENE
 from ..media import MediaError, read_video, write_video
 
 SCHEMA = 1
-"""Version of what a sample holds."""
+"""Version of the content of a sample."""
 
 
 @dataclass
@@ -29,16 +29,16 @@ class Sample:
 
     video: LayeredVideo
     record: dict[str, Any]
-    """id, kind, frames, width, height, fps, frozen, captions, source, and figures of the matte."""
+    """Content of `ID.json`: id, kind, frames, width, height, fps, frozen, captions, source, figures of the matte."""
 
     @property
     def captions(self) -> dict[str, str]:
-        """A text for each layer that has one."""
+        """Captions by layer; layers without one are left out."""
         return dict(self.record["captions"])
 
 
 def encode(id: str, video: LayeredVideo, record: dict[str, Any]) -> dict[str, Any]:
-    """A sample as WebDataset writes it."""
+    """Encode a sample as WebDataset writes it."""
     sample: dict[str, Any] = {"__key__": id, "json": json.dumps(record, sort_keys=True).encode()}
     clips = video.clips()
     with tempfile.TemporaryDirectory() as folder:
@@ -50,7 +50,7 @@ def encode(id: str, video: LayeredVideo, record: dict[str, Any]) -> dict[str, An
 
 
 def decode(sample: dict[str, Any]) -> Sample:
-    """A sample as WebDataset reads it, its files as bytes; raises MediaError when something in it is damaged."""
+    """Decode a sample as WebDataset reads it, with its files as bytes; raises MediaError when a part is damaged."""
     try:
         record = json.loads(sample["json"])
         if record["schema"] != SCHEMA:
@@ -61,11 +61,11 @@ def decode(sample: dict[str, Any]) -> Sample:
                 path = Path(folder) / f"{layer.name}.webp"
                 path.write_bytes(sample[path.name])
                 read = read_video(path, fps=record["fps"])
-                # WebP shows equal frames once, and leaves out alpha that is 1 everywhere.
-                clips[layer.name] = _again(read.colour, record["frames"])
+                # WebP merges equal frames, and leaves out alpha that is 1 everywhere.
+                clips[layer.name] = _repeated(read.colour, record["frames"])
                 if layer.alpha is not None:
                     alpha = read.alpha if read.alpha is not None else torch.ones_like(read.colour[:, :1])
-                    clips[layer.alpha] = _again(alpha, record["frames"])
+                    clips[layer.alpha] = _repeated(alpha, record["frames"])
         return Sample(LayeredVideo(**clips, fps=record["fps"]), record)
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, MediaError):
@@ -73,7 +73,7 @@ def decode(sample: dict[str, Any]) -> Sample:
         raise MediaError(f"sample {sample.get('__key__')} is damaged ({error!r}); build its shard again") from error
 
 
-def _again(clip: torch.Tensor, frames: int) -> torch.Tensor:
+def _repeated(clip: torch.Tensor, frames: int) -> torch.Tensor:
     return clip.expand(frames, -1, -1, -1).clone() if len(clip) == 1 else clip[:frames]
 
 
@@ -89,7 +89,7 @@ def write_shard(path: Path, samples: Iterable[dict[str, Any]]) -> None:
 
 
 def read_shards(paths: Iterable[Path], on_error: Callable[[Exception], bool] | None = None) -> Iterator[Sample]:
-    """The samples of shards in order. `on_error` is asked whether to go on after a damaged one; else it is raised."""
+    """Yield the samples of shards in order; after a damaged one go on where `on_error` returns True, else raise."""
     import webdataset
 
     files = [f"file:{path}" for path in paths]

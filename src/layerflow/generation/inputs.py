@@ -11,7 +11,7 @@ from torch import Tensor
 from ..core.atomic import hash_path
 from ..core.errors import UserError
 from ..core.layered_video import LayeredVideo
-from ..core.schema import CLIPS
+from ..core.schema import ALPHA, ALPHA_OF, CHANNELS, CLIPS, FOREGROUND
 from ..media import MediaError, load_layers, read_video
 
 
@@ -60,7 +60,7 @@ def read_sources(clips: Mapping[str, Path], frames: int | None, fps: float | Non
     sources = []
     for path in dict.fromkeys(clips.values()):
         names = [name for name in clips if clips[name] == path]
-        take_alpha = "foreground" in names and "alpha" not in clips
+        take_alpha = FOREGROUND in names and ALPHA not in clips
         sources.append(_read(path, names, take_alpha, frames and frames + 1, fps))
     return sources
 
@@ -68,7 +68,7 @@ def read_sources(clips: Mapping[str, Path], frames: int | None, fps: float | Non
 def _read(path: Path, names: list[str], take_alpha: bool, frames: int | None, fps: float | None) -> Source:
     if (path / "layers.json").is_file():  # a folder that layerflow wrote: take the clips by their names
         layers = load_layers(path)
-        wanted = [*names, "alpha"] if take_alpha else names
+        wanted = [*names, ALPHA] if take_alpha else names
         missing = [name for name in names if name not in layers.clips()]
         if missing:
             raise UserError(f"{path} holds no {missing[0]}; it has {', '.join(layers.clips())}")
@@ -78,17 +78,17 @@ def _read(path: Path, names: list[str], take_alpha: bool, frames: int | None, fp
     see_through = read.alpha is not None and float(read.alpha.min()) < 1
     tensors: dict[str, Tensor] = {}
     for name in names:
-        if name == "alpha":
-            if "foreground" in names and not see_through:
+        if CHANNELS[name] == 1:
+            if FOREGROUND in names and not see_through:
                 why = "its alpha is opaque everywhere" if read.alpha is not None else "it has no alpha"
                 raise UserError(f"{path}: {why}; give the foreground's alpha as a video of its own, as `alpha`")
             # A matte is a file whose alpha, or else whose grey, is the alpha meant.
             alpha = read.alpha if see_through else None
             tensors[name] = read.colour.double().mean(1, keepdim=True).float() if alpha is None else alpha
-        elif name == "foreground":
+        elif name in ALPHA_OF:
             tensors[name] = read.colour
             if take_alpha and see_through and read.alpha is not None:
-                tensors["alpha"] = read.alpha
+                tensors[ALPHA_OF[name]] = read.alpha
         elif see_through:
             raise UserError(f"{path}: it has transparent parts, but a {name} is opaque; compose it over something")
         else:
@@ -142,7 +142,7 @@ def _cut_one(source: Source, count: int) -> Source:
 def fit(sources: Sequence[Source], height: int, width: int) -> list[Source]:
     """Return the sources at `height` x `width`: cropped around the centre to that aspect, then resized."""
     by_clip = {name: source for source in sources for name in source.video.clips()}
-    colour, alpha = by_clip.get("foreground"), by_clip.get("alpha")
+    colour, alpha = by_clip.get(FOREGROUND), by_clip.get(ALPHA)
     weighted = None
     if colour and alpha and colour is not alpha and _size(colour.video) == _size(alpha.video):
         # Resized together, colour is weighted with alpha, and hidden colour does not bleed into the edges.

@@ -13,7 +13,7 @@ from reprlib import repr as shortly
 from typing import Any
 
 from ..core.errors import FieldError, UserError
-from ..core.schema import CLIPS
+from ..core.schema import CLIPS, COMPONENTS
 from .request import Request, from_plain, is_text, options, parse_lora
 
 FAILURES = "failures.jsonl"
@@ -75,7 +75,7 @@ def parse_job(line: bytes, number: int, here: Path, output: Path) -> Job:
     values = {key: value for key, value in parse_object(line).items() if value is not None}
     if unknown := [key for key in values if key not in KEYS]:
         raise UserError(f"unknown key {shortly(unknown[0])}; the keys are {', '.join(KEYS)}")
-    missing = [key for key in ("foreground", "background") if key not in values]
+    missing = [key for key in COMPONENTS if key not in values]
     if "given" not in values and missing:
         raise UserError(f"no {missing[0]}; a job without given clips needs prompts for foreground and background")
     id, given = values.pop("id", f"{number:04d}"), values.pop("given", None)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import __version__
+from ..core.schema import COMPONENTS, LAYERS
 from .request import ModelOptions, Request, Size, field_of, flag, format_size, options, type_of
 
 if TYPE_CHECKING:  # they import diffusers, and `layerflow info` needs only the list of libraries
@@ -34,7 +35,7 @@ def describe(
         overwrite: the folder may hold other layers already, for the command.
     """
     request = resolved.request
-    prompts = {name: getattr(request, name) for name in ("foreground", "background", "blended")}
+    prompts = {name: getattr(request, name) for name in LAYERS}
     values = {
         name: getattr(request, name)
         for name, option in options(Request).items()
@@ -92,9 +93,7 @@ def arguments(request: Request | ModelOptions) -> list[str]:
     for name in options(type(request)):
         value = getattr(request, name)
         if value is None or (
-            value in ("", ())
-            and field_of(type(request), name).default == value
-            and name not in ("foreground", "background")
+            value in ("", ()) and field_of(type(request), name).default == value and name not in COMPONENTS
         ):
             continue
         for item in value if isinstance(value, tuple) and type_of(type(request), name)[0] != Size else (value,):

@@ -1,4 +1,4 @@
-"""Files: videos, images and folders of frames, in and out, with alpha. Knows nothing of models."""
+"""Read and write videos, images and folders of frames, with alpha. Independent of models."""
 
 from .formats import BEST_FIRST, FORMATS, Format, find_format
 from .layers import filled_together, layers_of, load_layers, lossy_layers, save_layers

@@ -1,4 +1,4 @@
-"""Between FFmpeg's frames and tensors: planes, the Y'CbCr matrices, chroma sampling.
+"""Convert between FFmpeg's frames and tensors: planes, Y'CbCr matrices, chroma sampling.
 
 Done here rather than by a scaler so that matrix, range and rounding are known, and alpha stays exact.
 Letters: H height, W width. Colour (3, H, W) and alpha (1, H, W) are float32 in [0, 1].
@@ -49,7 +49,7 @@ _SAME_SAMPLES = {
 
 
 def luma_weights(matrix: int, width: int, height: int) -> tuple[float, float]:
-    """Weights of red and blue in luma; an untagged file is BT.709 when larger than SD, else BT.601."""
+    """Return the weights of red and blue in luma; an untagged file is BT.709 when larger than SD, else BT.601."""
     if matrix not in LUMA:
         matrix = BT709 if width >= 1280 or height > 576 else 6
     return LUMA[matrix]
@@ -58,8 +58,10 @@ def luma_weights(matrix: int, width: int, height: int) -> tuple[float, float]:
 def frame_to_tensors(
     frame: av.VideoFrame, matrix: int = UNKNOWN, colour_range: int = 0
 ) -> tuple[Tensor, Tensor | None]:
-    """Colour (3, H, W) and alpha (1, H, W) or None. `matrix` and `colour_range` are the stream's tags,
-    used where the frame itself carries none."""
+    """Convert a frame to colour (3, H, W) and alpha (1, H, W) or None.
+
+    `matrix` and `colour_range` are the stream's tags, used where the frame has none.
+    """
     name = frame.format.name
     yuv = _PLANAR_YUV.match(name)
     if not (yuv or _PLANAR_RGB.match(name) or _GREY.match(name) or name in _PACKED):
@@ -90,7 +92,7 @@ def frame_to_tensors(
 
 
 def _reformat(frame: av.VideoFrame) -> av.VideoFrame:
-    """Samples of a rare pixel format in a planar one, same matrix and range."""
+    """Convert a frame of a rare pixel format to a planar one, same matrix and range."""
     name = frame.format.name
     if name not in _SAME_SAMPLES:
         alpha = any(component.is_alpha for component in frame.format.components)
@@ -100,7 +102,7 @@ def _reformat(frame: av.VideoFrame) -> av.VideoFrame:
 
 
 def _plane(frame: av.VideoFrame, index: int, depth: int, big: bool) -> Tensor:
-    """(samples a pixel, H, W) float32 code values of one plane."""
+    """Return the code values of one plane, (samples per pixel, H, W) float32."""
     plane = frame.planes[index]
     kind = np.dtype(np.uint8) if depth <= 8 else np.dtype(">u2" if big else "<u2")
     rows = np.frombuffer(bytes(plane), dtype=kind).reshape(-1, plane.line_size // kind.itemsize)
@@ -123,7 +125,7 @@ def _yuv_to_rgb(planes: list[Tensor], weights: tuple[float, float], full: bool, 
 
 
 def _levels(full: bool, depth: int) -> tuple[float, float, float, float]:
-    """Code value and span of luma and of chroma, ITU-R BT.709-6 section 4 scaled to the depth."""
+    """Return code value and span of luma and of chroma, ITU-R BT.709-6 section 4 scaled to the depth."""
     if full:
         return 0, 2**depth - 1, 2 ** (depth - 1), 2**depth - 1
     scale = 2 ** (depth - 8)
@@ -131,7 +133,7 @@ def _levels(full: bool, depth: int) -> tuple[float, float, float, float]:
 
 
 def _grow(chroma: Tensor, height: int, width: int) -> Tensor:
-    """Chroma at luma's size. Halved columns are sited on even luma columns, halved rows between rows."""
+    """Resample chroma to luma's size. Halved columns are sited on even luma columns, halved rows between rows."""
     rows, columns = chroma.shape
     across, down = -(-width // columns), -(-height // rows)
     if across == 2:
@@ -145,7 +147,7 @@ def _grow(chroma: Tensor, height: int, width: int) -> Tensor:
 
 
 def _shrink(chroma: Tensor) -> Tensor:
-    """Chroma at half the size, the opposite of `_grow`: 1-2-1 across, mean of two rows down."""
+    """Resample chroma to half the size, the opposite of `_grow`: 1-2-1 across, mean of two rows down."""
     height, width = chroma.shape
     padded = F.pad(chroma[None], (1, 1 + width % 2, 0, height % 2), mode="replicate")[0]
     across = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:])[:, ::2] / 4
@@ -153,9 +155,9 @@ def _shrink(chroma: Tensor) -> Tensor:
 
 
 def tensors_to_frame(pixel_format: str, colour: Tensor, alpha: Tensor | None) -> av.VideoFrame:
-    """A frame for the encoder. Y'CbCr is BT.709 in limited range; RGB and alpha are in full range.
+    """Create a frame for the encoder. Y'CbCr is BT.709 in limited range; RGB and alpha are in full range.
 
-    colour (3, H, W), alpha (1, H, W) or None; where the pixel format has alpha and None is given it is 1.
+    colour (3, H, W), alpha (1, H, W) or None; None gives an opaque frame where the pixel format has alpha.
     """
     height, width = colour.shape[-2:]
     frame = av.VideoFrame(width, height, pixel_format)
@@ -192,7 +194,7 @@ def _rgb_to_yuv(colour: Tensor, halved: bool, depth: int) -> list[Tensor]:
 
 
 def _fill(plane: av.video.plane.VideoPlane, samples: Tensor, depth: int, big: bool) -> None:
-    """Round code values (rows, columns) and put them into a plane."""
+    """Round code values (rows, columns) and write them into a plane."""
     kind = np.dtype(np.uint8) if depth <= 8 else np.dtype(">u2" if big else "<u2")
     rows = np.zeros((plane.buffer_size // plane.line_size, plane.line_size // kind.itemsize), kind)
     rounded = (samples + 0.5).floor().clamp(0, 2**depth - 1).numpy()

@@ -1,4 +1,4 @@
-"""The file formats that layers are written in, by name."""
+"""File formats of layers, by name."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ class Format:
     """One way to write a clip."""
 
     name: str
-    """What a person asks for."""
+    """Name of the format in options and files."""
     suffix: str
-    """End of the file's name; for a folder of frames, the end of the folder's name."""
+    """Suffix of the file's name; for a folder of frames, of the folder's name."""
     codec: str
-    """The encoder: its FFmpeg name, or `pillow`."""
+    """FFmpeg name of the encoder, or `pillow`."""
     pixels: str
     """Pixel format without alpha."""
     alpha_pixels: str | None
     """Pixel format with alpha; None when the format cannot hold alpha."""
     lossless: bool
-    """True when what is read back equals what was written, rounded to `bits`."""
+    """True if reading gives back the written values, rounded to `bits`."""
     bits: int
-    """Bits a sample."""
+    """Bits per sample."""
     convention: str
-    """How code values stand for colour."""
+    """Colour encoding of the code values."""
     purpose: str
-    """One line for a person who chooses."""
+    """One-line description for lists of formats."""
     folder: bool = False
-    """True when the video is a folder with a file for each frame."""
+    """True if a video is a folder with a file for each frame."""
     container: str | None = None
     """FFmpeg muxer."""
     options: dict[str, str] = field(default_factory=dict)
@@ -44,11 +44,11 @@ class Format:
 
     @property
     def alpha(self) -> bool:
-        """True when the format holds alpha."""
+        """True if the format holds alpha."""
         return self.alpha_pixels is not None
 
     def name_of(self, layer: str) -> str:
-        """File or folder name of a layer."""
+        """Return the file or folder name of a layer."""
         return layer + self.suffix
 
 
@@ -153,7 +153,7 @@ BEST_FIRST = ("ffv1", "png16", "png", "webp", "prores", "webm", "mp4")
 
 
 def find_format(name: str | None, path: str | Path | None = None) -> Format:
-    """The format of that name, or else by the path's suffix. Raises `MediaError` when there is none."""
+    """Return the format of a name, or else of the path's suffix. Raises `MediaError` when there is none."""
     if name is not None:
         if name not in FORMATS:
             raise MediaError(f"format {name!r} is not known: choose one of {', '.join(FORMATS)}.")

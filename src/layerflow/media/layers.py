@@ -1,5 +1,4 @@
-"""A layered video as a folder: a file for each layer and format, a preview, and layers.json that says
-what each file is."""
+"""A layered video as a folder: a file for each layer and format, a preview, and layers.json, which describes them."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from ..core.atomic import hash_path, whole_files
 from ..core.compositing import blend, extend_colour, uncompose
 from ..core.layered_video import LayeredVideo
-from ..core.schema import BACKGROUND, BLENDED, CHANNELS, CLIPS, DEFAULT_FPS, FOREGROUND, SCENE
+from ..core.schema import ALPHA, ALPHA_OF, BLENDED, CHANNELS, CLIPS, COMPONENTS, DEFAULT_FPS, SCENE
 from .formats import BEST_FIRST, FORMATS, Format, find_format
 from .preview import write_preview
 from .reading import read_video
@@ -36,15 +35,15 @@ def save_layers(
     formats: Sequence[str] = ("webm",),
     metadata: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write each layer in each format, `preview.webp` and `layers.json`; return what layers.json says.
+    """Write each layer in each format, `preview.webp` and `layers.json`; return the content of layers.json.
 
     The foreground and its alpha share a file where the format holds alpha; in mp4 the foreground is
-    written over mid-grey and alpha as a file of its own. A missing blend is composed when the other clips
-    are there. The folder gets all files or none; other files in it stay. `metadata` must be JSON.
+    written over mid-grey and alpha as a separate file. A missing blended clip is composed when the other
+    clips are present. The folder gets all files or none; other files in it stay. `metadata` must be JSON.
 
     Raises:
         MediaError: a format is unknown or cannot be written.
-        ValueError: no format is named, or metadata is not JSON.
+        ValueError: formats is empty, or metadata is not JSON.
     """
     folder = Path(folder)
     if isinstance(formats, str) or not formats:
@@ -84,10 +83,10 @@ def save_layers(
 
 
 def load_layers(folder: str | Path, limits: ReadLimits | None = None) -> LayeredVideo:
-    """The layered video in a folder, from layers.json, or else from names such as `foreground.webm`.
+    """Read the layered video in a folder, by layers.json, or else by names such as `foreground.webm`.
 
-    Of several files of a layer the deepest lossless one is read. `limits` is what each file may ask for.
-    Raises `MediaError` when there is none, when the files do not fit together or go beyond the limits.
+    Of several files of a layer the lossless one with the most bits is read. `limits` applies to each file.
+    Raises `MediaError` when there are no layers, or the files do not fit together or go beyond the limits.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -95,9 +94,8 @@ def load_layers(folder: str | Path, limits: ReadLimits | None = None) -> Layered
     index = _read_index(folder)
     best = _best_files(folder, index)
     if not best:
-        wanted = ", ".join(FORMATS["webm"].name_of(layer) for layer in (FOREGROUND, BACKGROUND))
-        raise MediaError(f"{folder}: it holds no layers; put files such as {wanted} into it.")
-    alpha_of = {layer.name: layer.alpha for layer in SCENE if layer.alpha is not None}
+        examples = ", ".join(FORMATS["webm"].name_of(layer) for layer in COMPONENTS)
+        raise MediaError(f"{folder}: it holds no layers; put files such as {examples} into it.")
     clips: dict[str, Tensor] = {}
     fps = float(index["fps"]) if index else None
     for layer, (path, one) in best.items():
@@ -106,11 +104,11 @@ def load_layers(folder: str | Path, limits: ReadLimits | None = None) -> Layered
         shown = read_video(path, fps=fps, limits=limits)
         fps = fps or (None if one.folder else shown.fps)
         clips[layer] = shown.colour.median(dim=1, keepdim=True).values if CHANNELS[layer] == 1 else shown.colour
-        if layer in alpha_of and shown.alpha is not None:
-            clips[alpha_of[layer]] = shown.alpha
+        if layer in ALPHA_OF and shown.alpha is not None:
+            clips[ALPHA_OF[layer]] = shown.alpha
     if index:
         clips = {name: _as_saved(clip, index) for name, clip in clips.items()}
-    for layer, alpha in alpha_of.items():
+    for layer, alpha in ALPHA_OF.items():
         if layer not in clips:
             continue
         if index and alpha in index["clips"] and alpha not in clips:
@@ -128,14 +126,14 @@ def load_layers(folder: str | Path, limits: ReadLimits | None = None) -> Layered
 
 
 def lossy_layers(folder: str | Path) -> list[str]:
-    """Layers of a folder that `load_layers` reads from a lossy file, for want of another."""
+    """Return the layers of a folder that `load_layers` reads from a lossy file, because there is no other."""
     folder = Path(folder)
     best = _best_files(folder, _read_index(folder))
     return [layer for layer, (_, one) in best.items() if not one.lossless]
 
 
 def layers_of(video: LayeredVideo, one: Format) -> Iterator[tuple[str, Tensor, Tensor | None, str]]:
-    """Layer, colour, alpha and what alpha is, for each file of a format."""
+    """Yield layer, colour, alpha and the kind of alpha for each file of a format."""
     clips = video.clips()
     for layer in SCENE:
         colour, alpha = clips.get(layer.name), clips.get(layer.alpha or "")
@@ -164,7 +162,7 @@ def _entry(
         "bits": one.bits,
         "lossless": one.lossless,
         "colour": one.convention,
-        "alpha": meaning,
+        ALPHA: meaning,
         "frames": video.frames,
         "fps": float(video.fps),
         "height": height,
@@ -196,7 +194,7 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
         version = index["version"]
         if version != VERSION:
             raise MediaError(
-                f"{path}: it is of version {version} but {VERSION} is read here; save the layers again, "
+                f"{path}: it is of version {version}, but version {VERSION} is required; save the layers again, "
                 "or remove the file to read the layers by their names."
             )
         for key in ("frames", "height", "width"):
@@ -216,7 +214,7 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
 
 
 def _best_files(folder: Path, index: dict[str, Any] | None) -> dict[str, tuple[Path, Format]]:
-    """The file to read for each layer."""
+    """Return the file to read for each layer."""
     if index is not None:
         there = {(file["layer"], file["format"]): folder / file["name"] for file in index["files"]}
         for path in there.values():
@@ -237,7 +235,7 @@ def _best_files(folder: Path, index: dict[str, Any] | None) -> dict[str, tuple[P
 
 
 def _as_saved(clip: Tensor, index: Mapping[str, Any]) -> Tensor:
-    """Without what a format added: padding to even sizes, or, in WebP, equal frames merged into one."""
+    """Undo changes of a format: padding to even sizes, and, in WebP, equal frames merged into one."""
     if clip.shape[0] == 1:
         clip = clip.expand(index["frames"], -1, -1, -1).clone()
     return clip[: index["frames"], :, : index["height"], : index["width"]]

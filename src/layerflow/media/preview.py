@@ -1,4 +1,4 @@
-"""Pictures for people: a moving contact sheet of all layers, and a static one."""
+"""Contact sheets of all layers, animated and static."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..core.schema import SCENE
 from .writing import save_webp, writing
 
 CELL = 192
-"""Pixels of a cell's longer side, about."""
+"""Approximate pixels of a cell's longer side."""
 GAP = 4
 """Pixels between cells."""
 PAPER = 0.12
@@ -24,12 +24,16 @@ PAPER = 0.12
 
 
 def write_preview(video: LayeredVideo, path: str | Path, scale: float | None = None) -> Path:
-    """A moving contact sheet, animated WebP: foreground on a checkerboard, alpha as grey, background and
-    blended side by side; clips that are missing are left out.
+    """Write an animated contact sheet as WebP: foreground on a checkerboard, alpha as grey, background and blended.
 
-    `scale` is the size of a cell by that of the video, from 2 on in whole steps; when None, cells are
-    about 192 pixels.
-    Raises `MediaError` when the file cannot be written.
+    Args:
+        video: the layers; missing clips are left out.
+        path: file to write.
+        scale: size of a cell relative to the video, rounded to whole steps from 2 on; by default cells are about 192
+            pixels.
+
+    Raises:
+        MediaError: the file cannot be written.
     """
     path = Path(path)
     cells = [_fit(cell, scale) for cell in _cells(video).values()]
@@ -40,8 +44,10 @@ def write_preview(video: LayeredVideo, path: str | Path, scale: float | None = N
 
 
 def contact_sheet(video: LayeredVideo, columns: int = 8, scale: float | None = None) -> Image.Image:
-    """A static sheet: a row for each clip, up to `columns` frames spread over time, first and last
-    among them. `scale` as in `write_preview`, but cells are about 96 pixels when None."""
+    """Return a static sheet: a row for each clip, up to `columns` frames spread over time, first and last included.
+
+    `scale` is as in `write_preview`, but cells are about 96 pixels by default.
+    """
     if columns < 1:
         raise ValueError(f"columns is {columns}: it must be at least 1.")
     count = min(columns, video.frames)
@@ -57,7 +63,7 @@ def contact_sheet(video: LayeredVideo, columns: int = 8, scale: float | None = N
 
 
 def _cells(video: LayeredVideo) -> dict[str, Tensor]:
-    """(F, 3, H, W) of each clip as a person should see it."""
+    """Return each clip as shown, (F, 3, H, W)."""
     cells = {name: clip.detach().cpu() for name, clip in video.clips().items()}
     for layer in SCENE:
         if layer.name in cells and layer.alpha in cells:
@@ -67,7 +73,7 @@ def _cells(video: LayeredVideo) -> dict[str, Tensor]:
 
 
 def _checkerboard(height: int, width: int) -> Tensor:
-    """(1, 3, H, W) of light and dark squares, twelve along the longer side."""
+    """Return light and dark squares (1, 3, H, W), twelve along the longer side."""
     square = max(1, round(max(height, width) / 12))
     rows, columns = torch.arange(height) // square, torch.arange(width) // square
     odd = (rows[:, None] + columns[None, :]) % 2
@@ -75,7 +81,7 @@ def _checkerboard(height: int, width: int) -> Tensor:
 
 
 def _fit(clip: Tensor, scale: float | None, cell: int = CELL) -> Tensor:
-    """Small clips grow by a whole factor with hard pixels, so that each pixel can be judged."""
+    """Resize a clip to a cell; small clips by a whole factor with hard pixels, so that each pixel is visible."""
     height, width = clip.shape[-2:]
     factor = cell / max(height, width) if scale is None else scale
     if factor <= 0:

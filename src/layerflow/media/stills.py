@@ -22,13 +22,13 @@ Frames = list[tuple[Tensor, Tensor | None]]
 
 
 def is_image(head: bytes) -> bool:
-    """Whether a file with these first 32 bytes is an image that this module reads."""
+    """Return whether a file with these first 32 bytes is an image that this module reads."""
     riff = head[:4] == b"RIFF" and head[8:12] == b"WEBP"
     return riff or head[4:12] == b"ftypavif" or head.startswith(_SIGNATURES)
 
 
 def natural_order(path: Path) -> list[tuple[int, int | str]]:
-    """Sorting key by which frame2 comes before frame10."""
+    """Return a sorting key by which frame2 comes before frame10."""
     parts = re.split(r"(\d+)", path.name)
     return [(0, int(part)) if part.isdigit() else (1, part.lower()) for part in parts if part]
 
@@ -36,9 +36,9 @@ def natural_order(path: Path) -> list[tuple[int, int | str]]:
 def read_image(
     path: Path, limits: ReadLimits, frames: int | None = None, siblings: int = 1
 ) -> tuple[Frames, list[float], float]:
-    """Frames of an image file, when each begins, and when the last one ends, in seconds.
+    """Read an image file; return its frames, their start times and the end of the last one, in seconds.
 
-    A still has one frame and lasts 0 s. `siblings` is how many images of this size are to be read.
+    A still has one frame and lasts 0 s. `siblings` is the number of images of this size to read in all, for the limits.
     Raises `MediaError`.
     """
     if _is_deep_png(path):
@@ -47,15 +47,15 @@ def read_image(
         with Image.open(path) as image:
             count = int(getattr(image, "n_frames", 1))
             limits.check(path, *image.size, siblings * min(count, frames or count))
-            found: Frames = []
+            decoded: Frames = []
             times, now = [], 0.0
             for index, shown in enumerate(ImageSequence.Iterator(image)):
                 if frames is not None and index == frames:
                     break
-                found.append(_pillow_to_tensors(shown))
+                decoded.append(_pillow_to_tensors(shown))
                 times.append(now)
                 duration = float(shown.info.get("duration", 0) or 0)
-                # As browsers do: an animation frame of 10 ms or less is taken to mean "not set".
+                # As in browsers: 10 ms or less for an animation frame means "not set".
                 now += (duration if duration > 10 else 100) / 1000 if count > 1 else 0
     except MediaError:
         raise
@@ -63,14 +63,14 @@ def read_image(
         raise MediaError(f"{path}: the image is too large to open ({error}); scale it down.") from error
     except (OSError, ValueError, SyntaxError, EOFError, struct.error) as error:
         raise MediaError(f"{path}: the image cannot be read ({error}); export it again.") from error
-    if count > 1 and all(alpha is None or bool((alpha == 1).all()) for _, alpha in found):
-        # Encoders of animations use transparency to repeat what was there: an opaque one has no alpha.
-        return [(colour, None) for colour, _ in found], times, now
-    return _alike(found), times, now
+    if count > 1 and all(alpha is None or bool((alpha == 1).all()) for _, alpha in decoded):
+        # Encoders of animations use transparency to repeat earlier pixels: an opaque one has no alpha.
+        return [(colour, None) for colour, _ in decoded], times, now
+    return _alike(decoded), times, now
 
 
 def read_folder(folder: Path, limits: ReadLimits, frames: int | None = None) -> Frames:
-    """The images of a folder, sorted as a person would, one frame each. Raises `MediaError`."""
+    """Read the images of a folder in natural order, one frame each. Raises `MediaError`."""
     files = [
         file
         for file in folder.iterdir()
@@ -80,7 +80,7 @@ def read_folder(folder: Path, limits: ReadLimits, frames: int | None = None) -> 
         raise MediaError(f"{folder}: the folder holds no images; put frames such as 0001.png into it, or name a video.")
     files = sorted(files, key=natural_order)[:frames]
     size: tuple[int, int] | None = None
-    found: Frames = []
+    decoded: Frames = []
     for file in files:
         (frame, *_), *_ = read_image(file, limits, 1, len(files))
         if size is None:
@@ -91,15 +91,15 @@ def read_folder(folder: Path, limits: ReadLimits, frames: int | None = None) -> 
                 f"{file}: it is {width}x{height} but {files[0].name} is {size[1]}x{size[0]}; "
                 "all frames of a folder must be of one size."
             )
-        found.append(frame)
-    return _alike(found)
+        decoded.append(frame)
+    return _alike(decoded)
 
 
-def _alike(found: Frames) -> Frames:
-    """Alpha on all frames when one has it."""
-    if all(alpha is None for _, alpha in found):
-        return found
-    return [(colour, torch.ones_like(colour[:1]) if alpha is None else alpha) for colour, alpha in found]
+def _alike(decoded: Frames) -> Frames:
+    """Add alpha to all frames when one has it."""
+    if all(alpha is None for _, alpha in decoded):
+        return decoded
+    return [(colour, torch.ones_like(colour[:1]) if alpha is None else alpha) for colour, alpha in decoded]
 
 
 def _pillow_to_tensors(image: Image.Image) -> tuple[Tensor, Tensor | None]:
@@ -114,7 +114,7 @@ def _pillow_to_tensors(image: Image.Image) -> tuple[Tensor, Tensor | None]:
 
 
 def _is_deep_png(path: Path) -> bool:
-    """Whether this is a PNG of 16 bits in colour, which Pillow would cut to 8."""
+    """Return whether a file is a PNG of 16 bits per sample, which Pillow would cut to 8."""
     with path.open("rb") as file:
         head = file.read(26)
     return head.startswith(_SIGNATURES[0]) and len(head) == 26 and head[24] == 16

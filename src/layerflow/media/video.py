@@ -1,4 +1,4 @@
-"""What reading gives, what it is limited to, and the one error that media code raises."""
+"""Result and limits of reading, and the error of all media code."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class Video:
     alpha: Tensor | None
     """(F, 1, H, W) float32 in [0, 1]; None when the file has no alpha."""
     fps: float
-    """Frames a second."""
+    """Frames per second."""
 
 
 @dataclass(frozen=True)
 class ReadLimits:
-    """How much a file may ask for; checked from its header, before anything is decoded."""
+    """Limits on the size and length of a file, checked on its header before decoding."""
 
     max_frames: int = 600
-    """Most frames: 75 s at 8 fps, far beyond what the models make."""
+    """Most frames: 75 s at 8 fps, far more than the models generate."""
     max_pixels: int = 4096 * 4096
     """Most pixels in one frame."""
     max_total_pixels: int = 2**28

@@ -42,14 +42,14 @@ def write_video(
     """Write a clip and return its path.
 
     Args:
-        path: file, or folder for the formats `png` and `png16`; its parent is made when missing.
+        path: file, or folder for the formats `png` and `png16`; its parent is created when missing.
         colour: (F, 3, H, W) float32 in [0, 1], straight.
         alpha: (F, 1, H, W) float32 in [0, 1], or None.
-        fps: frames a second.
+        fps: frames per second.
         format: a name of `FORMATS`; by the suffix of `path` when None (without a suffix: `png`).
-        timecode: HH:MM:SS:FF of the first frame, for `prores`; other formats leave it out.
+        timecode: HH:MM:SS:FF of the first frame, for `prores`; other formats ignore it.
 
-    Lossy formats with alpha get the colour that cannot be seen (alpha below 1/512) filled in from its
+    For lossy formats with alpha, invisible colour (alpha below 1/512) is filled in from its
     surroundings, so that edges do not darken. An existing file, or folder of PNG frames, is replaced.
     H.264 (`mp4`) pads odd sizes by one row or column of their edge. `webp` merges equal frames into a
     longer one (`read_video(path, fps=fps)` gives them back), and makes a still of a clip that never moves.
@@ -63,7 +63,7 @@ def write_video(
     if alpha is not None and not chosen.alpha:
         raise MediaError(
             f"{path}: format {chosen.name} cannot hold alpha; choose prores, webm, ffv1, png, png16 or webp, "
-            "or write alpha as a file of its own."
+            "or write alpha as a separate file."
         )
     colour = colour.detach().cpu()
     alpha = alpha.detach().cpu() if alpha is not None else None
@@ -106,7 +106,7 @@ def _only_frames(folder: Path) -> bool:
 
 
 def padded_size(chosen: Format, height: int, width: int) -> tuple[int, int]:
-    """Height and width as written: H.264 in 4:2:0 takes only even ones."""
+    """Return height and width as written: H.264 in 4:2:0 takes only even ones."""
     return (height + height % 2, width + width % 2) if chosen.codec == "libx264" else (height, width)
 
 
@@ -128,7 +128,7 @@ def _encode(
     if (height, width) != tuple(colour.shape[-2:]):
         padding = (0, width - colour.shape[-1], 0, height - colour.shape[-2])
         colour = F.pad(colour, padding, mode="replicate")
-    # bitexact leaves out the date, random identifiers and the versions of libraries.
+    # bitexact omits the date, random identifiers and the versions of libraries.
     options = {"fflags": "+bitexact", **chosen.container_options}
     with av.open(f"file:{path}", "w", format=chosen.container, options=options) as container:
         if timecode is not None and chosen.container == "mov":
@@ -152,7 +152,7 @@ def _encode(
 
 
 def images_of(colour: Tensor, alpha: Tensor | None) -> Iterator[Image.Image]:
-    """8-bit images, RGBA with alpha and RGB without."""
+    """Yield 8-bit images, RGBA with alpha and RGB without."""
     together = colour if alpha is None else torch.cat([colour, alpha], dim=1)
     for frame in together:
         pixels = (frame.permute(1, 2, 0) * 255 + 0.5).floor().clamp(0, 255).numpy().astype(np.uint8)
@@ -182,12 +182,12 @@ def _write_webp(path: Path, colour: Tensor, alpha: Tensor | None, fps: float) ->
 
 
 def save_webp(path: Path, images: list[Image.Image], fps: float, **options: object) -> None:
-    """An endless animated WebP; see `save_animation`."""
+    """Write an endless animated WebP; see `save_animation`."""
     save_animation(path, "WEBP", images, fps, loop=0, **options)
 
 
 def save_animation(path: Path, kind: str, images: list[Image.Image], fps: float, **options: object) -> None:
-    """An animated picture by Pillow; frame times are rounded to whole ms without drifting."""
+    """Write an animated image with Pillow; frame times are rounded to whole milliseconds without drift."""
     ticks = [math.floor(1000 * index / fps + 0.5) for index in range(len(images) + 1)]
     durations = [max(1, after - before) for before, after in pairwise(ticks)]
     first, *rest = images

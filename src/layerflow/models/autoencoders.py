@@ -1,4 +1,4 @@
-"""The door between clips in model space and latents: one way in and out for every backbone's autoencoder.
+"""Encode clips in model space to latents and decode them, with the autoencoder of any backbone.
 
 Letters in shape comments: B clips (samples and clips of a layout may be folded together), F frames, H, W pixels,
 f latent frames, C latent channels, h, w latent height and width.
@@ -25,24 +25,24 @@ FAMILIES = ("AutoencoderKLWan", "AutoencoderKLCogVideoX")
 
 @dataclass(frozen=True)
 class ClipAutoencoder:
-    """Encodes every clip on its own to normalised latents, and back; the identity where there is no autoencoder.
+    """Encodes every clip separately to normalised latents, and back; the identity where there is no autoencoder.
 
-    Video autoencoders are causal in time: encoded as one long video, a clip would take something from those before
-    it. Slicing, tiling and offloading are switched on the autoencoder itself: `autoencoder.vae.enable_tiling()`.
+    Video autoencoders are causal in time: encoded as one long video, a clip would depend on those before it. Slicing,
+    tiling and offloading are switched on the autoencoder itself: `autoencoder.vae.enable_tiling()`.
 
     Raises:
-        TypeError: the autoencoder is of a family whose normalisation is not known here.
+        TypeError: the autoencoder is of a family whose normalisation is unknown.
     """
 
     vae: AutoencoderKLWan | AutoencoderKLCogVideoX | None = None
     """The autoencoder of Wan or CogVideoX; None for a backbone that works on pixels."""
     frame_groups: bool = False
-    """CogVideoX only: work through a clip 8 frames at a time, as diffusers does by default. That takes less memory,
-    but group norms then see 8 frames and not the clip, which the transformer's training latents were not made with.
-    Tiling, where norms see a tile of the clip, goes with it."""
+    """CogVideoX only: whether to encode and decode 8 frames at a time, as diffusers does by default. That takes less
+    memory, but group norms then see 8 frames and not the clip, unlike in the transformer's training latents. Tiling,
+    where norms see a tile of the clip, implies it."""
 
     def __post_init__(self) -> None:
-        # By name: to import these classes takes a second, which the mini has no use for.
+        # By name: importing these classes takes a second, and the mini does not need them.
         names = [kind.__name__ for kind in type(self.vae).__mro__]
         if self.vae is not None and not set(FAMILIES) & set(names):
             raise TypeError(
@@ -51,7 +51,7 @@ class ClipAutoencoder:
 
     @property
     def is_wan(self) -> bool:
-        """Whether the autoencoder is Wan's."""
+        """True if the autoencoder is Wan's."""
         return any(kind.__name__ == FAMILIES[0] for kind in type(self.vae).__mro__)
 
     @property
@@ -64,7 +64,7 @@ class ClipAutoencoder:
 
     @property
     def spatial_compression(self) -> int:
-        """Pixels to a latent along height and width, which must divide by it."""
+        """Pixels per latent along height and width, which must divide by it."""
         if self.vae is None:
             return 1
         if self.is_wan:
@@ -73,7 +73,7 @@ class ClipAutoencoder:
 
     @property
     def temporal_compression(self) -> int:
-        """Frames to a latent frame; a lone first frame has one of its own."""
+        """Frames per latent frame; a single first frame has a latent frame to itself."""
         if self.vae is None:
             return 1
         if self.is_wan:
@@ -81,10 +81,10 @@ class ClipAutoencoder:
         return int(self.vae.config.temporal_compression_ratio)
 
     def latent_frames(self, frames: int) -> int:
-        """Latent frames of a clip.
+        """Return the latent frames of a clip.
 
         Raises:
-            ValueError: the autoencoder would not give back as many frames; names the nearest that it can take.
+            ValueError: the autoencoder would decode to another number of frames; the message names the nearest fit.
         """
         if not self._takes(frames):
             below = next(filter(self._takes, range(frames, 0, -1)), None)
@@ -96,15 +96,15 @@ class ClipAutoencoder:
         return -(-frames // self.temporal_compression)
 
     def pixel_frames(self, latent_frames: int) -> int:
-        """Frames that latent frames decode to."""
+        """Return the frames that latent frames decode to."""
         lone_first = self.is_wan or latent_frames % 2 == 1
         return latent_frames * self.temporal_compression - (self.temporal_compression - 1) * lone_first
 
     def latent_size(self, height: int, width: int) -> tuple[int, int]:
-        """Latent height and width of a frame.
+        """Return the latent height and width of a frame.
 
         Raises:
-            ValueError: the sides do not divide; names the nearest that do.
+            ValueError: the sides do not divide; the message names the nearest that do.
         """
         factor = self.spatial_compression
         if height % factor or width % factor:
@@ -117,11 +117,11 @@ class ClipAutoencoder:
 
     @torch.no_grad()
     def encode(self, clips: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Clips to normalised latents.
+        """Encode clips to normalised latents.
 
         Args:
             clips: (B, F, 3, H, W) in [-1, 1].
-            generator: draws from the posterior; its mode without one.
+            generator: source of randomness to sample the posterior; without one its mode is returned.
 
         Returns:
             (B, f, C, h, w), float32, of about unit variance.
@@ -142,7 +142,7 @@ class ClipAutoencoder:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Normalised latents (B, f, C, h, w) to clips (B, F, 3, H, W), float32 in [-1, 1]."""
+        """Decode normalised latents (B, f, C, h, w) to clips (B, F, 3, H, W), float32 in [-1, 1]."""
         if self.vae is None:
             return latents
         mean, std = self._statistics(latents.device)
@@ -152,7 +152,7 @@ class ClipAutoencoder:
         return clips.transpose(1, 2).float().clamp(-1, 1)
 
     def _statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the autoencoder's latents, (C, 1, 1) for Wan, one number for CogVideoX."""
+        """Return mean and standard deviation of latents: (C, 1, 1) for Wan, one number for CogVideoX."""
         assert self.vae is not None
         config = self.vae.config
         if self.is_wan:
@@ -166,7 +166,7 @@ class ClipAutoencoder:
             return frames >= 1
         if self.is_wan:
             return frames % ratio == 1
-        # An odd number of frames has a lone first one, at every halving; so only these come back as many.
+        # An odd number of frames has a single first one, at every halving; so only these keep their number.
         return frames % (2 * ratio) in (0, 1)
 
     def _frames_rule(self) -> str:
@@ -177,7 +177,7 @@ class ClipAutoencoder:
 
     @contextmanager
     def _whole_clips(self) -> Iterator[None]:
-        """Within, CogVideoX's autoencoder does not cut clips in time, unless it was asked to."""
+        """Keep CogVideoX's autoencoder from cutting clips in time, unless `frame_groups` or tiling is on."""
         if self.vae is None or self.is_wan or self.frame_groups or self.vae.use_tiling:
             yield
             return

@@ -1,4 +1,4 @@
-"""The backbone protocol: what a network states of itself, so that one pipeline, planner and trainer serve them all.
+"""The backbone protocol, by which one pipeline, planner and trainer serve every network.
 
 Letters in shape comments: B batch, K clips, F frames of one clip, N latent frames of the whole sequence, L layers
 (prompts), S text tokens, C latent channels, H height, W width.
@@ -40,19 +40,19 @@ class Conventions:
     task_noise_scale: Mapping[str, float] = field(default_factory=dict)
     """Another noise scale for single tasks."""
     dynamic_guidance: bool = False
-    """Guidance varies by timestep, see `DynamicGuidance`."""
+    """True if guidance varies by timestep, see `DynamicGuidance`."""
     joint_autoencoding: bool = False
-    """The autoencoder sees all clips as one long video, as in official LayerFlow; else each clip on its own."""
+    """True if the autoencoder sees all clips as one long video, as in official LayerFlow; else each clip separately."""
     attend_padding: bool = False
-    """Prompts are padded to one length and the padding is attended to, as CogVideoX was trained."""
+    """True if prompts are padded to one length and the padding is attended to, as CogVideoX was trained."""
     zero_unconditional: bool = False
-    """The unconditional text state is all zeros; else it is the empty prompt, encoded."""
+    """True if the unconditional text state is all zeros; else it is the encoded empty prompt."""
     fewest_steps: int = 1
     """Least number of denoising steps that the scheduler takes."""
     batched_guidance: bool = False
-    """Conditional and unconditional prediction are one forward pass: faster where memory is no concern."""
+    """True if conditional and unconditional prediction share a forward pass: faster where memory is no concern."""
     half_precision: bool = True
-    """bfloat16 is the default number format on a GPU: the weights fill much of its memory."""
+    """True if bfloat16 is the default number format on a GPU, for weights that fill much of its memory."""
 
     def noise_scale_of(self, task: str) -> float:
         """Return the standard deviation of the noise that a task starts from."""
@@ -68,14 +68,15 @@ class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
     """
 
     prediction_type: ClassVar[str]
-    """What `forward` predicts: "sample" (the clean sequence), "flow" (noise - clean) or "v_prediction"."""
+    """Target of `forward`: "sample" (the clean sequence), "flow" (noise - clean) or "v_prediction"."""
     conventions: ClassVar[Conventions]
+    """How the weights were trained and are sampled."""
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
     """Memory format in which the network computes fastest."""
 
     @property
     def size_multiple(self) -> int:
-        """Height and width of a clip in latents must divide by this."""
+        """Number that height and width of a clip in latents must divide by."""
         raise NotImplementedError
 
     def forward(
@@ -96,15 +97,15 @@ class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
             encoder_hidden_states: (B, L, S, D) text states of each layer's prompt, in the order of `LAYERS`.
             encoder_attention_mask: (B, L, S) bool, True at words.
             layout: positions of the clips in the sequence, in latent frames.
-            frame_positions: (B, F) position of each latent frame in its clip; 0..F-1 by default. Lets stills stand for
-                any moment of a clip.
+            frame_positions: (B, F) position of each latent frame in its clip; 0..F-1 by default. With others, a still
+                can have any position in a clip.
             return_dict: return an output object instead of a tuple.
 
         Returns:
             An output whose `sample` (B, N, C, H, W) is of kind `prediction_type`.
 
         Raises:
-            ValueError: a layout or a size that the model does not take; says why.
+            ValueError: the model does not take this layout or size.
         """
         raise NotImplementedError
 
@@ -157,7 +158,7 @@ class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
         return {}
 
     def refine(self, sequence: Tensor, given: Tensor, layout: Layout) -> Tensor:
-        """Return a generated sequence (B, N, C, H, W), improved by what its clips show of each other.
+        """Return a generated sequence (B, N, C, H, W), corrected where its clips determine each other.
 
         Args:
             sequence: the sequence after the last denoising step.
@@ -167,7 +168,7 @@ class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
         return sequence
 
     def fitted_parts(self) -> list[nn.Module]:
-        """Return the parts that are fitted before training and that training leaves as they are by default."""
+        """Return the parts that are fitted before training and by default frozen in it."""
         return []
 
     def adapter_layers(self, names: Sequence[str]) -> list[str]:
@@ -175,7 +176,7 @@ class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
         return [name for name in names if any(ends_with(name, target) for target in ATTENTION)]
 
     def resized(self, changes: Mapping[str, Any]) -> Self:
-        """Return a copy with entries of the configuration changed and the weights that are left of it.
+        """Return a copy with entries of the configuration changed, and with the weights that still fit.
 
         Args:
             changes: entries of the configuration.
@@ -183,18 +184,18 @@ class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
         Raises:
             UserError: this network cannot be resized, or its weights do not fit the new configuration.
         """
-        raise UserError(f"a {type(self).__name__} keeps the size that it has")
+        raise UserError(f"a {type(self).__name__} cannot be resized; leave its configuration as it is")
 
 
 class Upscaler(ModelMixin, ConfigMixin):
-    """Base class of a pipeline's `upscaler`, which makes all clips larger together."""
+    """Base class of a pipeline's `upscaler`, which enlarges all clips together."""
 
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
     """Memory format in which the network computes fastest."""
 
     @property
     def factors(self) -> list[int]:
-        """How many times larger clips can become; 1 is among them."""
+        """Factors by which clips can be enlarged; 1 is among them."""
         raise NotImplementedError
 
     def upscale(
@@ -205,7 +206,7 @@ class Upscaler(ModelMixin, ConfigMixin):
         Args:
             clips: (B, F, 3, H, W) in model space by name.
             factor: one of `factors`.
-            given: clips of the full size that are kept, by name.
+            given: clips of the full size to keep, by name.
         """
         raise NotImplementedError
 
@@ -222,5 +223,5 @@ def is_delicate(model: Any, path: str) -> bool:
 
 
 def prompt_prefixes(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the text before the prompt of each layer; as many as the backbone takes prompts."""
+    """Return the text before the prompt of each layer; one for each prompt that the backbone takes."""
     return tuple(config.get("prompt_prefixes") or ("",) * len(LAYERS))

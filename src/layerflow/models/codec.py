@@ -1,4 +1,4 @@
-"""Clips in pixels to the sequence of latents that a backbone sees, and back.
+"""Encode clips in pixels to the sequence of latents that a backbone sees, and decode it.
 
 Letters in shape comments: B batch, K clips, F frames of one clip, N latent frames of the sequence, C latent channels,
 H, W pixels, h, w latents.
@@ -22,27 +22,30 @@ from .layout import Layout, nearest_size
 class SequenceCodec:
     """The autoencoder applied to the clips of a layout.
 
-    Wan and the mini treat each clip on its own. The official LayerFlow weights were trained on latents of all clips
-    in one long video (`joint`), in some of them with the very first frame shown twice (`lead`): there, what is decoded
-    must be decoded together, and adjacent given clips are encoded together. What a clip would take over from ones
-    that are yet to be generated cannot be known; official code fills their place from its data set, here the given
-    clips stand alone.
+    Wan and the mini treat each clip separately. The official LayerFlow weights were trained on latents of all clips
+    in one long video (`joint`), in some of them with the very first frame repeated (`lead`): there, all clips must be
+    decoded together, and adjacent given clips are encoded together. A causal autoencoder would also see the generated
+    clips before a given one, which are not known yet; official code fills their place from its data set, here given
+    clips are encoded without them.
     """
 
     autoencoder: ClipAutoencoder
     clips: tuple[str, ...]
+    """Clips in the order of the sequence."""
     joint: bool = False
+    """True if all clips are encoded and decoded as one long video."""
     lead: int = 0
+    """Latent frames before the clips, see `Layout.lead`."""
     trained: tuple[int, int, int] = (1, 1, 1)
     """Frames, height and width in latents of a clip that the backbone was trained at."""
     size_multiple: int = 1
-    """Height and width in latents must divide by this."""
+    """Number that height and width in latents must divide by."""
     only_trained_size: bool = False
-    """The backbone takes no other height and width, nor more frames."""
+    """True if the backbone takes no other height and width, nor more frames."""
 
     @classmethod
     def of(cls, transformer: Any, vae: Any | None) -> SequenceCodec:
-        """The codec of a backbone and its autoencoder; both may be without weights."""
+        """Create the codec of a backbone and its autoencoder; both may be without weights."""
         config = transformer.config
         size = config.sample_size
         return cls(
@@ -63,10 +66,10 @@ class SequenceCodec:
         return self.pixel_frames(frames), height * pixels, width * pixels
 
     def check(self, frames: int, height: int, width: int) -> Layout:
-        """The layout, in latent frames, of clips of a size in pixels.
+        """Return the layout, in latent frames, of clips of a size in pixels.
 
         Raises:
-            ValueError: the backbone or its autoencoder does not take it; names the nearest that they do.
+            ValueError: the backbone or its autoencoder does not take the size; the message names the nearest.
         """
         if min(frames, height, width) < 1:
             raise ValueError(f"frames, height and width must be positive, got {(frames, height, width)}")
@@ -88,31 +91,31 @@ class SequenceCodec:
         return self.layout(frames)
 
     def layout(self, frames: int) -> Layout:
-        """The layout, in latent frames, of clips of so many frames.
+        """Return the layout, in latent frames, of clips with a number of frames.
 
         Raises:
-            ValueError: the autoencoder would not give back as many frames; names the nearest that it can take.
+            ValueError: the autoencoder would decode to another number of frames; the message names the nearest fit.
         """
         if not self.joint:
             return Layout(self.autoencoder.latent_frames(frames), self.clips)
         ratio = self.autoencoder.temporal_compression
-        step = 2 * ratio if ratio > 1 else 1  # so that any run of clips comes back as many frames
+        step = 2 * ratio if ratio > 1 else 1  # so that any run of clips keeps its number of frames
         if frames < 1 or frames % step:
             nearest = max(round(frames / step), 1) * step
             raise ValueError(f"{frames} frames do not fit this model, which takes {step}n; the nearest: {nearest}")
         return Layout(frames // ratio, self.clips, self.lead)
 
     def pixel_frames(self, latent_frames: int) -> int:
-        """Frames of a clip of so many latent frames, the lead not counted."""
+        """Return the frames of a clip with a number of latent frames, without the lead."""
         if self.joint:
             return latent_frames * self.autoencoder.temporal_compression
         return self.autoencoder.pixel_frames(latent_frames)
 
     def encode(self, clips: Mapping[str, Tensor], layout: Layout, size: tuple[int, int, int, int]) -> Tensor:
-        """Given clips (B, F, 3, H, W) in [-1, 1] by name to a sequence (B, N, C, h, w), zero where none is given.
+        """Encode given clips (B, F, 3, H, W) in [-1, 1] to a sequence (B, N, C, h, w), zero where none is given.
 
         Args:
-            clips: the given clips.
+            clips: the given clips by name.
             layout: from `layout()`.
             size: (B, C, h, w) of the sequence.
         """
@@ -128,7 +131,7 @@ class SequenceCodec:
         return sequence
 
     def decode(self, sequence: Tensor, layout: Layout, names: Collection[str]) -> dict[str, Tensor]:
-        """A sequence (B, N, C, h, w) to the named clips (B, F, 3, H, W) in [-1, 1]."""
+        """Decode the named clips of a sequence (B, N, C, h, w) to (B, F, 3, H, W) in [-1, 1]."""
         if not self.joint:
             latents = layout.unpack(sequence)
             return {name: self.autoencoder.decode(latents[name]) for name in layout.clips if name in names}
@@ -137,7 +140,7 @@ class SequenceCodec:
         return {name: clip for name, clip in zip(layout.clips, clips, strict=True) if name in names}
 
     def _runs(self, clips: Mapping[str, Tensor], layout: Layout) -> list[list[str]]:
-        """Given clips that are encoded as one video: adjacent ones if `joint`, else each alone."""
+        """Return the groups of given clips that are encoded as one video: adjacent ones if `joint`, else each alone."""
         if not self.joint:
             return [[name] for name in layout.clips if name in clips]
         runs = groupby(layout.clips, key=lambda name: name in clips)

@@ -13,27 +13,32 @@ from typing import Any
 from ..core.errors import UserError, first_line
 
 BUNDLED = ("mini",)
-"""Models that come with the package."""
+"""Models inside the package."""
 INDEX = "model_index.json"
 PLAIN = {
     "CogVideoXPipeline": "CogVideoXLayerTransformer3DModel",
     "WanPipeline": "WanLayerTransformer3DModel",
 }
-"""Text-to-video pipelines of diffusers, and what puts layers on them."""
+"""Text-to-video pipelines of diffusers, and the backbone with layers for each."""
 NEEDED = ("tokenizer", "text_encoder", "transformer", "scheduler")
+"""Parts that every model has."""
 ADAPTER_FOLDERS = {"transformer": "adapters", "transformer_2": "adapters_2"}
-"""Folder, in a model's, of the adapters of each transformer."""
+"""Subfolder of a model with the adapters of each transformer."""
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.md")
-"""What is downloaded of a hub model: never a pickle."""
+"""Files of a hub model to download: never a pickle."""
 HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
 
 
 class UnknownModelError(UserError):
-    """A name that is no model, or a model that is not whole or of a kind that is not known."""
+    """A name that is not a model, or a model that is incomplete or of an unknown kind."""
 
 
 def find_model(name: str | Path) -> str:
-    """Folder of a bundled model or a local one, else the name itself where it looks like a hub id."""
+    """Return the folder of a bundled or local model, else the name itself where it looks like a hub id.
+
+    Raises:
+        UnknownModelError: the name is none of these.
+    """
     if str(name) in BUNDLED:
         return str(resources.files("layerflow.mini") / "weights")
     if Path(name).is_dir():
@@ -49,23 +54,23 @@ def find_model(name: str | Path) -> str:
 
 
 def model_folder(name: str | Path, weights: bool = True, **hub: Any) -> Path:
-    """The folder of a model; a hub id is downloaded, or found among earlier downloads.
+    """Return the folder of a model; a hub id is downloaded, or looked up among earlier downloads.
 
-    What cannot be used is refused before its weights are downloaded.
+    Models that cannot be used are refused before their weights are downloaded.
 
     Args:
         name: as for `find_model`; a hub id may end in `@revision`.
-        weights: get the weights too, and not the configurations alone.
+        weights: download the weights too, and not the configurations alone.
         hub: options of `huggingface_hub.snapshot_download`: `revision`, `cache_dir`, `token`, `local_files_only`,
             `force_download`. Downloads resume, and show their progress.
 
     Raises:
-        UnknownModelError: the name is no model, or the hub doesn't give it; says why and what to do.
+        UnknownModelError: the name is not a model, or the hub refuses it; the message says what to do.
     """
-    found = find_model(name)
-    if Path(found).is_dir():
-        return Path(found)
-    found, pinned, revision = found.partition("@")
+    place = find_model(name)
+    if Path(place).is_dir():
+        return Path(place)
+    hub_id, pinned, revision = place.partition("@")
     hub = {**hub, "revision": revision} if pinned else hub
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -76,36 +81,38 @@ def model_folder(name: str | Path, weights: bool = True, **hub: Any) -> Path:
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
-    )  # fmt: skip
+    )
 
-    # When a connection breaks, hub libraries of some versions let through what their HTTP library raises.
+    # When a connection breaks, some versions of the hub library let through errors of their HTTP library.
     broken: tuple[type[Any], ...] = (OSError, *HfHubHTTPError.__bases__)
     try:
-        folder = Path(snapshot_download(found, allow_patterns=["*.json"], **hub))
+        folder = Path(snapshot_download(hub_id, allow_patterns=["*.json"], **hub))
         if (folder / INDEX).is_file():
             read_index(folder)
             if weights:
-                folder = Path(snapshot_download(found, allow_patterns=list(HUB_FILES), **hub))
+                folder = Path(snapshot_download(hub_id, allow_patterns=list(HUB_FILES), **hub))
     except GatedRepoError as error:
-        raise UnknownModelError(f"model {name} wants its terms accepted on its page, and a token") from error
+        raise UnknownModelError(
+            f"model {name} is gated: accept its terms on its page, and log in with a token"
+        ) from error
     except RevisionNotFoundError as error:
         raise UnknownModelError(f"model {name} has no revision {hub.get('revision')!r}") from error
     except (RepositoryNotFoundError, HFValidationError) as error:
         raise UnknownModelError(f"there is no model {name} on the hub; check the name") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise UnknownModelError(
-            f"model {name} was never downloaded whole, and the hub is out of reach or offline mode is on; get it once "
-            "with a connection, or name a folder"
+            f"model {name} is not completely downloaded, and the hub is out of reach or offline mode is on; download "
+            "it once with a connection, or name a folder"
         ) from error
     except broken as error:
-        raise UnknownModelError(f"model {name} could not be had from the hub: {first_line(error)}") from error
+        raise UnknownModelError(f"model {name} could not be downloaded from the hub: {first_line(error)}") from error
     if not (folder / INDEX).is_file():
         raise UnknownModelError(f"{name} on the hub is not a model in diffusers layout: it has no {INDEX}")
     return folder
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """model_index.json, checked for a pipeline that is known here; raises UnknownModelError."""
+    """Read model_index.json and check that its pipeline is a known one; raises UnknownModelError."""
     try:
         index: dict[str, Any] = json.loads((folder / INDEX).read_text("utf-8"))
         kind = index["_class_name"]
@@ -118,11 +125,11 @@ def read_index(folder: Path) -> dict[str, Any]:
     if (second is None) != (boundary is None):
         raise UnknownModelError(
             f"{folder} has boundary_ratio {boundary} and {'a' if second else 'no'} transformer_2/, but a second "
-            "transformer and the noise level under which it takes over come together; get the model again"
+            "transformer and the noise level under which it predicts belong together; download the model again"
         )
     missing = [part for part in NEEDED if part not in index or index[part] == [None, None]]
     if missing:
         raise UnknownModelError(
-            f"{folder} has no {missing[0]}/; a converted model gets it from --base, a CogVideoX-2B in diffusers layout"
+            f"{folder} has no {missing[0]}/; convert it with a `base`, a CogVideoX-2B in diffusers layout, to add it"
         )
     return index

@@ -1,4 +1,4 @@
-"""Prompts to text states.
+"""Encode prompts to text states.
 
 Shapes: N prompts, T tokens (with `[CLS]` and `[SEP]`), D features.
 """
@@ -25,18 +25,18 @@ def encode_prompts(
     attend_padding: bool = False,
     device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Encode each prompt on its own; prompts share a batch, never attention.
+    """Encode each prompt separately; prompts share a batch, never attention.
 
     The empty prompt is `[CLS] [SEP]` and serves as the unconditional prompt of guidance. The encoder is
-    used in evaluation mode and left in the mode it came in, so the result is deterministic.
+    used in evaluation mode, then set back to its mode, so the result is deterministic.
 
     Args:
-        tokenizer: the tokenizer that belongs to `encoder`.
-        encoder: any model with the same call and output.
+        tokenizer: tokenizer of `encoder`.
+        encoder: text encoder of transformers, or any model with the same call and output.
         prompts: N texts.
         max_length: longest prompt in tokens; a longer one is cut, with a warning.
-        device: where the encoder computes, if that is not where its weights are: it may be offloaded.
-        attend_padding: pad every prompt to `max_length` and treat padding as words, as CogVideoX does.
+        device: device on which the encoder computes, where its weights are offloaded from it.
+        attend_padding: pad every prompt to `max_length` and attend to padding, as CogVideoX does.
 
     Returns:
         States (N, T, D), float32, zero at padding, and the mask (N, T), true at tokens. T is the length of
@@ -65,5 +65,5 @@ def encode_prompts(
     encoder.eval()
     states = encoder(input_ids=ids, attention_mask=mask).last_hidden_state.float()  # (N, T, D)
     encoder.train(was_training)
-    mask = mask.bool().to(states.device)  # an encoder that is offloaded puts its output elsewhere
+    mask = mask.bool().to(states.device)  # the output of an offloaded encoder lies on another device
     return states.masked_fill(~mask.unsqueeze(-1), 0.0), mask

@@ -1,9 +1,9 @@
 """Layers on Wan 2.1 and 2.2 text-to-video models (arXiv 2503.20314).
 
-The network is diffusers' `WanTransformer3DModel`, part by part and weight by weight; only the way tokens are kept
-changes. They are (B, K, N, D), by clip: self-attention joins the clips, all else works on each clip alone, so a
-timestep per clip costs one modulation per clip and not one per token, and a share of dimension N, which is what
-context parallelism hands to each rank, holds the same places of every clip.
+The network is diffusers' `WanTransformer3DModel`, part by part and weight by weight; only the shape of tokens
+differs. It is (B, K, N, D), by clip: self-attention joins the clips, everything else works on each clip alone, so a
+timestep per clip costs one modulation per clip and not one per token, and a slice of dimension N, which each rank gets
+in context parallelism, has the same positions of every clip.
 
 Letters in shape comments: B batch, K clips, F latent frames of one clip, L layers (prompts), S text tokens,
 C latent channels, H height, W width in latents, h, w in patches, N = F*h*w tokens of one clip, D width.
@@ -34,14 +34,14 @@ from .layout import Layout, nearest_size
 __all__ = ["ModelMixin", "WanLayerTransformer3DModel"]  # diffusers looks here for the base class
 
 TRAIN_TIMESTEPS = 1000
-"""Wan counts noise levels from 0 to this."""
+"""Timestep of pure noise; Wan counts noise levels from 0 to this."""
 
 
 class ClipRotaryPosEmbed(WanRotaryPosEmbed):
     """Rotary positions of one clip's tokens; clips are aligned in frame and pixel, so all of them share these."""
 
     def forward(self, frame_positions: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-        """Whole frame positions (B or 1, F) to cosines and sines, each (B or 1, N, 1, D/heads)."""
+        """Convert integer frame positions (B or 1, F) to cosines and sines, each (B or 1, N, 1, D/heads)."""
         grid = (*frame_positions.shape, rows, columns)
         waves = []
         for table in (self.freqs_cos, self.freqs_sin):
@@ -57,7 +57,14 @@ class WanLayerBlock(WanTransformerBlock):
     def forward(
         self, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor, rotary_emb: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """Tokens (B, K, N, D), text (B*K, S, D), modulation (B, K, 6, D), rotary waves (B or 1, K*N, 1, D/heads)."""
+        """Return tokens (B, K, N, D) after the block.
+
+        Args:
+            hidden_states: (B, K, N, D) tokens.
+            encoder_hidden_states: (B*K, S, D) text states of each clip's layer.
+            temb: (B, K, 6, D) modulation.
+            rotary_emb: cosines and sines, each (B or 1, K*N, 1, D/heads).
+        """
         x = hidden_states
         modulation = (self.scale_shift_table + temb.float()).unsqueeze(3)  # (B, K, 6, 1, D)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unbind(2)  # in float32, as are norms and residuals
@@ -78,7 +85,7 @@ TransformerBlockRegistry.register(
 class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
     """Layered-video diffusion transformer on Wan: the backbone interface on a Wan text-to-video network.
 
-    Adds two embeddings to a plain Wan model, both zero until trained: one tells clips apart, one the prompts of
+    Adds two embeddings to a plain Wan model, both zero until trained: one distinguishes clips, one the prompts of
     layers. With one clip and one prompt it computes what `WanTransformer3DModel` computes. Predicts the velocity
     from clean latents to noise, `noise - clean`.
     """
@@ -123,20 +130,21 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
         rope_max_seq_len: int = 1024,
         pos_embed_seq_len: int | None = None,
     ) -> None:
-        """
+        """Create the network with random weights and zero embeddings.
+
         Args:
-            clips: clips that the model knows; a layout may use some of them, in any order.
+            clips: clips that the model was built for; a layout may use some of them, in any order.
             sample_size, sample_frames: height and width, and frames of a clip, in latents; defaults of the pipeline.
                 Four clips of 5 frames are about as long as the one of 21 that Wan was trained on.
             text_length: prompts are padded to this many tokens with zero states, as Wan was trained.
             patch_size ... pos_embed_seq_len: as in `WanTransformer3DModel`, under the same names and defaults.
 
         Raises:
-            ValueError: the configuration is not one of a text-to-video model.
+            ValueError: the configuration is not that of a text-to-video model.
         """
         if image_dim is not None or added_kv_proj_dim is not None or out_channels not in (None, in_channels):
             raise ValueError(
-                "layers go on Wan text-to-video models, but this configuration also takes images "
+                "layers need a Wan text-to-video model, but this configuration also takes images "
                 f"(image_dim {image_dim}, added_kv_proj_dim {added_kv_proj_dim}, in_channels {in_channels}, "
                 f"out_channels {out_channels}); choose a T2V or TI2V-5B model"
             )
@@ -160,7 +168,7 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
             rope_max_seq_len=rope_max_seq_len,
             pos_embed_seq_len=pos_embed_seq_len,
         )
-        self.register_to_config(num_layers=num_layers)  # the plain model was asked for none: the blocks are ours
+        self.register_to_config(num_layers=num_layers)  # the plain model has no blocks, they are created below
         width = num_attention_heads * attention_head_dim
         self.rope = ClipRotaryPosEmbed(attention_head_dim, patch_size, rope_max_seq_len)
         self.blocks = nn.ModuleList(
@@ -171,14 +179,14 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
         self.reset_layers()
 
     def reset_layers(self) -> None:
-        """Fresh embeddings, without any effect until they are trained."""
+        """Reset the embeddings to zero, without any effect until they are trained."""
         for embedding in (self.clip_embedding, self.layer_embedding):
             like = self.patch_embedding.weight
             embedding.weight = nn.Parameter(torch.zeros_like(embedding.weight, dtype=like.dtype, device=like.device))
 
     @staticmethod
     def config_from_plain(theirs: Mapping[str, Any]) -> dict[str, Any]:
-        """Our configuration for the configuration of a plain Wan model: the same entries, and our own by default."""
+        """Convert the configuration of a plain Wan model: the same entries, and defaults for those of layers."""
         config = {name: value for name, value in theirs.items() if not name.startswith("_")}
         if config.get("in_channels") == 48:  # Wan 2.2's 5B model: its autoencoder halves the sides once more
             config["sample_size"] = (44, 80)
@@ -186,14 +194,14 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
 
     @classmethod
     def from_plain(cls, plain: WanTransformer3DModel, **config: Any) -> WanLayerTransformer3DModel:
-        """Put layers on a plain Wan model, with fresh embeddings; the two share their weights.
+        """Create a layered model from a plain Wan model, with new embeddings; the two share their weights.
 
         Args:
             plain: a text-to-video model.
             config: `clips`, `sample_size`, `sample_frames` or `text_length` other than the defaults.
 
         Raises:
-            ValueError: the model is not one of text to video.
+            ValueError: the model is not a text-to-video model.
         """
         with init_empty_weights():
             model: WanLayerTransformer3DModel = cls.from_config({**cls.config_from_plain(plain.config), **config})
@@ -212,7 +220,7 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
 
     @property
     def size_multiple(self) -> int:
-        """Height and width of a clip in latents must divide by this."""
+        """Number that height and width of a clip in latents must divide by."""
         return int(max(self.config.patch_size[1:]))
 
     def forward(
@@ -225,20 +233,21 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
         frame_positions: Tensor | None = None,
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """
+        """Predict the velocity, see `Backbone.forward`.
+
         Args:
             hidden_states: (B, K*F, C, H, W) packed latents, generated clips noised.
-            timestep: (B, K) noise level per clip in [0, 1], 0 for given clips; in float32, for bfloat16 rounds it.
+            timestep: (B, K) noise level per clip in [0, 1], 0 for given clips; in float32, because bfloat16 rounds it.
             encoder_hidden_states: (B, L, S, text_dim) text states per layer, in the order of `LAYERS`.
             encoder_attention_mask: (B, L, S) bool, True at words; states elsewhere count as zero.
-            layout: where the clips stand in the sequence, in latent frames.
-            frame_positions: (B, F) whole position of each latent frame in its clip; default 0..F-1.
+            layout: positions of the clips in the sequence, in latent frames.
+            frame_positions: (B, F) integer position of each latent frame in its clip; default 0..F-1.
 
         Returns:
             `sample`, the predicted velocity `noise - clean`, (B, K*F, C, H, W).
 
         Raises:
-            ValueError: a layout or a size that the model does not take; says why.
+            ValueError: the model does not take this layout or size.
         """
         self.check_inputs(hidden_states, layout)
         b, k, f = hidden_states.shape[0], len(layout.clips), layout.frames
@@ -269,8 +278,8 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
         return Transformer2DModelOutput(sample) if return_dict else (sample,)
 
     def condition(self, timestep: Tensor, text: Tensor, mask: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-        """Time embedding (B, K, D), modulation of blocks (B, K, 6, D), and each clip's text states (B*K, S, D)."""
-        # Wan sees no mask: it was trained to attend to the zeros after a prompt.
+        """Return time embedding (B, K, D), modulation of blocks (B, K, 6, D), and text states by clip (B*K, S, D)."""
+        # Wan has no text mask: it was trained to attend to the zeros after a prompt.
         text = text.masked_fill(~mask.bool()[..., None], 0)
         text = F.pad(text, (0, 0, 0, max(self.config.text_length - text.shape[2], 0)))
         levels = (timestep.float() * TRAIN_TIMESTEPS).flatten()
@@ -282,9 +291,9 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
         """Raise ValueError for clips and sizes that the model does not take."""
         unknown = [name for name in layout.clips if name not in self.config.clips]
         if unknown:
-            raise ValueError(f"this model knows the clips {', '.join(self.config.clips)}, not {unknown[0]!r}")
+            raise ValueError(f"this model has the clips {', '.join(self.config.clips)}, not {unknown[0]!r}")
         if layout.lead:
-            raise ValueError(f"Wan sees every clip on its own, so none has a lead; the layout has one of {layout.lead}")
+            raise ValueError(f"Wan encodes every clip separately, so lead must be 0; the layout has {layout.lead}")
         if latents.shape[1] != layout.length:
             raise ValueError(f"the sequence has {latents.shape[1]} latent frames, the layout {layout.length}")
         sides, patch = latents.shape[-2:], self.config.patch_size[1:]

@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect
 
 from .. import __version__
 from ..core.atomic import whole_files
+from ..core.schema import ALPHA, ALPHA_OF, LAYER_OF_CLIP
 from .access_control import AccessControl
 from .entry_points import export_layers
 from .jobs import JobQueue, QueueFullError, UnknownJobError
@@ -79,12 +80,12 @@ class Studio:
         """The file of a given clip."""
         if source.upload is not None:
             path, facts = self.uploads.clip(source.upload)
-            if clip == "foreground" and not facts["alpha"]:
+            if clip in ALPHA_OF and not facts[ALPHA]:
                 raise UploadError("a foreground needs transparent parts, and this clip has none; send one with alpha")
             return path
         place = self.store.place(self.queue.get(source.job or ""))
         name = source.clip or clip
-        holder = "foreground" if name == "alpha" else name
+        holder = LAYER_OF_CLIP[name]
         for path in (place / "given" / f"{name}.mkv", place / "layers" / f"{holder}.mkv"):
             if path.is_file():
                 return path

@@ -13,6 +13,7 @@ from typing import Any
 import av
 from PIL import Image
 
+from ..core.schema import ALPHA
 from ..media import MediaError, ReadLimits, read_video, write_video
 from ..media.reading import open_video
 from .limits import Limits
@@ -92,6 +93,6 @@ def decode(source: Path, target: Path, kind: str, limits: Limits) -> dict[str, A
         "width": width,
         "height": height,
         "fps": video.fps,
-        "alpha": alpha is not None,
+        ALPHA: alpha is not None,
         "note": f"the first {count} of {header.frames} frames" if header.frames > count else "",
     }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
-from ..core.schema import CLIPS
+from ..core.schema import CLIPS, COMPONENTS
 from ..generation.request import Request, Size, field_of, options, type_of
 from .store import IDENTIFIER
 
@@ -65,10 +65,9 @@ class JobBase(BaseModel):
 
     @model_validator(mode="after")
     def _can_be_done(self) -> JobBase:
-        if len(self.given) == 4:
+        if len(self.given) == len(CLIPS):
             raise ValueError("every clip is given, so nothing is left to make; leave one out")
-        foreground, background = (str(getattr(self, layer)) for layer in ("foreground", "background"))
-        if not self.given and not (foreground.strip() and background.strip()):
+        if not self.given and not all(str(getattr(self, layer)).strip() for layer in COMPONENTS):
             raise ValueError("without a given clip, prompts for foreground and background are needed")
         return self
 
@@ -116,10 +115,13 @@ class ExportRequest(BaseModel):
     timecode: str = Field("00:00:00:00", pattern=r"^\d{2}:[0-5]\d:[0-5]\d:\d{2}$")
 
 
-EXAMPLES = (
-    {"foreground": "a red balloon rising", "background": "green hills under a blue sky"},
-    {"foreground": "a yellow star spinning", "background": "a night sky with stars"},
-    {"foreground": "a blue car moving to the right", "background": "a sunset"},
-    {"foreground": "a green apple bouncing", "background": "purple and pink stripes"},
+EXAMPLES = tuple(
+    dict(zip(COMPONENTS, prompts, strict=True))
+    for prompts in (
+        ("a red balloon rising", "green hills under a blue sky"),
+        ("a yellow star spinning", "a night sky with stars"),
+        ("a blue car moving to the right", "a sunset"),
+        ("a green apple bouncing", "purple and pink stripes"),
+    )
 )
 """Prompts of the example cards; the mini draws them in seconds."""

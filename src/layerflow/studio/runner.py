@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..core.errors import FieldError
 from ..core.layered_video import LayeredVideo
-from ..core.schema import CLIPS
+from ..core.schema import BLENDED, CLIPS
 from ..generation.load import LoadedModel
 from ..generation.record import describe
 from ..generation.request import Request, from_plain, options
@@ -82,7 +82,7 @@ def parse(request: Mapping[str, Any], folder: Path, loras: Path | None) -> Reque
     """Return the request of a job, whose given clips lie in its folder; raises FieldError for an unknown LoRA."""
     given = {name: path for name in CLIPS if (path := folder / "given" / f"{name}.mkv").exists()}
     fields = {name: request[name] for name in options(Request) if request.get(name) is not None}
-    fields["blended"] = fields.get("blended") or None
+    fields[BLENDED] = fields.get(BLENDED) or None
     fields["lora"] = [find_lora(name, loras) for name in fields.get("lora", ())]
     return Request(given=given, **from_plain(Request, fields))
 

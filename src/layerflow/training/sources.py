@@ -92,7 +92,7 @@ class Shards(Source):
             )
         self.precomputed = self.set.precomputed if data.precomputed else None
         self.has = frozenset(self.precomputed["has"]) if self.precomputed else frozenset()
-        self.unconditional = self.set.nothing() if self.precomputed else {}
+        self.unconditional = self.set.unconditional() if self.precomputed else {}
         if "latents" in self.has:
             self._check_latents(recipe)
         self._sizes = sorted({(row.height, row.width) for row in self.rows})

@@ -1,4 +1,4 @@
-"""Layers as the places they go to want them: editors, pages, games, compositors. Knows nothing of models."""
+"""Export layers for editors, web pages, games and compositors. Independent of models."""
 
 from .presets import PRESETS, Preset, Settings, deliver
 from .treatment import clean_edges

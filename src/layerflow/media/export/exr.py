@@ -18,14 +18,14 @@ CHROMATICITIES = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
 
 
 def to_linear(colour: Tensor) -> Tensor:
-    """sRGB code values in [0, 1] to linear light (IEC 61966-2-1)."""
+    """Convert sRGB code values in [0, 1] to linear light (IEC 61966-2-1)."""
     return torch.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
 
 
 def channels(video: LayeredVideo, frame: int) -> dict[str, np.ndarray]:
-    """One frame as planes (H, W), float16, named as compositors group them: `foreground.R` ... `background.B`.
+    """Return one frame as planes (H, W), float16, named as compositors group them: `foreground.R` ... `background.B`.
 
-    The blended video, which a viewer shows first, has no layer name: `R`, `G`, `B`.
+    The blended video, which viewers show first, has no layer name: `R`, `G`, `B`.
     """
     planes: dict[str, Tensor] = {}
     foreground, alpha = video.foreground, video.alpha

@@ -1,4 +1,4 @@
-"""Where layers go, by name, and what is written for it."""
+"""Export presets by name, and the files that each writes."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ EXTRA = "pip install 'layerflow[delivery]'"
 
 @dataclass(frozen=True)
 class Settings:
-    """What may be asked for besides the place."""
+    """Options of an export besides the preset."""
 
     size: tuple[int, int] | None = None
-    """Width and height in pixels; colour is weighed with alpha on the way."""
+    """Width and height in pixels to resize to; colour is weighted with alpha."""
     edges: float = 0.0
     """Strength of `clean_edges`; 0 leaves every value as it is."""
     timecode: str = "00:00:00:00"
@@ -50,24 +50,24 @@ class Settings:
 
 @dataclass(frozen=True)
 class Preset:
-    """A place that layers go to."""
+    """One export preset."""
 
     name: str
     purpose: str
-    """One line for a person who chooses."""
+    """One-line description for lists of presets."""
     write: Callable[[LayeredVideo, Path, Settings], Iterator[tuple[str, str]]]
-    """Writes into a folder; yields each file's name and what it holds."""
+    """Function that writes into a folder; yields each file's name and a description."""
     needs: tuple[str, ...] = ()
-    """Packages of the extra `delivery` that it wants."""
+    """Packages of the extra `delivery` that it needs."""
 
 
 def deliver(video: LayeredVideo, folder: str | Path, preset: str, settings: Settings | None = None) -> dict[str, Any]:
-    """Write layers for a place that they go to; returns what `delivery.json` in the folder says of the files.
+    """Export layers with a preset; return the content of `delivery.json`, which describes the files.
 
     The folder gets all files or none; other files in it stay.
 
     Raises:
-        MediaError: the preset is not known, wants a package that is not installed, or cannot be written.
+        MediaError: the preset is not known, needs a package that is not installed, or cannot be written.
         ValueError: a setting is out of its range.
     """
     if preset not in PRESETS:
@@ -76,7 +76,7 @@ def deliver(video: LayeredVideo, folder: str | Path, preset: str, settings: Sett
     settings.check(video.fps)
     for package in chosen.needs:
         if find_spec(package) is None:
-            raise MediaError(f"preset {preset} wants {package}; install it with: {EXTRA}")
+            raise MediaError(f"preset {preset} needs {package}; install it with: {EXTRA}")
     if settings.edges:
         video = clean_edges(video, settings.edges)
     if settings.size is not None:
@@ -176,4 +176,4 @@ PRESETS: dict[str, Preset] = {
         Preset("compositing", "OpenEXR frames with all layers, linear and premultiplied", _compositing, ("OpenEXR",)),
     )
 }
-"""Every place that layers go to, by name."""
+"""Every export preset by name."""

@@ -1,4 +1,4 @@
-"""Sprite sheets: all frames of a layer side by side in one PNG, and a JSON file that says where each one is."""
+"""Sprite sheets: all frames of a layer side by side in one PNG, and a JSON file with the place of each."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .. import MediaError
 from ..writing import images_of
 
 LARGEST = 8192
-"""Longest side of a sheet in pixels: what graphics cards in common use take as one texture."""
+"""Longest side of a sheet in pixels: the largest texture that common graphics cards take."""
 
 
 def grid(frames: int, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of the squarest sheet of so many frames.
+    """Return rows and columns of the squarest sheet for a number of frames.
 
     Raises:
         MediaError: no sheet within `LARGEST` holds them.
@@ -32,7 +32,7 @@ def grid(frames: int, height: int, width: int) -> tuple[int, int]:
     if side > LARGEST:
         raise MediaError(
             f"a sheet of {frames} frames of {width}x{height} would be {side} pixels long, more than {LARGEST}; "
-            "make it smaller with --size, or take fewer frames"
+            "set a smaller `size`, or take fewer frames"
         )
     return rows, columns
 
@@ -44,7 +44,7 @@ def write_sheet(path: Path, colour: Tensor, alpha: Tensor | None, fps: float) ->
         path: the PNG.
         colour: (F, 3, H, W) in [0, 1], straight.
         alpha: (F, 1, H, W) in [0, 1], or None.
-        fps: frames a second; each frame's duration is noted in milliseconds.
+        fps: frames per second; each frame's duration is noted in milliseconds.
     """
     frames, _, height, width = colour.shape
     rows, columns = grid(frames, height, width)

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...core.schema import BACKGROUND, BLENDED, LAYERS
 
 TRACKS = (*reversed([layer for layer in LAYERS if layer != BLENDED]), BLENDED)
-"""From the lowest track up. `blended` lies on top for comparison, switched off."""
+"""Layers from the lowest track up. `blended` is on top for comparison, disabled."""
 
 
 def write_timeline(path: Path, files: Mapping[str, str], frames: int, fps: float, timecode: str) -> Path:
@@ -16,16 +16,16 @@ def write_timeline(path: Path, files: Mapping[str, str], frames: int, fps: float
 
     Args:
         path: the .otio file.
-        files: layer to the name of its file beside `path`.
-        frames: of every layer.
-        fps: frames a second.
+        files: name of each layer's file beside `path`.
+        frames: number of frames of every layer.
+        fps: frames per second.
         timecode: HH:MM:SS:FF of the first frame.
     """
     import opentimelineio as otio
 
-    hours, minutes, seconds, rest = map(int, timecode.split(":"))
-    # Their own reader of timecode knows the rates of television alone.
-    first = ((hours * 60 + minutes) * 60 + seconds) * round(fps) + rest
+    hours, minutes, seconds, frame = map(int, timecode.split(":"))
+    # The library's timecode parser knows the rates of television alone.
+    first = ((hours * 60 + minutes) * 60 + seconds) * round(fps) + frame
     start = otio.opentime.RationalTime(first, fps)
     whole = otio.opentime.TimeRange(start, otio.opentime.RationalTime(frames, fps))
     timeline = otio.schema.Timeline(path.stem, global_start_time=start)

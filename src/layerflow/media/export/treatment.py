@@ -1,4 +1,4 @@
-"""What is done to layers on their way out, where asked for."""
+"""Optional corrections of layers at export."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SOLID = 0.95
 
 
 def clean_edges(video: LayeredVideo, strength: float = 1.0) -> LayeredVideo:
-    """The foreground with its edge's colour taken from inside of it, so that an old background does not fringe.
+    """Replace the colour of the foreground's edge by that of its inside, so that an old background does not fringe.
 
     Args:
-        video: with foreground and alpha; other clips and alpha stay as they are.
-        strength: 0, nothing changes, to 1, no colour of a pixel with alpha under 0.95 is kept.
+        video: layers with foreground and alpha; other clips and alpha stay as they are.
+        strength: from 0, which changes nothing, to 1, which keeps no colour of a pixel with alpha under 0.95.
 
     Raises:
         ValueError: the strength is out of its range, or foreground or alpha is missing.

@@ -1,4 +1,4 @@
-"""Official checkpoint files to a model folder in diffusers layout, whole or not at all."""
+"""Convert official checkpoint files to a model folder in diffusers layout, whole or not at all."""
 
 from __future__ import annotations
 
@@ -44,19 +44,20 @@ HARMLESS = (
     np.ndarray,
     *((_reconstruct, f"{module}.multiarray._reconstruct") for module in ("numpy.core", "numpy._core")),
 )
-"""NumPy arrays, which training saves beside the weights as the state of its random numbers."""
+"""NumPy arrays, which official training saves beside the weights as random states."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What a conversion made."""
+    """Result of a conversion."""
 
     folder: Path
+    """The model folder."""
     configuration: OfficialConfiguration
     parts: tuple[str, ...]
-    """Parts of the model, adapters among them, that were written."""
+    """Written parts of the model, with adapters."""
     missing: tuple[str, ...]
-    """Parts that a pipeline needs and that neither the checkpoint nor a base model had."""
+    """Parts that a pipeline needs, but neither the checkpoint nor a base model has."""
 
 
 def convert(
@@ -69,20 +70,20 @@ def convert(
 ) -> Conversion:
     """Convert an official LayerFlow checkpoint to a model folder.
 
-    The folder gets `transformer/`, `scheduler/`, `adapters/motion` and `adapters/content`, `vae/` where an autoencoder
-    is found, and `text_encoder/` and `tokenizer/` of the base model. Weights keep their number format.
+    The folder gets `transformer/`, `scheduler/`, `adapters/motion` and `adapters/content`, `vae/` where there is an
+    autoencoder, and `text_encoder/` and `tokenizer/` of the base model. Weights keep their number format.
 
     Args:
-        official: folder of `mp_rank_00_model_states.pt`, or one above it; or the file.
-        output: the model folder to write; nothing may be there yet.
-        task: what the checkpoint is for, one of `TASKS`; checked where the tensors tell, needed where they don't.
+        official: folder of `mp_rank_00_model_states.pt`, or its parent; or the file.
+        output: the model folder to write; must not exist, or be empty.
+        task: task of the checkpoint, one of `TASKS`; required where the tensors fit several, else only checked.
         base: CogVideoX-2B in diffusers layout, whose text encoder, tokenizer and, unless the checkpoint has one,
             autoencoder are copied.
         latent_size: height and width in latents that the checkpoint was trained at.
 
     Raises:
-        ConversionError: a file is not what it should be, or a choice is not possible; nothing is written.
-        OSError: reading or writing failed; nothing is left behind.
+        ConversionError: a file or an argument is invalid; no folder is written.
+        OSError: reading or writing failed; no folder is left behind.
     """
     output = Path(output)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
@@ -116,51 +117,51 @@ def convert(
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint file at or under a path: itself, in the folder, or in the step that the file `latest` names.
+    """Return the checkpoint file at or under a path: itself, in the folder, or in the step that `latest` names.
 
     Raises:
-        ConversionError: there is none, or several and no `latest`.
+        ConversionError: there is no checkpoint, or there are several and no `latest`.
     """
     if path.is_file():
         return path
     latest = path / "latest"
     if latest.is_file():
-        found = [path / latest.read_text("utf-8", errors="replace").strip() / CHECKPOINT]
+        files = [path / latest.read_text("utf-8", errors="replace").strip() / CHECKPOINT]
     else:
-        found = [path / CHECKPOINT, *sorted(path.glob(f"*/{CHECKPOINT}"))]
-    found = [file for file in found if file.is_file()]
-    if not found:
+        files = [path / CHECKPOINT, *sorted(path.glob(f"*/{CHECKPOINT}"))]
+    files = [file for file in files if file.is_file()]
+    if not files:
         raise ConversionError(f"{path} has no {CHECKPOINT}; give the folder of an official LayerFlow checkpoint")
-    if len(found) > 1:
-        raise ConversionError(f"{path} has several checkpoints, such as {found[0]} and {found[1]}; give one of them")
-    return found[0]
+    if len(files) > 1:
+        raise ConversionError(f"{path} has several checkpoints, such as {files[0]} and {files[1]}; give one of them")
+    return files[0]
 
 
 def read_checkpoint(file: Path, entry: str) -> dict[str, Tensor]:
-    """The tensors under one entry of a checkpoint, read lazily; nothing in the pickle is run.
+    """Read the tensors under one entry of a checkpoint, lazily and without running code of the pickle.
 
     Raises:
-        ConversionError: the file is no checkpoint, is damaged, or holds more than data.
+        ConversionError: the file is not a checkpoint, is damaged, or holds more than data.
     """
     try:
         with torch.serialization.safe_globals(list(HARMLESS)):
             checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        # What torch itself says advises to open the file unsafely.
+        # Torch's message advises to open the file unsafely.
         other = re.search(r"GLOBAL (\S+)", str(error))
         why = f"it holds {other[1]}, where only tensors and plain data are safe" if other else "it is damaged"
         raise ConversionError(f"{file} cannot be opened: {why}; get it again from its source") from error
     tensors = checkpoint.get(entry) if isinstance(checkpoint, dict) else None
     if not isinstance(tensors, dict) or not tensors:
-        raise ConversionError(f"{file} has no weights under {entry!r}; it is no official checkpoint")
+        raise ConversionError(f"{file} has no weights under {entry!r}; it is not an official checkpoint")
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
-            raise ConversionError(f"{file}: entry {name} is no tensor but {type(tensor).__name__}")
+            raise ConversionError(f"{file}: entry {name} is not a tensor but {type(tensor).__name__}")
     return {str(name): _own(tensor) for name, tensor in tensors.items()}
 
 
 def save_adapter(folder: Path, weights: dict[str, Tensor]) -> None:
-    """Write a LoRA as diffusers and PEFT load it; `lora_alpha` 1 makes its scaling one over its rank."""
+    """Write a LoRA in the format of diffusers and PEFT; `lora_alpha` 1 gives a scale of one over its rank."""
     rank = min(next(iter(weights.values())).shape)
     config = {"r": rank, "lora_alpha": 1, "target_modules": [*QKV, "to_out.0"]}
     folder.mkdir(parents=True)
@@ -180,7 +181,7 @@ def _write(
     adapters: dict[str, dict[str, Tensor]],
     vae: AutoencoderKLCogVideoX | None,
 ) -> dict[str, Any]:
-    """Write the converted parts; gives the entries of model_index.json."""
+    """Write the converted parts; return the entries of model_index.json."""
     transformer.save_pretrained(folder / "transformer")
     for name, weights in adapters.items():
         save_adapter(folder / "adapters" / name, weights)
@@ -198,14 +199,14 @@ def _write(
 
 
 def _base_index(base: Path) -> dict[str, Any]:
-    """The entries of a base model's index. Raises ConversionError if it is no CogVideoX in diffusers layout."""
+    """Read the index of a base model. Raises ConversionError if it is not a CogVideoX in diffusers layout."""
     try:
         index: dict[str, Any] = json.loads((base / INDEX).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise ConversionError(f"{base} is no model in diffusers layout: its {INDEX} cannot be read") from error
+        raise ConversionError(f"{base} is not a model in diffusers layout: its {INDEX} cannot be read") from error
     for part in ("text_encoder", "tokenizer", "vae"):
         if part not in index or not (base / part).is_dir():
-            raise ConversionError(f"{base} has no {part}/; --base wants CogVideoX-2B in diffusers layout")
+            raise ConversionError(f"{base} has no {part}/; `base` must be a CogVideoX-2B in diffusers layout")
     return index
 
 
@@ -220,5 +221,5 @@ def _check_prefixes(tensors: dict[str, Tensor], file: Path) -> None:
 
 
 def _own(tensor: Tensor) -> Tensor:
-    """The tensor with memory of its own: DeepSpeed may have saved views of one flat buffer."""
+    """Return the tensor without shared memory: DeepSpeed may have saved views of one flat buffer."""
     return tensor.clone() if tensor.untyped_storage().nbytes() != tensor.nbytes else tensor.contiguous()

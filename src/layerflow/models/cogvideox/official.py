@@ -29,25 +29,28 @@ ADAPTERS = {"motion": ("A", "B"), "content": ("C", "D")}
 
 
 class ConversionError(UserError):
-    """A checkpoint that is not what it should be; the message names the tensor or the choice, and the way out."""
+    """A checkpoint that cannot be converted; the message names the tensor or the argument, and the way out."""
 
 
 @dataclass(frozen=True)
 class OfficialConfiguration:
-    """What sets one of the eight official models apart (configs/cogvideox_2b_stage2_*.yaml)."""
+    """Configuration of one of the eight official models (configs/cogvideox_2b_stage2_*.yaml)."""
 
     name: str
-    """The official name: task and kind."""
+    """Official name: task and kind."""
     task: str
+    """Task of the model, one of `TASKS`."""
     clips: tuple[str, ...]
     position_frames: int
     """Latent frames in the position table; RGB models have one more than they use."""
     given_frames: tuple[int, int] | None
     """First and one past the last latent frame that is given."""
     prompts: int = 3
+    """Prompts in the sequence; 2 leave out that of the blended video."""
     lead_frames: int = 0
-    """1 where the very first frame stands alone before the clips."""
+    """1 where the very first frame has a latent frame to itself before the clips."""
     layer_embedding: bool = False
+    """True if the network has a layer embedding."""
 
     @property
     def frames(self) -> int:
@@ -55,7 +58,7 @@ class OfficialConfiguration:
         return self.lead_frames + CLIP_FRAMES * len(self.clips)
 
     def table_rows(self, latent_size: tuple[int, int], patch_size: int = 2) -> int:
-        """Rows of the position table for latents of a height and width."""
+        """Return the rows of the position table for latents of a height and width."""
         tokens = (latent_size[0] // patch_size) * (latent_size[1] // patch_size)
         return self.prompts * TOKENS_PER_PROMPT + self.position_frames * tokens
 
@@ -77,55 +80,57 @@ CONFIGURATIONS = (
 def detect_configuration(
     network: Mapping[str, Tensor], task: str | None = None, latent_size: tuple[int, int] = LATENT_SIZE
 ) -> OfficialConfiguration:
-    """Which of the eight a network is, from its position table and layer embedding.
+    """Return the official configuration of a network, from its position table and layer embedding.
 
     Args:
         network: tensors under official names without `model.diffusion_model.`.
-        task: one of `TASKS`; needed where tensors cannot tell, checked where they can.
+        task: one of `TASKS`; required where the tensors fit several, else only checked.
         latent_size: height and width in latents.
 
     Raises:
-        ConversionError: none fits, several do, or the task is another than the tensors'.
+        ConversionError: no configuration fits, several do, or the task and the tensors differ.
     """
     rows = _shape(network, "mixins.pos_embed.pos_embedding", 3)[1]
     embedded = any(key.startswith("mixins.pos_embed.txt_embedder.") for key in network)
     fitting = [one for one in CONFIGURATIONS if one.table_rows(latent_size) == rows and one.layer_embedding == embedded]
-    found = f"a position table of {rows} rows and {'a' if embedded else 'no'} layer embedding"
+    traits = f"a position table of {rows} rows and {'a' if embedded else 'no'} layer embedding"
     if not fitting:
         known = ", ".join(f"{one.name} {one.table_rows(latent_size)}" for one in CONFIGURATIONS)
         raise ConversionError(
-            f"the checkpoint has {found}, which is no official model at {latent_size[1] * 8}x{latent_size[0] * 8} "
-            f"pixels; their tables have these rows: {known}; if it was trained at another size, name it with --size"
+            f"the checkpoint has {traits}, which is no official model at {latent_size[1] * 8}x{latent_size[0] * 8} "
+            f"pixels; their tables have these rows: {known}; if it was trained at another size, set `size`"
         )
     tasks = " or ".join(one.task for one in fitting)
     chosen = [one for one in fitting if task in (None, one.task)]
     if not chosen:
-        raise ConversionError(f"the checkpoint has {found}: it is a model for {tasks}, not for {task}; mend --task")
+        raise ConversionError(f"the checkpoint has {traits}: it is a model for {tasks}, not for {task}; change `task`")
     if len(chosen) > 1:
-        raise ConversionError(f"the checkpoint has {found}, which {tasks} share; say which it is with --task")
+        raise ConversionError(f"the checkpoint has {traits}, which {tasks} share; choose one of them with `task`")
     return chosen[0]
 
 
 @dataclass(frozen=True)
 class Move:
-    """One official tensor, and where its rows go."""
+    """One official tensor, and the tensors that get its rows."""
 
     source: str
+    """Official name."""
     targets: tuple[str, ...]
+    """Names in diffusers."""
     pieces: tuple[tuple[int, ...], ...] = ((0,),)
-    """For each target, which of the source's equal pieces of rows, in order."""
+    """Indices of the source's equal pieces of rows for each target, in order."""
 
     def apply(self, tensors: dict[str, Tensor], shapes: Mapping[str, Iterable[int]]) -> Iterator[tuple[str, Tensor]]:
-        """Take the source out of `tensors` and give (target, tensor) pairs; `shapes` are those of the targets.
+        """Remove the source from `tensors` and yield (target, tensor) pairs; `shapes` are those of the targets.
 
         Raises:
             ConversionError: the source is missing or of another shape.
         """
         parts = [tuple(shapes[name]) for name in self.targets]
-        wanted = (sum(part[0] for part in parts), *parts[0][1:])
-        if _shape(tensors, self.source) != wanted:
+        expected = (sum(part[0] for part in parts), *parts[0][1:])
+        if _shape(tensors, self.source) != expected:
             raise ConversionError(
-                f"tensor {self.source} has shape {tuple(tensors[self.source].shape)}, this model wants {wanted}"
+                f"tensor {self.source} has shape {tuple(tensors[self.source].shape)}, this model needs {expected}"
             )
         source = tensors.pop(self.source)
         if len(self.targets) == 1:
@@ -140,7 +145,7 @@ QKV = ("to_q", "to_k", "to_v")
 
 
 def network_moves(blocks: int, original: bool, layer_embedding: bool) -> Iterator[Move]:
-    """How the network's tensors move; `original` where LoRA is built in and renames what it wraps."""
+    """Yield the moves of the network's tensors; `original` where built-in LoRA renames the layers that it wraps."""
     pairs = {
         "mixins.patch_embed.proj": "patch_embed.proj",
         "mixins.patch_embed.text_proj": "patch_embed.text_proj",
@@ -186,7 +191,7 @@ def network_moves(blocks: int, original: bool, layer_embedding: bool) -> Iterato
 
 
 def adapter_moves(blocks: int, letters: tuple[str, str]) -> Iterator[Move]:
-    """How the tensors of one built-in LoRA move to PEFT's names."""
+    """Yield the moves of one built-in LoRA's tensors to PEFT's names."""
     for n in range(blocks):
         places = [(f"query_key_value.matrix_{{}}.{i}", name) for i, name in enumerate(QKV)]
         for place, name in [*places, ("dense.matrix_{}.0", "to_out.0")]:
@@ -198,7 +203,7 @@ def adapter_moves(blocks: int, letters: tuple[str, str]) -> Iterator[Move]:
 def transformer_config(
     network: Mapping[str, Tensor], configuration: OfficialConfiguration, latent_size: tuple[int, int] = LATENT_SIZE
 ) -> dict[str, Any]:
-    """The configuration of `CogVideoXLayerTransformer3DModel` that the network's shapes say."""
+    """Return the configuration of `CogVideoXLayerTransformer3DModel` for the shapes of a network."""
     width, channels, patch, _ = _shape(network, "mixins.patch_embed.proj.weight", 4)
     (head,) = _shape(network, "mixins.adaln_layer.query_layernorm_list.0.weight", 1)
     return {
@@ -227,7 +232,7 @@ def transformer_config(
 def convert_network(
     network: Mapping[str, Tensor], configuration: OfficialConfiguration, latent_size: tuple[int, int] = LATENT_SIZE
 ) -> tuple[CogVideoXLayerTransformer3DModel, dict[str, dict[str, Tensor]]]:
-    """An official network as our model, and its LoRA adapters, those that it has, by name.
+    """Convert an official network to our model and its LoRA adapters, if any, by name.
 
     With rank r and `lora_alpha` 1, an adapter adds `scale / r * up @ down`, as official code does.
 
@@ -257,7 +262,7 @@ def convert_network(
                 shape = (rank, width) if "lora_A" in target else (width, rank)
                 pairs |= move.apply(tensors, {target: shape})
             adapters[adapter] = pairs
-    _nothing_left(tensors, NETWORK)
+    _check_empty(tensors, NETWORK)
     model.load_state_dict(state, assign=True)
     return model.eval(), adapters
 
@@ -274,7 +279,7 @@ AUTOENCODER_NAMES = (
 
 
 def autoencoder_config(tensors: Mapping[str, Tensor], latent_size: tuple[int, int] = LATENT_SIZE) -> dict[str, Any]:
-    """The configuration of `AutoencoderKLCogVideoX` that the tensors' shapes say."""
+    """Return the configuration of `AutoencoderKLCogVideoX` for the shapes of the tensors."""
     levels = _count(tensors, r"encoder\.down\.(\d+)\.")
     return {
         "in_channels": _shape(tensors, "encoder.conv_in.conv.weight", 5)[1],
@@ -292,11 +297,11 @@ def autoencoder_config(tensors: Mapping[str, Tensor], latent_size: tuple[int, in
 
 
 def convert_autoencoder(tensors: Mapping[str, Tensor], latent_size: tuple[int, int] = LATENT_SIZE) -> Any:
-    """The official video autoencoder as diffusers' `AutoencoderKLCogVideoX`.
+    """Convert the official video autoencoder to diffusers' `AutoencoderKLCogVideoX`.
 
     Args:
         tensors: under official names without `first_stage_model.`; those of its training loss are left out.
-        latent_size: height and width in latents, of which tiling takes its defaults.
+        latent_size: height and width in latents, for the defaults of tiling.
 
     Raises:
         ConversionError: a tensor is missing, unexpected or misshapen.
@@ -316,13 +321,13 @@ def convert_autoencoder(tensors: Mapping[str, Tensor], latent_size: tuple[int, i
         raise ConversionError(f"the autoencoder has no tensor for {missing[0]} (diffusers' name)")
     moves = (Move(sources[name], (name,)) for name in shapes)
     state = dict(pair for move in moves for pair in move.apply(rest, shapes))
-    _nothing_left(rest, AUTOENCODER)
+    _check_empty(rest, AUTOENCODER)
     model.load_state_dict(state, assign=True)
     return model.eval()
 
 
 def _autoencoder_name(name: str, levels: int) -> str:
-    """The official decoder counts its levels from fine to coarse, diffusers from coarse to fine."""
+    """Convert a name; the official decoder counts its levels from fine to coarse, diffusers from coarse to fine."""
     for pattern, replacement in AUTOENCODER_NAMES:
         name = re.sub(pattern, replacement, name)
     return re.sub(r"(up_blocks\.)(\d+)", lambda match: f"{match[1]}{levels - 1 - int(match[2])}", name)
@@ -338,11 +343,11 @@ def _shape(tensors: Mapping[str, Tensor], name: str, dimensions: int | None = No
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """How many of something there are, by the largest number in the names."""
-    return max((int(found[1]) + 1 for name in tensors if (found := re.match(pattern, name))), default=0)
+    """Return the number of numbered parts, from the largest number in the names."""
+    return max((int(match[1]) + 1 for name in tensors if (match := re.match(pattern, name))), default=0)
 
 
-def _nothing_left(tensors: Mapping[str, Tensor], part: str) -> None:
+def _check_empty(tensors: Mapping[str, Tensor], part: str) -> None:
     if tensors:
         names = sorted(tensors)
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""

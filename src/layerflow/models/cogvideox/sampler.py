@@ -19,13 +19,13 @@ from torch import Tensor
 
 
 def rescale_zero_terminal(signal: Tensor) -> Tensor:
-    """Signal levels from clean to noisy, shifted and stretched to end at 0 (arXiv 2305.08891, algorithm 1)."""
+    """Shift and stretch signal levels, from clean to noisy, to end at 0 (arXiv 2305.08891, algorithm 1)."""
     return (signal - signal[-1]) * (signal[0] / (signal[0] - signal[-1]))
 
 
 @dataclass
 class LayerFlowDPMSchedulerOutput(BaseOutput):
-    """What a step gives."""
+    """Result of a step."""
 
     prev_sample: Tensor
     """The sample at the next, lower noise level."""
@@ -53,12 +53,13 @@ class LayerFlowDPMScheduler(SchedulerMixin, ConfigMixin):
         snr_shift_scale: float = 3.0,
         prediction_type: str = "v_prediction",
     ) -> None:
-        """
+        """Create the schedule.
+
         Args:
             num_train_timesteps: timesteps of the training schedule.
             beta_start, beta_end: ends of the schedule, whose betas are squares of a linear ramp.
             snr_shift_scale: divides the signal-to-noise ratio of all levels (arXiv 2408.06072, section 2.3).
-            prediction_type: what `step` is handed, "v_prediction" or "sample".
+            prediction_type: kind of prediction that `step` gets, "v_prediction" or "sample".
 
         Raises:
             ValueError: the prediction type is neither.
@@ -75,7 +76,7 @@ class LayerFlowDPMScheduler(SchedulerMixin, ConfigMixin):
         self._step_index: int | None = None
 
     def set_timesteps(self, num_inference_steps: int, device: torch.device | str | None = None) -> None:
-        """Select the timesteps of a run and go to its start.
+        """Set the timesteps of a run and go to its start.
 
         Raises:
             ValueError: fewer than two steps, or more than there are training timesteps.
@@ -94,20 +95,20 @@ class LayerFlowDPMScheduler(SchedulerMixin, ConfigMixin):
         self._previous_clean: Tensor | None = None
 
     def scale_model_input(self, sample: Tensor, timestep: Tensor | int | None = None) -> Tensor:
-        """The sample itself: the network takes it unscaled."""
+        """Return the sample itself: the network takes it unscaled."""
         return sample
 
     def index_for_timestep(self, timestep: Tensor | int) -> int:
-        """The step of a timestep in this run. Raises ValueError if it is not one of the run's."""
+        """Return the step of a timestep in this run. Raises ValueError if it is not one of the run's."""
         if self.num_inference_steps is None:
             raise ValueError("no timesteps are set; call set_timesteps() first")
-        found = (self.timesteps == timestep).nonzero()
-        if not len(found):
+        matches = (self.timesteps == timestep).nonzero()
+        if not len(matches):
             raise ValueError(f"timestep {int(timestep)} is not one of this run's; take them from `timesteps`")
-        return int(found[0])
+        return int(matches[0])
 
     def convert_model_output(self, model_output: Tensor, timestep: Tensor | int, sample: Tensor) -> Tensor:
-        """The clean prediction `a * sample - s * v`, in float32, for a network output of any shape."""
+        """Return the clean prediction `a * sample - s * v`, in float32, for a network output of any shape."""
         if self.config.prediction_type == "sample":
             return model_output.float()
         signal = float(self.denoiser_alphas[self.index_for_timestep(timestep)])
@@ -126,17 +127,17 @@ class LayerFlowDPMScheduler(SchedulerMixin, ConfigMixin):
 
         Args:
             model_output: the guided prediction, of the sample's shape.
-            timestep: one of `timesteps`; they are to be taken in order.
+            timestep: one of `timesteps`, in order.
             sample: the noisy sample.
             generator: source of the step's noise.
-            variance_noise: the step's noise itself; nothing is drawn then.
+            variance_noise: the step's noise, instead of drawing it.
 
         Returns:
             The next sample and the clean prediction, float32. The last step's are the same, without noise.
         """
         index = self.index_for_timestep(timestep)
         if self._step_index is not None and index != self._step_index + 1:
-            self._previous_clean = None  # not the next step of the run: start anew, at first order
+            self._previous_clean = None  # not the next step of the run: restart at first order
         clean = self.convert_model_output(model_output, timestep, sample)
         here, there = self.sampler_alphas[index], self.sampler_alphas[index + 1]
         if index + 1 == self.num_inference_steps:
@@ -166,18 +167,18 @@ class LayerFlowDPMScheduler(SchedulerMixin, ConfigMixin):
         return LayerFlowDPMSchedulerOutput(prev_sample=prev_sample, pred_original_sample=clean)
 
     def _levels(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Signal and noise levels of training timesteps (B,), shaped to multiply `like` (B, ...)."""
+        """Return signal and noise levels of training timesteps (B,), shaped to multiply `like` (B, ...)."""
         alphas_cumprod = self.alphas_cumprod.to(like.device)[timesteps.long()]
         alphas_cumprod = alphas_cumprod.view(-1, *[1] * (like.ndim - 1))
         return alphas_cumprod.sqrt().to(like.dtype), (1 - alphas_cumprod).sqrt().to(like.dtype)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """Noised samples `a * original + s * noise` at training timesteps (B,)."""
+        """Return noised samples `a * original + s * noise` at training timesteps (B,)."""
         signal, noise_level = self._levels(timesteps, original_samples)
         return signal * original_samples + noise_level * noise
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """The training target `v = a * noise - s * sample` at training timesteps (B,)."""
+        """Return the training target `v = a * noise - s * sample` at training timesteps (B,)."""
         signal, noise_level = self._levels(timesteps, sample)
         return signal * noise - noise_level * sample
 
@@ -201,9 +202,10 @@ class DynamicGuidance(ClassifierFreeGuidance):
         stop: float = 1.0,
         enabled: bool = True,
     ) -> None:
-        """
+        """Create the guider.
+
         Args:
-            guidance_scale: what is added to 1 at most.
+            guidance_scale: largest value added to 1.
             exponent: power of the ramp.
             start, stop, enabled: as in `ClassifierFreeGuidance`.
         """
@@ -211,11 +213,11 @@ class DynamicGuidance(ClassifierFreeGuidance):
         self.max_scale, self.exponent = guidance_scale, exponent
 
     def set_state(self, step: int, num_inference_steps: int, timestep: Tensor | int) -> None:
-        """Note where the run is, and take the scale that belongs there."""
+        """Update the guider for a step, with the scale at its timestep."""
         super().set_state(step, num_inference_steps, timestep)
         self.guidance_scale = self.scale_at(int(timestep), num_inference_steps)
 
     def scale_at(self, timestep: int, num_inference_steps: int) -> float:
-        """The scale at a training timestep."""
+        """Return the scale at a training timestep."""
         ramp = ((num_inference_steps - timestep) / num_inference_steps) ** self.exponent
         return 1 + self.max_scale * (1 - math.cos(math.pi * ramp)) / 2

@@ -1,7 +1,7 @@
 """Layers on CogVideoX (arXiv 2408.06072): 2B, 5B and 1.5; the official LayerFlow models (arXiv 2506.04228) are 2B.
 
 The network is CogVideoX's, built from diffusers' parts under their names. Its sequence is all prompts, then all clips:
-one table of positions runs over the whole of it, and a layer embedding tells the prompts apart.
+one table of positions covers all of it, and a layer embedding distinguishes the prompts.
 
 Letters in shape comments: B batch, K clips, N latent frames of the whole sequence, F of one clip, L prompts, S tokens
 of a prompt, C latent channels, H, W height and width in latents, h, w in patches, D width.
@@ -41,7 +41,7 @@ from ..layout import Layout, nearest_size
 __all__ = ["CogVideoXLayerTransformer3DModel", "ModelMixin"]  # diffusers looks here for the base class
 
 TRAIN_TIMESTEPS = 1000
-"""CogVideoX counts noise levels from 0 to this."""
+"""Timestep of pure noise; CogVideoX counts noise levels from 0 to this."""
 _PLAIN_DEFAULTS = {
     name: parameter.default
     for name, parameter in inspect.signature(CogVideoXTransformer3DModel.__init__).parameters.items()
@@ -50,9 +50,9 @@ _PLAIN_DEFAULTS = {
 
 
 class DispatchedAttnProcessor:
-    """CogVideoX's joint attention of text and video through diffusers' dispatcher, which its own processor bypasses.
+    """CogVideoX's joint attention of text and video through diffusers' dispatcher.
 
-    So a chosen attention backend, and context parallelism, take effect.
+    Its default processor bypasses the dispatcher, and with it attention backends and context parallelism.
     """
 
     _attention_backend = None
@@ -66,7 +66,7 @@ class DispatchedAttnProcessor:
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Video (B, V, D) and text (B, T, D) to their attention outputs of the same shapes.
+        """Return the attention outputs of video (B, V, D) and text (B, T, D), of the same shapes.
 
         `image_rotary_emb` are cosines and sines (B or 1, V, 1, D/heads) of the video's positions.
         """
@@ -96,16 +96,16 @@ class DispatchedAttnProcessor:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn pairs of adjacent channels of x (B, V, heads, D/heads) by their positions' angles (arXiv 2104.09864)."""
+    """Rotate pairs of adjacent channels of x (B, V, heads, D/heads) by their positions' angles (arXiv 2104.09864)."""
     real, imaginary = x.float().unflatten(-1, (-1, 2)).unbind(-1)
     turned = torch.stack([-imaginary, real], dim=-1).flatten(-2)
     return (x.float() * cos + turned * sin).type_as(x)
 
 
 def sequence_positions(layout: Layout, frame_positions: Tensor | None, clip_frames: int) -> tuple[int, Tensor | None]:
-    """How many positions a sequence needs, and each latent frame's place among them (B, N); None where it is its own.
+    """Return the number of positions of a sequence, and each latent frame's index among them (B, N) or None for 0..N-1.
 
-    Time runs on over all clips; a still keeps the places that its clip of `clip_frames` has in a video.
+    Positions count on over all clips; a still has those that its clip of `clip_frames` has in a video.
     """
     if frame_positions is None:
         return layout.length, None
@@ -126,7 +126,7 @@ class SequenceRotaryPosEmbed(nn.Module):
     def forward(
         self, frames: int, places: Tensor | None, rows: int, columns: int, device: torch.device
     ) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, each (B or 1, V, 1, D/heads), for `sequence_positions` counted in patches of time."""
+        """Return cosines and sines, each (B or 1, V, 1, D/heads), for `sequence_positions` in patches of time."""
         if self.patch_size_t == 1:
             window = get_resize_crop_region_for_grid((rows, columns), self.base[1], self.base[0])
             table = get_3d_rotary_pos_embed(self.head_dim, window, (rows, columns), frames, device=device)
@@ -143,7 +143,7 @@ class SequenceRotaryPosEmbed(nn.Module):
 
 
 class LayerEmbedding(nn.Module):
-    """`LayerNorm(Linear(i))` for prompt i, which tells the prompts of the layers apart."""
+    """`LayerNorm(Linear(i))` for prompt i, which distinguishes the prompts of the layers."""
 
     def __init__(self, prompts: int, width: int) -> None:
         super().__init__()
@@ -152,13 +152,13 @@ class LayerEmbedding(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, like: Tensor) -> Tensor:
-        """Embeddings (L, D) of all prompts, on the device and in the number format of `like`."""
+        """Return embeddings (L, D) of all prompts, on the device and in the number format of `like`."""
         numbers = torch.arange(self.prompts, device=like.device, dtype=like.dtype)
         embeddings: Tensor = self.norm(self.linear(numbers[:, None]))
         return embeddings
 
     def reset(self, like: Tensor) -> None:
-        """Start anew on the device and in the number format of `like`, without any effect until it is trained."""
+        """Reset on the device and in the number format of `like`, without any effect until it is trained."""
         self.to_empty(device=like.device).to(like.dtype)
         self.linear.reset_parameters()
         nn.init.zeros_(self.norm.weight)
@@ -212,7 +212,7 @@ class LayerPatchEmbed(CogVideoXPatchEmbed):
         self.layer_embedding = LayerEmbedding(prompts, embed_dim) if layer_embedding else None
 
     def sine_positions(self, frames: int, rows: int, columns: int, device: torch.device) -> Tensor:
-        """CogVideoX's fixed table (frames, rows*columns, D): a quarter of the channels for time, the rest for space."""
+        """Return CogVideoX's fixed table (frames, rows*columns, D): a quarter of the channels for time."""
         table: Tensor = get_3d_sincos_pos_embed(
             self.embed_dim,
             (columns, rows),
@@ -224,7 +224,7 @@ class LayerPatchEmbed(CogVideoXPatchEmbed):
         return table
 
     def video_positions(self, frames: int, rows: int, columns: int, like: Tensor) -> Tensor:
-        """Positions (N, h*w, D) of a sequence of latent frames.
+        """Return the positions (N, h*w, D) of a sequence of latent frames.
 
         Raises:
             ValueError: the learned table is of another size, or too short.
@@ -248,7 +248,7 @@ class LayerPatchEmbed(CogVideoXPatchEmbed):
     def forward(
         self, text_embeds: Tensor, latents: Tensor, layout: Layout, frame_positions: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Text states (B, L, S, text_dim) and latents (B, N, C, H, W) to tokens (B, L*S, D) and (B, N*h*w, D)."""
+        """Embed text states (B, L, S, text_dim) and latents (B, N, C, H, W) to tokens (B, L*S, D) and (B, N*h*w, D)."""
         text = self.text_proj(text_embeds)  # (B, L, S, D)
         if self.layer_embedding is not None:
             text = text + self.layer_embedding(text)[:, None]
@@ -284,9 +284,14 @@ class CogVideoXLayerTransformer3DModel(Backbone):
     _skip_layerwise_casting_patterns: ClassVar = ["patch_embed", "norm"]
     prediction_type = "v_prediction"
     conventions = Conventions(
-        50, 6.0, dynamic_guidance=True, joint_autoencoding=True, attend_padding=True, zero_unconditional=True,
+        steps=50,
+        guidance=6.0,
+        dynamic_guidance=True,
+        joint_autoencoding=True,
+        attend_padding=True,
+        zero_unconditional=True,
         fewest_steps=2,
-    )  # fmt: skip
+    )
 
     @register_to_config
     def __init__(
@@ -319,23 +324,25 @@ class CogVideoXLayerTransformer3DModel(Backbone):
         norm_out_eps: float = 1e-6,
         spatial_interpolation_scale: float = 1.875,
     ) -> None:
-        """
+        """Create the network with random weights.
+
         Args:
             clips: clips of the layout, in order.
             sample_size, sample_frames: height and width, and frames of a clip, in latents; defaults of the pipeline.
-            lead_frames: latent frames that the first clip has on top; see `Layout.lead`.
+            lead_frames: additional latent frames of the first clip; see `Layout.lead`.
             position_frames: latent frames in the position table; as many as the sequence has by default.
-            learned_positions: the position table is part of the weights, and fixes the size; else it is the sine
-                table, for video only and of any size.
-            layer_embedding: add `LayerNorm(Linear(i))` to the tokens of prompt i.
-            prompt_prefixes: what stands before the prompt of each layer, in the order of `LAYERS`; there are as
-                many prompts in the sequence as prefixes, so two leave out the prompt of `blended`.
+            learned_positions: whether the position table is part of the weights, which fixes the size; else it is the
+                sine table, for video only and of any size.
+            layer_embedding: whether to add `LayerNorm(Linear(i))` to the tokens of prompt i.
+            prompt_prefixes: text before the prompt of each layer, in the order of `LAYERS`; the sequence has one prompt
+                for each prefix, so two leave out the prompt of `blended`.
             text_length: tokens of a prompt, all of them attended to, padding too.
             task: the one task that the weights were trained for; None for any.
             given_frames: first and one past the last latent frame of the sequence that are given in `task`. In one
                 official model these are only the end of a clip.
-            timestep_per_clip: give each clip its own timestep; not implemented.
-            rotary_positions: positions turn queries and keys, as in CogVideoX-5B and 1.5, instead of being added.
+            timestep_per_clip: whether each clip has its own timestep; not implemented.
+            rotary_positions: whether positions rotate queries and keys, as in CogVideoX-5B and 1.5, instead of being
+                added.
             patch_size_t: latent frames of a patch, as in CogVideoX 1.5.
             num_attention_heads ... spatial_interpolation_scale: as in `CogVideoXTransformer3DModel`, under the same
                 names; `norm_out_eps` is the last norm's, 1e-6 in official code and 1e-5 in diffusers.
@@ -398,25 +405,35 @@ class CogVideoXLayerTransformer3DModel(Backbone):
 
     @staticmethod
     def config_from_plain(theirs: Mapping[str, Any]) -> dict[str, Any]:
-        """Our configuration for the configuration of a plain CogVideoX.
+        """Convert the configuration of a plain CogVideoX.
 
         Raises:
-            ValueError: the model is not one of text to video.
+            ValueError: the model is not a text-to-video model.
         """
         theirs = {**_PLAIN_DEFAULTS, **theirs}
         if theirs["use_learned_positional_embeddings"] or theirs["ofs_embed_dim"]:
             raise ValueError(
-                "layers go on CogVideoX text-to-video models, but this one also takes images; choose CogVideoX-2B, 5B "
+                "layers need a CogVideoX text-to-video model, but this one also takes images; choose CogVideoX-2B, 5B "
                 "or 1.5-5B"
             )
         shared = {
             name: theirs[name]
             for name in (
-                "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "time_embed_dim",
-                "text_embed_dim", "num_layers", "patch_size", "patch_size_t", "patch_bias", "attention_bias",
-                "norm_eps", "spatial_interpolation_scale",
+                "num_attention_heads",
+                "attention_head_dim",
+                "in_channels",
+                "out_channels",
+                "time_embed_dim",
+                "text_embed_dim",
+                "num_layers",
+                "patch_size",
+                "patch_size_t",
+                "patch_bias",
+                "attention_bias",
+                "norm_eps",
+                "spatial_interpolation_scale",
             )
-        }  # fmt: skip
+        }
         return shared | {
             "norm_out_eps": theirs["norm_eps"],
             "text_length": theirs["max_text_seq_length"],
@@ -427,14 +444,14 @@ class CogVideoXLayerTransformer3DModel(Backbone):
 
     @classmethod
     def from_plain(cls, plain: CogVideoXTransformer3DModel, **config: Any) -> CogVideoXLayerTransformer3DModel:
-        """Put layers on a plain CogVideoX, with a fresh layer embedding; the two share their weights.
+        """Create a layered model from a plain CogVideoX, with a new layer embedding; the two share their weights.
 
         Args:
             plain: a text-to-video model.
             config: entries of the configuration other than the defaults.
 
         Raises:
-            ValueError: the model is not one of text to video.
+            ValueError: the model is not a text-to-video model.
         """
         shared = cls.config_from_plain(plain.config)
         with init_empty_weights():
@@ -445,15 +462,15 @@ class CogVideoXLayerTransformer3DModel(Backbone):
         return model
 
     def reset_layers(self) -> None:
-        """A fresh layer embedding, without any effect until it is trained."""
+        """Reset the layer embedding, without any effect until it is trained."""
         if self.patch_embed.layer_embedding is not None:
             self.patch_embed.layer_embedding.reset(self.patch_embed.text_proj.weight)
 
     @property
     def _cp_plan(self) -> dict[str, Any]:
-        """How diffusers shares the sequence among processes.
+        """Split of the sequence among processes in diffusers' context parallelism.
 
-        Attention does not care for the order of tokens, so every rank takes a share of the text and one of the video.
+        Attention does not depend on the order of tokens, so every rank gets a part of the text and one of the video.
         """
         first = {
             name: ContextParallelInput(split_dim=1, expected_dims=3)
@@ -468,7 +485,7 @@ class CogVideoXLayerTransformer3DModel(Backbone):
 
     @property
     def size_multiple(self) -> int:
-        """Height and width of a clip in latents must divide by this."""
+        """Number that height and width of a clip in latents must divide by."""
         return int(self.config.patch_size)
 
     def forward(
@@ -481,23 +498,24 @@ class CogVideoXLayerTransformer3DModel(Backbone):
         frame_positions: Tensor | None = None,
         return_dict: bool = True,
     ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """
+        """Predict v, see `Backbone.forward`.
+
         Args:
             hidden_states: (B, N, C, H, W) packed latents, generated clips noised.
             timestep: (B, K) noise level per clip in [0, 1], a training timestep over 1000; the largest of a sample
-                counts for all of its tokens. In float32, for bfloat16 rounds it.
-            encoder_hidden_states: (B, L, S, text_dim) text states per layer, in the order of `LAYERS`, as the encoder
-                gives them for prompts padded to `text_length`; all zero for no prompt. Layers without a prefix in the
-                configuration are left out.
-            encoder_attention_mask: not used, for the official models attend to padding.
-            layout: where the clips stand in the sequence, in latent frames.
-            frame_positions: (B, F) whole position of each latent frame in its clip; default 0..F-1.
+                counts for all of its tokens. In float32, because bfloat16 rounds it.
+            encoder_hidden_states: (B, L, S, text_dim) text states per layer, in the order of `LAYERS`, of prompts
+                padded to `text_length`; all zero for the unconditional prediction. Layers without a prefix in the
+                configuration are ignored.
+            encoder_attention_mask: ignored, because the official models attend to padding.
+            layout: positions of the clips in the sequence, in latent frames.
+            frame_positions: (B, F) integer position of each latent frame in its clip; default 0..F-1.
 
         Returns:
             `sample`, the predicted v, (B, N, C, H, W).
 
         Raises:
-            ValueError: latents, text states or layout of a size that the model does not take.
+            ValueError: the model does not take the size of latents, text states or layout.
         """
         self.check_inputs(hidden_states, encoder_hidden_states, layout)
         temb = self.time_proj(timestep.float().amax(dim=1) * TRAIN_TIMESTEPS).to(hidden_states.dtype)
@@ -537,7 +555,7 @@ class CogVideoXLayerTransformer3DModel(Backbone):
             raise ValueError(f"clips of {layout.frames} latent frames do not divide into patches of {p_t} of them")
         prompts, tokens = text.shape[1:3]
         if prompts < len(self.config.prompt_prefixes):
-            raise ValueError(f"this model wants {len(self.config.prompt_prefixes)} prompts, got {prompts}")
+            raise ValueError(f"this model needs {len(self.config.prompt_prefixes)} prompts, got {prompts}")
         if tokens != self.config.text_length:
             raise ValueError(
                 f"prompts have {tokens} tokens, this model attends to exactly {self.config.text_length}: pad them to "
