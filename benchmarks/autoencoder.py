@@ -1,4 +1,4 @@
-"""Whether a small video autoencoder in front of the mini would pay: how well one can be trained in the time there is.
+"""Quality of a small video autoencoder for the mini, trained in limited time, to decide if it would pay.
 
     python benchmarks/autoencoder.py [--minutes 30] [--threads 2] [--picture OUT.png]
 
@@ -30,25 +30,25 @@ from layerflow.runtime.placement import cpu_has_bfloat16
 from layerflow.training.schedule import warm_cosine
 
 FRAMES, SIZE, SAMPLES, RATE = 9, 64, 24, 5e-4
-"""One frame and two groups of four, as causal autoencoders take them."""
+"""One frame and two groups of four, as causal autoencoders encode them."""
 COMPOSITE_WEIGHT, PRIOR_WEIGHT = 0.5, 1e-6
 
 
 def clips_of(source: SceneSource, number: int, seed: int) -> Tensor:
-    """A scene's clips in model space, (4, 3, F, H, W)."""
+    """Return the clips of a scene in model space, (4, 3, F, H, W)."""
     scene = source.scene(number, seed)
     clips = to_model_space({name: getattr(scene, name)[None] for name in CLIPS})
     return torch.cat([clips[name].expand(-1, -1, 3, -1, -1) for name in CLIPS]).transpose(1, 2)
 
 
 def composite(clips: Tensor) -> Tensor:
-    """`blended` as the other three of (4, 3, F, H, W) make it."""
+    """Return `blended` composited from the other three of (4, 3, F, H, W)."""
     by_name = dict(zip(CLIPS, (clips + 1) / 2, strict=True))
     return 2 * blend(by_name["foreground"], by_name["alpha"].mean(0, keepdim=True), by_name["background"]) - 1
 
 
 def train(model: AutoencoderKLWan, minutes: float) -> int:
-    """Train for so much processor time; returns the steps."""
+    """Train for a processor time; return the number of steps."""
     source = SceneSource("train", SIZE, FRAMES, "all", Variations(see_through=0.2))
     optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01)
     start, step = time.process_time(), 0
@@ -58,9 +58,9 @@ def train(model: AutoencoderKLWan, minutes: float) -> int:
         clips = clips_of(source, step, 1)
         with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
             latents = model.encode(clips).latent_dist
-            found = model.decode(latents.sample()).sample.float()
-        loss = F.l1_loss(found, clips) + PRIOR_WEIGHT * latents.kl().mean()
-        loss = loss + COMPOSITE_WEIGHT * F.l1_loss(composite(found), clips[CLIPS.index("blended")])
+            decoded = model.decode(latents.sample()).sample.float()
+        loss = F.l1_loss(decoded, clips) + PRIOR_WEIGHT * latents.kl().mean()
+        loss = loss + COMPOSITE_WEIGHT * F.l1_loss(composite(decoded), clips[CLIPS.index("blended")])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -90,12 +90,12 @@ def main() -> None:
     source, rows = SceneSource("held_out_objects", SIZE, FRAMES), []
     for number in range(SAMPLES):
         clips = clips_of(source, number, 3)
-        found = model.decode(model.encode(clips).latent_dist.mode()).sample.clamp(-1, 1)
-        for name, one, true in zip(CLIPS, found, clips, strict=True):
+        decoded = model.decode(model.encode(clips).latent_dist.mode()).sample.clamp(-1, 1)
+        for name, one, true in zip(CLIPS, decoded, clips, strict=True):
             reached[name].append(psnr(one.transpose(0, 1) / 2, true.transpose(0, 1) / 2))
-        reached["composite"].append(psnr(composite(found).transpose(0, 1) / 2, found[-1].transpose(0, 1) / 2))
+        reached["composite"].append(psnr(composite(decoded).transpose(0, 1) / 2, decoded[-1].transpose(0, 1) / 2))
         if number < 4:
-            rows += [torch.cat(list(both[:, :, 4]), dim=-1) for both in (clips, found)]
+            rows += [torch.cat(list(both[:, :, 4]), dim=-1) for both in (clips, decoded)]
     for name, values in reached.items():
         print(f"  {name:<12} {fmean(values):.1f} dB")
     cost = flops_of(lambda: model.decode(model.encode(clips).latent_dist.mode()))

@@ -1,4 +1,4 @@
-"""Which choices behind the mini pay: networks with one thing done otherwise, trained for equal processor time each.
+"""Ablation of design choices of the mini: variants with one change each, trained for equal processor time.
 
     python benchmarks/choices.py [--minutes 6] [--only NAME ...] [--threads 1] [--output runs/choices]
 
@@ -41,19 +41,30 @@ from layerflow.training.trainer import Trainer
 
 SAMPLES, SEED, LEVELS = 24, 3, (0.4, 0.7, 0.9, 1.0)
 TIMED = 6
-"""Steps whose processor time is measured."""
+"""Number of steps whose processor time is measured."""
 FITTED = ("sketch.", "fill.", "text_whitening.", "pool_whitening.")
 STILLS, MIXED, CLIPS_ONLY = {1: 0.85, 2: 0.15}, {1: 0.3, 2: 0.2, 8: 0.5}, {8: 1.0}
 BASE = Recipe(
-    "choices", size=32, frames_per_batch=24, warmup=30, decay=0.5, ema=0.99, precision="auto", hidden_weight=6.0,
-    tasks={"generate": 0.5, "decompose": 0.4, "any": 0.1}, sketch_scenes=0, fill_steps=0,
-    noise=NoiseRecipe(pure=0.33, mean=1.5, std=1.2), phases=(PhaseRecipe(1, STILLS), PhaseRecipe(1, MIXED)),
-    checkpoint_every=10**6, sample_every=10**6,
-)  # fmt: skip
+    "choices",
+    size=32,
+    frames_per_batch=24,
+    warmup=30,
+    decay=0.5,
+    ema=0.99,
+    precision="auto",
+    hidden_weight=6.0,
+    tasks={"generate": 0.5, "decompose": 0.4, "any": 0.1},
+    sketch_scenes=0,
+    fill_steps=0,
+    noise=NoiseRecipe(pure=0.33, mean=1.5, std=1.2),
+    phases=(PhaseRecipe(1, STILLS), PhaseRecipe(1, MIXED)),
+    checkpoint_every=10**6,
+    sample_every=10**6,
+)
 
 
 def alternating(self: CompactBlock, hidden_states: Tensor, text: Tensor, mask: Tensor, temb: Tensor) -> Tensor:
-    """A block that attends within each frame over all clips, then within each clip over all frames."""
+    """Block that attends within each frame over all clips, then within each clip over all frames."""
     b, k, f, p, d = hidden_states.shape
     shift1, scale1, gate1, shift2, scale2, gate2 = (temb + self.modulation).unsqueeze(3).unbind(4)
     x = hidden_states
@@ -67,7 +78,7 @@ def alternating(self: CompactBlock, hidden_states: Tensor, text: Tensor, mask: T
 
 
 def uncomposed(drawn: Any, copy: Tensor, sequence: Tensor, timestep: Tensor, layout: Layout, fill: Any) -> Any:
-    """All four clips as the network draws them: nothing is copied, and `blended` is not made of the others."""
+    """Return all four clips as the network draws them, without copying and without compositing `blended`."""
     shown = layout.unpack(sequence)
     shown["alpha"] = shown["alpha"][:, :, :1]
     given = {name: (timestep[:, layout.clips.index(name)] == 0)[:, None, None, None, None] for name in CLIPS}
@@ -76,11 +87,11 @@ def uncomposed(drawn: Any, copy: Tensor, sequence: Tensor, timestep: Tensor, lay
 
 @dataclass(frozen=True)
 class Choice:
-    """Something done otherwise than in the mini."""
+    """One change to the mini."""
 
     recipe: dict[str, Any] = field(default_factory=dict)
     patches: tuple[tuple[Any, str, Any], ...] = ()
-    """Object, attribute and what stands there instead."""
+    """Objects, attributes and their replacements."""
 
 
 CHOICES = {
@@ -111,14 +122,14 @@ def otherwise(choice: Choice) -> Iterator[None]:
 
 
 def lasting(recipe: Recipe, steps: int) -> Recipe:
-    """The recipe with so many steps: seven tenths of them in its first phase."""
+    """Return the recipe with a number of steps, seven tenths of them in its first phase."""
     first = max(1, round(0.7 * steps))
     phases = tuple(replace(p, steps=n) for p, n in zip(recipe.phases, (first, max(1, steps - first)), strict=True))
     return replace(recipe, phases=phases)
 
 
 def trainer_of(recipe: Recipe, steps: int, folder: Path, report: Callable[..., None] | None = None) -> Trainer:
-    """A run from the start, with what the mini has fitted beside training."""
+    """Return a trainer at its start, with the parts that the mini fits before training."""
     shutil.rmtree(folder, ignore_errors=True)
     trainer = Trainer(lasting(recipe, steps), folder, report=report, final=False)
     fitted = CompactTransformer3DModel.from_pretrained(find_model("mini"), subfolder="transformer").state_dict()
@@ -128,7 +139,7 @@ def trainer_of(recipe: Recipe, steps: int, folder: Path, report: Callable[..., N
 
 
 def seconds_per_step(recipe: Recipe, folder: Path) -> float:
-    """Processor time of a step, over as many of the first phase as of the second."""
+    """Return the processor time of a step, averaged over equally many of the first and second phase."""
     trainer = trainer_of(recipe, 100, folder)
     spent = []
     for number in (*range(TIMED + 1), *range(70, 70 + TIMED)):
@@ -141,21 +152,24 @@ def seconds_per_step(recipe: Recipe, folder: Path) -> float:
 
 @torch.no_grad()
 def measure(pipeline: LayerFlowPipeline, recipe: Recipe) -> dict[str, float]:
-    """Mattes and backgrounds of decompose, and how well generation removes noise, on held-out scenes."""
+    """Return metrics of mattes and backgrounds of decompose, and of denoising, on held-out scenes."""
     source = SceneSource("held_out_combinations", recipe.size, recipe.clip_frames)
     values: dict[str, list[float]] = {}
     for number in range(SAMPLES):
         scene = source.scene(number, SEED)
         true = LayeredVideo(**{name: getattr(scene, name).clamp(0, 1) for name in CLIPS})
         output: Any = pipeline(
-            given=[LayeredVideo(blended=true.blended)], num_frames=recipe.clip_frames, height=recipe.size,
-            width=recipe.size, generator=[noise_of("decompose", SEED, number)],
-        )  # fmt: skip
-        found = output.videos[0].clips()
+            given=[LayeredVideo(blended=true.blended)],
+            num_frames=recipe.clip_frames,
+            height=recipe.size,
+            width=recipe.size,
+            generator=[noise_of("decompose", SEED, number)],
+        )
+        clips = output.videos[0].clips()
         own = {
-            "alpha MAE": metrics.alpha_mae(found["alpha"], true.clips()["alpha"]),
-            "alpha IoU": metrics.alpha_iou(found["alpha"], true.clips()["alpha"]),
-            "background PSNR": metrics.psnr(found["background"], true.clips()["background"]),
+            "alpha MAE": metrics.alpha_mae(clips["alpha"], true.clips()["alpha"]),
+            "alpha IoU": metrics.alpha_iou(clips["alpha"], true.clips()["alpha"]),
+            "background PSNR": metrics.psnr(clips["background"], true.clips()["background"]),
             "denoising PSNR": fmean(row["all clips"] for row in reached(pipeline, scene, number, LEVELS)),
         }
         for name, value in own.items():
@@ -164,7 +178,7 @@ def measure(pipeline: LayerFlowPipeline, recipe: Recipe) -> dict[str, float]:
 
 
 def run(name: str, choice: Choice, minutes: float, folder: Path) -> dict[str, float]:
-    """Train and measure one choice, or read what was measured."""
+    """Train and measure one choice, or read its earlier result."""
     kept = folder / f"{name.replace(' ', '-').replace(',', '')}.json"
     if kept.is_file():
         record = json.loads(kept.read_text("utf-8"))

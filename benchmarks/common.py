@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: medians, a random model, the rate of the machine's matrix product."""
+"""Helpers of the benchmarks: medians, a random model, the machine's rate of matrix products."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from layerflow.models.layout import Layout
 from layerflow.pipeline import LayerFlowPipeline
 
 GUIDED = 2
-"""Samples in one forward of a guided step: with prompts and without."""
+"""Samples in one forward pass of a guided step: conditional and unconditional."""
 
 
 def median_seconds(call: Callable[[], object], repeats: int, warm_up: int = 1) -> float:
-    """Median wall-clock seconds of a call, after `warm_up` calls that are not counted."""
+    """Return the median wall-clock seconds of a call, after `warm_up` calls that are not counted."""
     times = []
     for index in range(warm_up + repeats):
         wait()
@@ -32,19 +32,19 @@ def median_seconds(call: Callable[[], object], repeats: int, warm_up: int = 1) -
 
 
 def wait() -> None:
-    """Let an accelerator finish what it was given."""
+    """Wait for an accelerator to finish."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def load(model: str, device: str, dtype: str) -> LayerFlowPipeline:
-    """The pipeline of a model, without progress bars."""
+    """Load the pipeline of a model, without progress bars."""
     quiet_libraries()
     return load_pipeline(model_folder(model), device, dtype)
 
 
 def denoiser_step(pipeline: LayerFlowPipeline, frames: int, height: int, width: int) -> Callable[[], torch.Tensor]:
-    """One forward of the denoiser as a guided step makes it, on random input."""
+    """Return a function that runs the forward pass of a guided step on random input."""
     model = pipeline.transformer
     generator = torch.Generator().manual_seed(0)
     layout = Layout(frames, tuple(model.config.clips))
@@ -63,7 +63,7 @@ def denoiser_step(pipeline: LayerFlowPipeline, frames: int, height: int, width: 
 
 
 def flops_of(call: Callable[[], object]) -> int:
-    """Floating-point operations of a call: matrix products, convolutions and attention."""
+    """Return the floating-point operations of a call: matrix products, convolutions and attention."""
     # torch 2.13 does not know this one by itself.
     attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
     with FlopCounterMode(display=False, custom_mapping=attention) as counter:
@@ -76,6 +76,6 @@ def _attention_flops(q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...],
 
 
 def matmul_rate(device: str, dtype: torch.dtype, repeats: int, size: int = 2048) -> float:
-    """FLOP/s of a square matrix product, the most that this machine gives."""
+    """Return the FLOP/s of a square matrix product, the peak of this machine."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2 * size**3 / median_seconds(lambda: a @ b, repeats)

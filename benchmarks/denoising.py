@@ -1,4 +1,4 @@
-"""How near one step of denoising comes to held-out scenes, by noise level and clip: where a network could learn more.
+"""PSNR of a single denoising step on held-out scenes, by noise level and clip: where a network could learn more.
 
     python benchmarks/denoising.py [MODEL ...] [--scenes 24]
 
@@ -33,7 +33,7 @@ NOISED = "the noised clips"
 def reached(
     pipeline: LayerFlowPipeline, scene: Scene, number: int, levels: Sequence[float] = LEVELS
 ) -> list[dict[str, float]]:
-    """For each noise level the PSNR of every clip after one step, of all together, and of the noised clips."""
+    """Return for each noise level the PSNR of every clip after one step, of all together, and of the noised clips."""
     layout = Layout(scene.alpha.shape[0])
     clean = layout.pack(to_model_space({name: getattr(scene, name)[None] for name in CLIPS}))
     prompts = [scene.captions[layer] for layer in LAYERS]
@@ -44,13 +44,15 @@ def reached(
         noised = (1 - level) * clean + level * noise
         timestep = torch.full((1, len(CLIPS)), level)
         drawn = pipeline.transformer(noised, timestep, states[None], mask[None], layout).sample
-        found = ((drawn + 1) / 2).clamp(0, 1)
-        apart = layout.unpack(found)
-        rows.append({
-            **{name: psnr(apart[name][0], truly[name][0]) for name in CLIPS},
-            "all clips": psnr(found[0], true[0]),
-            NOISED: psnr(((noised + 1) / 2).clamp(0, 1)[0], true[0]),
-        })  # fmt: skip
+        predicted = ((drawn + 1) / 2).clamp(0, 1)
+        apart = layout.unpack(predicted)
+        rows.append(
+            {
+                **{name: psnr(apart[name][0], truly[name][0]) for name in CLIPS},
+                "all clips": psnr(predicted[0], true[0]),
+                NOISED: psnr(((noised + 1) / 2).clamp(0, 1)[0], true[0]),
+            }
+        )
     return rows
 
 

@@ -1,4 +1,4 @@
-"""How fast layered clips are made of footage, and how busy that keeps the cores.
+"""Speed of building layered clips from footage, and load of the cores.
 
     python benchmarks/footage.py [--clips 48] [--frames 16] [--size 64] [--workers N]
 
@@ -23,11 +23,11 @@ from layerflow.datasets.pool import stopwatch
 from layerflow.datasets.recipe import SourceRecipe
 
 SIDE = 128
-"""Pixels of the drawn footage's height and width."""
+"""Height and width of the drawn footage in pixels."""
 
 
 def draw(folder: Path, clips: int, frames: int) -> None:
-    """Videos with masks, in the layout of DAVIS without a folder for the resolution."""
+    """Write videos with masks, in the layout of DAVIS without a folder for the resolution."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:SIDE, :SIDE]
     for clip in range(clips):

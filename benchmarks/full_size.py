@@ -1,4 +1,4 @@
-"""What a full-size model costs: CogVideoX-2B with layers, four clips of 16 frames at 720x480, random weights.
+"""Cost of a full-size model: CogVideoX-2B with layers, four clips of 16 frames at 720x480, random weights.
 
     python benchmarks/full_size.py --device cuda [--dtype bfloat16] [--only plain compile ...]
     python benchmarks/full_size.py --tiny        # the same code at a tiny size, on any CPU
@@ -59,18 +59,18 @@ TINY_AUTOENCODER = {
 
 @dataclass(frozen=True)
 class Figures:
-    """What was measured of one setting."""
+    """Measurements of one setting."""
 
     step_seconds: float
     step_peak: int
-    """Bytes at the peak of a step; 0 where torch does not count them."""
+    """Bytes at the peak of a step; 0 if torch does not count them."""
     decode_seconds: float | None
-    """None where the autoencoder ran out of memory."""
+    """Seconds of decoding; None if the autoencoder ran out of memory."""
     decode_peak: int
 
 
 def build(tiny: bool, dtype: torch.dtype, device: str = "cpu") -> LayerFlowPipeline:
-    """The pipeline without text encoder, with random weights."""
+    """Build the pipeline without text encoder, with random weights."""
     torch.manual_seed(0)
     with torch.device(device):
         transformer = CogVideoXLayerTransformer3DModel(**(TINY if tiny else {})).to(dtype).eval()
@@ -81,7 +81,7 @@ def build(tiny: bool, dtype: torch.dtype, device: str = "cpu") -> LayerFlowPipel
 
 
 def step_of(pipeline: LayerFlowPipeline, device: str) -> tuple[Callable[[], torch.Tensor], torch.Tensor]:
-    """A guided step of the denoiser, as the pipeline makes it, and a sequence."""
+    """Return a guided step, as the pipeline runs it, and a sequence."""
     config = pipeline.transformer.config
     frames, height, width = pipeline.codec.trained_size
     layout = pipeline.codec.check(frames, height, width)
@@ -130,7 +130,7 @@ def measure(tiny: bool, dtype: torch.dtype, device: str, repeats: int, setting: 
 
 
 def whole_run(pipeline: LayerFlowPipeline, sequence: torch.Tensor, step: Callable[[], torch.Tensor]) -> float:
-    """Seconds of denoising, each step on what the one before left."""
+    """Return the seconds of denoising, each step on the result of the previous one."""
     pipeline.scheduler.set_timesteps(STEPS, device=sequence.device)
     generator = torch.Generator().manual_seed(1)
     step()
@@ -144,12 +144,12 @@ def whole_run(pipeline: LayerFlowPipeline, sequence: torch.Tensor, step: Callabl
 
 
 def peak_of(device: str) -> int:
-    """Bytes at the peak since the last `reset`."""
+    """Return the bytes at the peak since the last `reset`."""
     return torch.cuda.max_memory_allocated() if device.startswith("cuda") else 0
 
 
 def reset(device: str) -> None:
-    """Forget earlier peaks and free what nobody holds."""
+    """Reset the peak, and free unused memory."""
     gc.collect()
     wait()
     if device.startswith("cuda"):
@@ -158,16 +158,22 @@ def reset(device: str) -> None:
 
 
 def write_configuration(folder: Path) -> None:
-    """A model folder without weights: all that planning reads."""
+    """Write a model folder without weights, as planning reads it."""
     with init_empty_weights():
         transformer, vae = CogVideoXLayerTransformer3DModel(), AutoencoderKLCogVideoX(scaling_factor=1.15258426)
     transformer.save_config(folder / "transformer")
     vae.save_config(folder / "vae")
     LayerFlowDPMScheduler().save_pretrained(folder / "scheduler")
     T5Config(
-        d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, vocab_size=32128,
-        feed_forward_proj="gated-gelu", is_encoder_decoder=False,
-    ).save_pretrained(folder / "text_encoder")  # fmt: skip
+        d_model=4096,
+        d_kv=64,
+        d_ff=10240,
+        num_layers=24,
+        num_heads=64,
+        vocab_size=32128,
+        feed_forward_proj="gated-gelu",
+        is_encoder_decoder=False,
+    ).save_pretrained(folder / "text_encoder")
     index = {
         "_class_name": "LayerFlowPipeline",
         "transformer": [type(transformer).__module__, type(transformer).__name__],
@@ -183,9 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--repeats", type=int, default=3, help="the median of so many steps is printed")
+    parser.add_argument("--repeats", type=int, default=3, help="number of steps; their median is printed")
     parser.add_argument("--only", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
-    parser.add_argument("--tiny", action="store_true", help="a tiny network, to see that all of this runs")
+    parser.add_argument("--tiny", action="store_true", help="use a tiny network, as a test")
     parser.add_argument("--write", type=Path, metavar="DIR", help="only write the configuration, as a model folder")
     options = parser.parse_args(arguments)
     quiet_libraries()
@@ -210,20 +216,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plain, backend = 0.0, _AttentionBackendRegistry._active_backend
     for setting in options.only:
         try:
-            found = measure(options.tiny, dtype, device, options.repeats, SETTINGS[setting])
+            result = measure(options.tiny, dtype, device, options.repeats, SETTINGS[setting])
         except (PlacementError, RuntimeError, ImportError, ValueError) as error:
             print(f"{setting:24}  not here: {str(error).strip().splitlines()[0][:90]}")
             continue
         finally:
             _AttentionBackendRegistry._active_backend = backend  # choosing one makes it the default of later models
             reset(device)
-        plain = plain or found.step_seconds
-        reached = cost.flops / found.step_seconds / 1e12
-        decoding = "no memory" if found.decode_seconds is None else f"{found.decode_seconds:.2f}"
+        plain = plain or result.step_seconds
+        reached = cost.flops / result.step_seconds / 1e12
+        decoding = "no memory" if result.decode_seconds is None else f"{result.decode_seconds:.2f}"
         print(
-            f"{setting:24}{found.step_seconds:8.3f}{found.step_seconds * STEPS:12.1f}{reached:9.1f}"
-            f"{reached / rate:12.0%}{found.step_peak / 2**30:10.2f}{found.decode_peak / 2**30:12.2f}"
-            f"{decoding:>10}{plain / found.step_seconds:7.2f}",
+            f"{setting:24}{result.step_seconds:8.3f}{result.step_seconds * STEPS:12.1f}{reached:9.1f}"
+            f"{reached / rate:12.0%}{result.step_peak / 2**30:10.2f}{result.decode_peak / 2**30:12.2f}"
+            f"{decoding:>10}{plain / result.step_seconds:7.2f}",
             flush=True,
         )
 

@@ -1,4 +1,4 @@
-"""How long `layerflow generate` takes, and how much of the machine's matrix product the denoiser reaches.
+"""Time of `layerflow generate`, and the denoiser's share of the machine's rate of matrix products.
 
     python benchmarks/generate.py [--model mini] [--repeats 3]
 
@@ -25,7 +25,7 @@ PROMPTS = ("--foreground", "a red balloon rising", "--background", "green hills 
 
 
 def fresh_process(code: str, repeats: int) -> float:
-    """Median seconds of a new Python that runs `code`."""
+    """Return the median seconds of a new Python process that runs `code`."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -35,7 +35,7 @@ def fresh_process(code: str, repeats: int) -> float:
 
 
 def generate_once(model: str, folder: Path, device: str, dtype: str) -> tuple[float, dict[str, float], int]:
-    """Seconds of one `layerflow generate` in a new process, its own timings, and its steps."""
+    """Return the seconds of one `layerflow generate` in a new process, its recorded timings, and its steps."""
     words = [sys.executable, "-m", "layerflow.cli", "generate", *PROMPTS, "--model", model, "-o", str(folder)]
     start = time.perf_counter()
     subprocess.run(
@@ -49,7 +49,7 @@ def generate_once(model: str, folder: Path, device: str, dtype: str) -> tuple[fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="mini", help="mini, a model folder, or a hub id")
-    parser.add_argument("--repeats", type=int, default=3, help="the median of so many runs is printed")
+    parser.add_argument("--repeats", type=int, default=3, help="number of runs; their median is printed")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16", "float16"])
     arguments = parser.parse_args()

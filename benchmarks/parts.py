@@ -1,4 +1,4 @@
-"""What each block of the compact backbone is worth: the error of its clean prediction with that block left out.
+"""Importance of each block of the compact backbone: the error of the clean prediction without that block.
 
     python benchmarks/parts.py [MODEL] [--scenes 48]
 
@@ -28,7 +28,7 @@ NO_STEPS = (PhaseRecipe(1, {1: 1.0}),)
 
 
 class Skipped(nn.Module):
-    """Hands the features on as they came."""
+    """Module that returns its input."""
 
     def forward(self, x: Tensor, *_: object) -> Tensor:
         return x
@@ -36,31 +36,36 @@ class Skipped(nn.Module):
 
 def scenes(task: str, count: int) -> Batch:
     recipe = Recipe(
-        name="parts", phases=NO_STEPS, tasks={task: 1.0}, frames_per_batch=count, seed=999,
-        prompt_dropout=0.0, layer_dropout=0.0,
-    )  # fmt: skip
+        name="parts",
+        phases=NO_STEPS,
+        tasks={task: 1.0},
+        frames_per_batch=count,
+        seed=999,
+        prompt_dropout=0.0,
+        layer_dropout=0.0,
+    )
     return ClipBatches(recipe)[0]
 
 
 @torch.no_grad()
 def errors(pipeline: LayerFlowPipeline, batches: list[Batch]) -> list[float]:
-    """Mean error of the generated clips for each task and level."""
+    """Return the mean error of the generated clips for each task and level."""
     result = []
     for batch in batches:
         text, mask = encode_batch(pipeline, batch)
         for level in LEVELS:
             t = torch.full((len(batch.tasks),), level)
             noise = batch.layout.noise(batch.sequence, torch.Generator().manual_seed(0))
-            asked = make_target(pipeline, batch, batch.sequence, batch.layout, t, noise, Recipe("parts", NO_STEPS))
+            target = make_target(pipeline, batch, batch.sequence, batch.layout, t, noise, Recipe("parts", NO_STEPS))
             prediction = pipeline.transformer(
-                asked.noised, asked.timestep, text, mask, batch.layout, batch.positions
+                target.noised, target.timestep, text, mask, batch.layout, batch.positions
             ).sample
-            result.append(float(clip_errors(prediction, asked)[~batch.given].mean()))
+            result.append(float(clip_errors(prediction, target)[~batch.given].mean()))
     return result
 
 
 def residual_blocks(model: CompactTransformer3DModel) -> Iterator[tuple[str, nn.ModuleList, int]]:
-    """Name, list and index of every block that only adds to what it is given."""
+    """Yield name, list and index of every residual block."""
     for kind in ("down", "up"):
         for level, blocks in enumerate(getattr(model, kind)):
             for index in range(len(blocks)):

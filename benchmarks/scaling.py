@@ -1,4 +1,4 @@
-"""How time and peak memory of a guided step grow with frames and size.
+"""Growth of time and peak memory of a guided step with frames and size.
 
     python benchmarks/scaling.py [--model mini] [--frames 4 8 16] [--sizes 64 96 128]
 
@@ -18,7 +18,7 @@ from common import denoiser_step, flops_of, load, median_seconds
 
 
 def measure(model: str, frames: int, size: int, repeats: int, device: str, dtype: str) -> dict[str, float]:
-    """Seconds, GFLOP and peak memory in MB of one guided step, the model's and the program's own apart."""
+    """Return seconds, GFLOP and peak memory in MB of one guided step, and the memory before it."""
     pipeline = load(model, device, dtype)
     before = peak_mb(device)
     step = denoiser_step(pipeline, frames, size, size)
@@ -28,7 +28,7 @@ def measure(model: str, frames: int, size: int, repeats: int, device: str, dtype
 
 
 def peak_mb(device: str) -> float:
-    """Most memory so far, MB: the accelerator's, or this process's resident set."""
+    """Return the peak memory so far in MB: the accelerator's, or the resident set of this process."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 1e6
     unit = 1 if sys.platform == "darwin" else 1024
@@ -40,14 +40,14 @@ def main() -> None:
     parser.add_argument("--model", default="mini", help="mini, a model folder, or a hub id")
     parser.add_argument("--frames", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 96, 128], help="pixels of a square's side")
-    parser.add_argument("--repeats", type=int, default=3, help="the median of so many steps is printed")
+    parser.add_argument("--repeats", type=int, default=3, help="number of steps; their median is printed")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        found = measure(given.model, given.frames[0], given.sizes[0], given.repeats, given.device, given.dtype)
-        print(json.dumps(found))
+        result = measure(given.model, given.frames[0], given.sizes[0], given.repeats, given.device, given.dtype)
+        print(json.dumps(result))
         return
 
     print(f"torch {torch.__version__}, {given.device}, {torch.get_num_threads()} threads, {given.dtype}")
@@ -62,13 +62,13 @@ def main() -> None:
                 reason = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
                 print(f"{frames:>6} {size:>4}x{size:<4} failed: {reason[0]}")
                 continue
-            found = json.loads(done.stdout.splitlines()[-1])
-            found["added"] = max(found["peak"] - found["before"], 1e-3)
-            first = first or found
+            result = json.loads(done.stdout.splitlines()[-1])
+            result["added"] = max(result["peak"] - result["before"], 1e-3)
+            first = first or result
             print(
-                f"{frames:>6} {size:>4}x{size:<4} {found['gflop']:>9.2f} {found['seconds']:>8.3f} "
-                f"{found['seconds'] / first['seconds']:>6.2f} {found['peak']:>8.0f} {found['added']:>7.0f} "
-                f"{found['added'] / first['added']:>6.2f}"
+                f"{frames:>6} {size:>4}x{size:<4} {result['gflop']:>9.2f} {result['seconds']:>8.3f} "
+                f"{result['seconds'] / first['seconds']:>6.2f} {result['peak']:>8.0f} {result['added']:>7.0f} "
+                f"{result['added'] / first['added']:>6.2f}"
             )
 
 

@@ -1,8 +1,8 @@
-"""How long commands take to start, beside `import torch` alone.
+"""Start-up time of commands, compared with `import torch`.
 
     python benchmarks/startup.py [--repeats 5]
 
-Times depend on the machine and on what else runs on it; the ratios, taken in turn in one run, much less.
+Times depend on the machine and its load; the ratios within one run much less.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from layerflow.pipeline import LayerFlowPipeline
 LayerFlowPipeline.predict = lambda *_: os._exit(0)
 run(["generate", *sys.argv[1:]])
 """
-"""Runs `layerflow generate` until it would predict for the first time."""
+"""Script that runs `layerflow generate` up to its first prediction."""
 
 
 def seconds(command: list[str]) -> float:
-    """Return wall-clock seconds of a command in a process of its own."""
+    """Return the wall-clock seconds of a command in a new process."""
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - start
@@ -37,7 +37,7 @@ def seconds(command: list[str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5, help="the median of so many runs is printed")
+    parser.add_argument("--repeats", type=int, default=5, help="number of runs; their median is printed")
     repeats = parser.parse_args().repeats
     with tempfile.TemporaryDirectory() as folder:
         layers = Path(folder) / "layers"
@@ -55,7 +55,7 @@ def main() -> None:
             ],
         }  # fmt: skip
         times: dict[str, list[float]] = {name: [] for name in commands}
-        for _ in range(repeats):  # in turn, so that what else runs here slows all of them alike
+        for _ in range(repeats):  # interleaved, so that other load affects all of them equally
             for name, command in commands.items():
                 times[name].append(seconds(command))
     base = statistics.median(times["import torch"])

@@ -42,7 +42,7 @@ ENDED = ("done", "failed", "cancelled", "interrupted")
 
 
 def call(url: str, body: Any = None, method: str | None = None) -> Any:
-    """One request; returns what the JSON says."""
+    """Send one request; return its JSON."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"content-type": "application/json"}, method=method)
     with urllib.request.urlopen(request, timeout=120) as answer:
@@ -51,7 +51,7 @@ def call(url: str, body: Any = None, method: str | None = None) -> Any:
 
 @contextlib.contextmanager
 def served(*options: str) -> Iterator[tuple[str, int]]:
-    """Address and process id of a studio with the mini."""
+    """Yield address and process id of a studio with the mini."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -74,7 +74,7 @@ def served(*options: str) -> Iterator[tuple[str, int]]:
 
 
 def measure_export(places: Sequence[str]) -> None:
-    """Seconds of each export of 16 frames of 720x480, in a child as the studio runs it."""
+    """Return the seconds of each export of 16 frames of 720x480, in a child as the studio runs it."""
     generator = torch.Generator().manual_seed(0)
     small = {name: torch.rand(16, 3, 30, 45, generator=generator) for name in ("foreground", "background")}
     alpha = torch.zeros(16, 1, 30, 45)
@@ -88,9 +88,16 @@ def measure_export(places: Sequence[str]) -> None:
         for preset in places:
             started = time.perf_counter()
             confined(
-                export_layers, layers, Path(folder) / f"{preset}.zip", preset, None, 0.0, "00:00:00:00",
-                seconds=600, memory=2**33,
-            )  # fmt: skip
+                export_layers,
+                layers,
+                Path(folder) / f"{preset}.zip",
+                preset,
+                None,
+                0.0,
+                "00:00:00:00",
+                seconds=600,
+                memory=2**33,
+            )
             print(f"export {preset}: {time.perf_counter() - started:.2f} s (16 frames of 720x480)")
 
 
@@ -110,7 +117,7 @@ TOGGLES = """async () => {
 
 
 def measure_page(url: str) -> None:
-    """First contentful paint, and from a click on a layer's box to its pixels, in ms."""
+    """Return in ms the first contentful paint, and the time from a click on a layer's checkbox to its pixels."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     try:
         from playwright.sync_api import sync_playwright
@@ -144,17 +151,17 @@ def measure_page(url: str) -> None:
 
 
 def held(pid: int) -> float:
-    """MiB of a process and its children."""
-    found = 0
+    """Return the MiB of a process and its children."""
+    total = 0
     with contextlib.suppress(psutil.Error):
         for process in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
             with contextlib.suppress(psutil.Error):
-                found += process.memory_info().rss
-    return found / 2**20
+                total += process.memory_info().rss
+    return total / 2**20
 
 
 class Load:
-    """Clients that ask for jobs, follow them, fetch what they made; each remembers what it was promised."""
+    """Clients that submit jobs, follow them and fetch results; they record their jobs."""
 
     def __init__(self, url: str, end: float) -> None:
         self.url, self.end = url, end
@@ -163,12 +170,12 @@ class Load:
         self.answers: list[float] = []
 
     def client(self, number: int) -> None:
-        """One client, until the time is up and its job has ended."""
+        """Run one client until the time is over and its job has ended."""
         chance = random.Random(number)
         while time.monotonic() < self.end:
             try:
-                asked = {**PROMPTS, "seed": chance.randrange(1000), "session": f"client{number}"}
-                id = call(f"{self.url}/api/jobs", asked)["id"]
+                request = {**PROMPTS, "seed": chance.randrange(1000), "session": f"client{number}"}
+                id = call(f"{self.url}/api/jobs", request)["id"]
             except urllib.error.HTTPError as error:
                 self.counts[f"refused {error.code}"] += 1
                 time.sleep(chance.uniform(0.5, 2))
@@ -189,7 +196,7 @@ class Load:
 
 
 def measure_load(url: str, pid: int, clients: int, seconds: float) -> None:
-    """Many clients at once: is a job lost, does memory grow, does the server answer?"""
+    """Run many clients at once: is a job lost, does memory grow, does the server answer?"""
     load = Load(url, time.monotonic() + seconds)
     threads = [threading.Thread(target=load.client, args=(n,)) for n in range(clients)]
     for thread in threads:
@@ -205,14 +212,16 @@ def measure_load(url: str, pid: int, clients: int, seconds: float) -> None:
     first, last = statistics.median(memory[part : 2 * part] or memory), statistics.median(memory[-part:])
     jobs = f"{len(load.promised)} jobs, {len(lost)} lost, {dict(load.counts)}"
     print(f"load: {clients} clients for {seconds:g} s: {jobs}")
-    print(f"load: an answer takes {1000 * statistics.median(answers):.0f} ms, of 100 the slowest "
-          f"{1000 * answers[int(0.99 * (len(answers) - 1))]:.0f} ms")  # fmt: skip
+    print(
+        f"load: an answer takes {1000 * statistics.median(answers):.0f} ms, of 100 the slowest "
+        f"{1000 * answers[int(0.99 * (len(answers) - 1))]:.0f} ms"
+    )
     print(f"load: server and children hold {first:.0f} MiB in the second quarter, {last:.0f} MiB in the last")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=180, help="of load; 180 by default")
+    parser.add_argument("--seconds", type=float, default=180, help="duration of the load; 180 by default")
     parser.add_argument("--clients", type=int, default=20)
     places = parser.add_argument("--export", nargs="*", choices=list(PRESETS), default=["editors", "compositing"])
     places.help = "what to export; web and game compress harder and take longer"

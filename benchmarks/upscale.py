@@ -1,4 +1,4 @@
-"""How much nearer the upscaler comes to scenes drawn large than bicubic interpolation does, and how fast.
+"""Errors and speed of the upscaler and of bicubic interpolation, compared with scenes drawn at the large size.
 
     python benchmarks/upscale.py [--model mini] [--samples 60]
 
@@ -27,28 +27,28 @@ SPLITS = ("held_out_objects", "held_out_combinations")
 
 
 def space(scene: Scene) -> dict[str, torch.Tensor]:
-    """Clips (1, F, C, H, W) in model space, alpha with one channel."""
+    """Return clips (1, F, C, H, W) in model space, alpha with one channel."""
     clips = to_model_space({name: getattr(scene, name)[None] for name in CLIPS})
     return clips | {"alpha": clips["alpha"][:, :, :1]}
 
 
 def bicubic(clips: dict[str, torch.Tensor], factor: int) -> dict[str, torch.Tensor]:
-    """Each clip interpolated on its own, within [-1, 1]."""
+    """Return each clip interpolated separately, within [-1, 1]."""
     return {
         name: F.interpolate(clip[0], scale_factor=factor, mode="bicubic").clamp(-1, 1)[None]
         for name, clip in clips.items()
     }
 
 
-def measure(found: dict[str, torch.Tensor], true: dict[str, torch.Tensor]) -> dict[str, float]:
-    """Squared error of every clip, alpha's error and flicker, and how far `blended` is from the other three."""
-    unit = {name: ((clip[0] + 1) / 2, (true[name][0] + 1) / 2) for name, clip in found.items()}
+def measure(upscaled: dict[str, torch.Tensor], true: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Return squared errors of all clips, error and flicker of alpha, and the error of `blended` to the composite."""
+    unit = {name: ((clip[0] + 1) / 2, (true[name][0] + 1) / 2) for name, clip in upscaled.items()}
     return {
         **{name: mse(*unit[name]) for name in CLIPS},
         "alpha MAE": 1000 * alpha_mae(*unit["alpha"]),
         "alpha dtSSD": 1000 * dtssd(*unit["alpha"]),
         "blended dtSSD": 1000 * dtssd(*unit["blended"]),
-        "composite": mse((composite(found)[0] + 1) / 2, unit["blended"][0]),
+        "composite": mse((composite(upscaled)[0] + 1) / 2, unit["blended"][0]),
     }
 
 
