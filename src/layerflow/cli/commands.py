@@ -1,4 +1,4 @@
-"""The application: commands by name. What needs torch is imported when a command runs."""
+"""The application: commands by name. Modules that need torch are imported when a command runs."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         from .. import __version__
 
         print(f"layerflow {__version__}")
@@ -51,19 +51,19 @@ app.command()(studio.studio)
 
 @app.command()
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train; see recipes/.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="Training recipe; see recipes/.")],
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for runs.")] = Path("runs"),
     stage: Annotated[
         str | None,
-        typer.Option(metavar="STAGE", help="Of a recipe with stages, only this one.", show_default="all in turn"),
+        typer.Option(metavar="STAGE", help="Train only this stage of the recipe.", show_default="all stages"),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="Another one, also in the run's name.", show_default="the recipe's"),
+        typer.Option(min=0, metavar="N", help="Another seed; added to the run's name.", show_default="the recipe's"),
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Say what each stage needs, and train nothing; data need not be there.")
+        bool, typer.Option("--plan", help="Print what each stage needs, without training; needs no data.")
     ] = False,
     size: Annotated[
         str | None, typer.Option(metavar="WIDTHxHEIGHT", help="For --plan.", show_default="the model's")
@@ -73,7 +73,7 @@ def train(
     ] = None,
     processes: Annotated[int, typer.Option(min=1, metavar="N", help="For --plan: devices.")] = 1,
 ) -> None:
-    """Train a model by a recipe: checkpoints, sample sheets, curves for TensorBoard, the model at the end.
+    """Train a model by a recipe; writes checkpoints, samples, TensorBoard curves and finally the model.
 
     [bold]Example[/]: layerflow train recipes/mini.yaml --resume
 
@@ -96,29 +96,29 @@ def evaluate(
     ] = None,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder for the report; a stopped run goes on there."),
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for the report; a stopped run is continued there."),
     ] = Path("out/eval"),
     truth: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Folder of true layers: results by the same names, or what a model makes of them."
+            metavar="DIR", help="Folder of true layers, to compare results of the same names or a model's results with."
         ),
     ] = None,
     features: Annotated[
-        str, typer.Option(metavar="MODEL", help="Of results, for FVD: random, or a VideoMAE model.")
+        str, typer.Option(metavar="MODEL", help="Video features for FVD: random, or a VideoMAE model.")
     ] = "random",
     embedder: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Of results, for prompts: a CLIP model.", show_default="none")
+        str | None, typer.Option(metavar="MODEL", help="CLIP model for prompt retrieval.", show_default="none")
     ] = None,
     ablation: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of runs of recipes/ablations, laid side by side."),
+        typer.Option(metavar="DIR", help="Folder of runs of recipes/ablations, to be compared."),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, metavar="N", help="Scenes of each trial, over three seeds.")] = 200,
-    quick: Annotated[bool, typer.Option("--quick", help="A few scenes of each, to see that all works.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only a few scenes of each trial, as a test.")] = False,
     trial: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this trial; may be given again.", show_default="all of them"),
+        typer.Option(metavar="NAME", help="Only this trial; may be repeated.", show_default="all trials"),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Denoising steps.", show_default="the model's")
@@ -129,10 +129,10 @@ def evaluate(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Measure a model on held-out scenes, beside trivial baselines; prints a table, writes JSON and a page.
+    """Measure a model on held-out scenes and compare it with baselines; prints a table, writes JSON and a page.
 
-    A folder of results, whoever made them, is measured as it is, beside --truth. A model with --truth is run on those
-    samples, every task that their clips and prompts allow, and measured in the same way.
+    A folder of results from any source is compared with --truth. A model with --truth is run on those samples, for each
+    task that their clips and prompts allow, and its results are compared in the same way.
 
     [bold]Example[/]: layerflow eval mini -o out/eval --quick
 
