@@ -1,6 +1,7 @@
 """Shared by all tests: a model with random weights, small enough to run in a moment; no font, no scenes."""
 
 import os
+import tempfile
 from collections.abc import Generator
 from importlib.resources import files
 from pathlib import Path
@@ -23,19 +24,19 @@ hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
 LONG = (
-    "test_browser.py",
-    "test_plan.py",
-    "test_batch.py",
-    "test_several_processes.py",
-    "test_full_size.py",
+    "test_browser.py", "test_stages.py", "test_training.py", "test_batch.py", "test_several_processes.py",
+    "test_placement.py", "test_fit_sketch.py", "test_plan.py", "test_training_plan.py", "test_build.py",
+    "test_ablation.py", "test_distributed.py", "test_precompute.py", "test_pipeline.py", "test_cli.py",
     "test_examples.py",
-)
-"""Files that come first, so that no core waits for the other one at the end."""
+)  # fmt: skip
+"""The longest files, which come first so that both processes end at about the same time."""
+TINY_MODEL = tempfile.TemporaryDirectory(prefix="layerflow-tiny-")
+os.environ["LAYERFLOW_TINY_MODEL"] = TINY_MODEL.name  # for recipes, also in processes that tests start
 TOKENIZER = Path(str(files("layerflow") / "mini" / "weights" / "tokenizer"))
 
 
 def skip_without_font() -> Generator[None, None, None]:
-    """Skip, with the reason, what draws scenes where the emoji font is missing; never in CI, which installs it."""
+    """Skip tests that draw scenes if the emoji font is missing; never in CI, which installs it."""
     try:
         return (yield)
     except MissingFontError as error:
@@ -59,7 +60,7 @@ def pytest_runtest_call() -> Generator[None, None, None]:
 
 
 def build_tiny_pipeline() -> LayerFlowPipeline:
-    """A whole pipeline with seeded random weights: 16x16 pixels, 2 frames."""
+    """Build a complete pipeline with seeded random weights: 16x16 pixels, 2 frames."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         text_encoder = LayerTextEncoder(
@@ -86,13 +87,13 @@ def build_tiny_pipeline() -> LayerFlowPipeline:
 
 @pytest.fixture
 def tiny_pipeline() -> LayerFlowPipeline:
-    """A pipeline of a test's own, so that it may change it."""
+    """A new pipeline for each test, which may change it."""
     return build_tiny_pipeline()
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session", autouse=True)
+def tiny_model() -> Path:
     """A model folder in diffusers layout; read only."""
-    folder = tmp_path_factory.mktemp("models") / "tiny"
+    folder = Path(TINY_MODEL.name)
     build_tiny_pipeline().save_pretrained(folder)
     return folder

@@ -1,7 +1,7 @@
-"""Processes of a test's own, forked from the studio's server of children, which has the imports done.
+"""Processes forked from the studio's forkserver, which has imported the heavy modules.
 
-So one starts in milliseconds, where a fresh interpreter imports for seconds. A test of the start itself, of the command
-as it is installed or of `torchrun` wants a fresh one.
+They start in milliseconds, whereas a fresh interpreter imports for seconds. Tests of the start itself, of the installed
+command or of `torchrun` need a fresh one.
 """
 
 from collections.abc import Callable
@@ -20,5 +20,5 @@ def fork(work: Callable[..., object], *values: object) -> BaseProcess:
 
 
 def fork_two(work: Callable[..., object], *values: object) -> None:
-    """Run `work(rank, *values)` twice at once; where one ends badly the other is ended and the error raised here."""
+    """Run `work(rank, *values)` in two processes; if one fails, the other is killed and the error raised here."""
     start_processes(work, values, nprocs=2, start_method=context().get_start_method())

@@ -62,7 +62,7 @@ def wan_autoencoder() -> AutoencoderKLWan:
 
 
 def plain_cogvideox() -> CogVideoXPipeline:
-    """What CogVideoX-2B is, tiny."""
+    """Build a tiny CogVideoX-2B."""
     torch.manual_seed(0)
     transformer = CogVideoXTransformer3DModel(
         **TINY_COGVIDEOX, sample_height=LATENT_SIZE[0], sample_width=LATENT_SIZE[1], max_text_seq_length=WORDS
@@ -76,7 +76,7 @@ def plain_cogvideox() -> CogVideoXPipeline:
 
 
 def plain_wan(family: str = "wan") -> WanPipeline:
-    """What Wan 2.1 is, tiny; or, with two transformers, what Wan 2.2 A14B is."""
+    """Build a tiny Wan 2.1 or, with two transformers, Wan 2.2 A14B."""
     torch.manual_seed(0)
     scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     encoder = UMT5EncoderModel(UMT5Config(**TINY_TEXT)).eval()
@@ -96,8 +96,8 @@ def put_layers_on(plain: WanTransformer3DModel) -> WanLayerTransformer3DModel:
 
 
 def build(family: str, configuration: OfficialConfiguration | None = None) -> LayerFlowPipeline:
-    """A pipeline with trained-like random layer embeddings: "wan", "wan2.2" with two transformers, or "cogvideox" as
-    one of the official models or, by default, as one for every task."""
+    """Build a pipeline with random layer embeddings: "wan", "wan2.2" with two transformers, or "cogvideox", as one of
+    the official models or, by default, as a model for every task."""
     torch.manual_seed(1)
     second: dict[str, Any] = {}
     if family.startswith("wan"):
@@ -121,12 +121,12 @@ def build(family: str, configuration: OfficialConfiguration | None = None) -> La
 
 
 def blocks_of(pipeline: LayerFlowPipeline) -> list[list[nn.Module]]:
-    """Blocks of each transformer."""
+    """Return the blocks of each transformer."""
     return [list(getattr(one, "blocks", None) or one.transformer_blocks) for one in pipeline.transformers.values()]
 
 
 def random_video(pipeline: LayerFlowPipeline, seed: int = 0) -> LayeredVideo:
-    """A whole layered video of the size that a pipeline was built for."""
+    """Return a complete layered video of the size that a pipeline was built for."""
     frames, height, width = pipeline.codec.trained_size
     generator = torch.Generator().manual_seed(seed)
     colour = [torch.rand(frames, 3, height, width, generator=generator) for _ in range(2)]

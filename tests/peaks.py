@@ -1,8 +1,8 @@
 """Planned and measured peaks of memory at small sizes: `python tests/peaks.py` prints both as JSON, in bytes.
 
-Measured is what the whole process takes while the pipeline runs, over what it takes before without any weights: scratch
-of kernels is in it. Blocks of 64 KiB and more come from the system and go back at once, so that no allocator's
-leftovers are. A CPU has no second memory where weights could wait: here they wait in files.
+Measured is the memory of the whole process while the pipeline runs, minus that before, without weights: it includes
+scratch space of kernels. Blocks of 64 KiB and more are allocated from the system and returned at once, so that no
+allocator keeps freed memory. A CPU has no second memory for offloaded weights: here they are offloaded to files.
 """
 
 import ctypes
@@ -28,7 +28,7 @@ from layerflow.runtime.plan import MEMORY, Plan, plan_run
 
 PROMPTS = {"foreground": "a red fox", "background": "green hills", "num_inference_steps": 2}
 SIZES: dict[str, dict[str, int]] = {
-    "cogvideox": {"num_frames": 16},
+    "cogvideox": {"num_frames": 8},
     "wan": {"num_frames": 5, "height": 64, "width": 96},
     "wan2.2": {"num_frames": 5, "height": 64, "width": 96},
     "mini": {"num_frames": 4, "height": 256, "width": 256, "upscale": 4},
@@ -46,11 +46,11 @@ LARGER = {
         "num_attention_heads": 4, "attention_head_dim": 64, "text_dim": TEXT, "ffn_dim": 4096, "num_layers": 4,
     },
 }  # fmt: skip
-"""What takes the place of tests/full_size.py's, so that a model is more than what a process has at random."""
+"""Replacements of constants in tests/full_size.py, so that a model is larger than random variations of a process."""
 
 
 def resident(peak: bool = False) -> int:
-    """Bytes of memory that the process has now, or had at the most since `forget_peak`."""
+    """Return the bytes of memory that the process holds now, or held at the peak since `forget_peak`."""
     key = "VmHWM" if peak else "VmRSS"
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
@@ -61,7 +61,7 @@ def forget_peak() -> None:
 
 
 def read_whole(file: str | Path, device: str = "cpu", load: Callable = safetensors.torch.load_file) -> dict:
-    """Tensors of a file, all of them in memory, while `load` reads only what somebody looks at."""
+    """Return the tensors of a file, all of them in memory; `load` alone maps them lazily."""
     tensors = load(file, device)
     for tensor in tensors.values():
         tensor.reshape(-1).view(torch.uint8).max()
@@ -69,14 +69,14 @@ def read_whole(file: str | Path, device: str = "cpu", load: Callable = safetenso
 
 
 class Parked:
-    """A part of the model whose weights lie in a file while it does not work."""
+    """A part of the model whose weights are in a file while it is not running."""
 
     def __init__(self, part: nn.Module, file: Path) -> None:
         self.weights, self.file = dict([*part.named_parameters(), *part.named_buffers()]), file
         save_file({name: weight.data.contiguous() for name, weight in self.weights.items()}, file)
 
     def leave(self) -> None:
-        """Memory that nobody has written to takes none."""
+        """Replace the weights by untouched allocations, which take no memory."""
         for weight in self.weights.values():
             weight.data = torch.empty_like(weight.data)
 
@@ -86,7 +86,7 @@ class Parked:
 
 
 def park(pipeline: LayerFlowPipeline, folder: Path) -> None:
-    """Stand in for model offload: one part at a time has its weights."""
+    """Emulate model offloading: one part at a time has its weights."""
     parts = {name: Parked(part, folder / name) for name, part in modules(pipeline).items()}
     at_work: list[str] = []
 
@@ -114,11 +114,11 @@ def modules(pipeline: LayerFlowPipeline) -> dict[str, nn.Module]:
 
 
 def settle(pipeline: LayerFlowPipeline, memory: str, folder: Path) -> None:
-    """`place` on a CPU, with files in place of the host's memory."""
+    """Run `place` on a CPU, with files instead of the host's memory."""
 
     def to_disk(device: torch.device, **kwargs: object) -> None:
         for name, part in modules(pipeline).items():
-            part.to(memory_format=torch.contiguous_format)  # files of tensors want it
+            part.to(memory_format=torch.contiguous_format)  # required by files of tensors
             apply_group_offloading(part, device, offload_to_disk_path=str(folder / name), **kwargs)
 
     pipeline.enable_group_offload = to_disk
@@ -133,7 +133,7 @@ def load(family: str) -> LayerFlowPipeline:
 
 
 def plan_of(family: str) -> Plan:
-    """The plan of a family's run, the same for every memory setting."""
+    """Return the plan of a family's run, the same for every memory setting."""
     size, factor = SIZES[family], SIZES[family].get("upscale", 1)
     sides = {side: size[side] // factor for side in ("height", "width") if side in size}
     with tempfile.TemporaryDirectory() as folder:
@@ -144,7 +144,7 @@ def plan_of(family: str) -> Plan:
 
 
 def measure(family: str, memory: str, weights: int = 0, **fewer: int) -> int:
-    """Bytes that a run takes at its peak, and `weights`, which are there before it."""
+    """Return the bytes of a run at its peak, plus `weights`, which are allocated before it."""
     pipeline = load(family)
     with tempfile.TemporaryDirectory() as folder:
         settle(pipeline, memory, Path(folder))
@@ -156,7 +156,7 @@ def measure(family: str, memory: str, weights: int = 0, **fewer: int) -> int:
 
 
 def planned_and_measured(family: str) -> dict[str, tuple[int, int]]:
-    """Bytes at the peak with each memory setting."""
+    """Return planned and measured bytes at the peak by memory setting."""
     plan = plan_of(family)
     weights = sum(cost.weights for cost in plan.parts.values())
     return {
@@ -169,7 +169,7 @@ def convolve(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: tuple[int, ...],
     padding: tuple[int, ...], dilation: tuple[int, ...], groups: int, real: Callable = nn.functional.conv3d,
 ) -> torch.Tensor:  # fmt: skip
-    """The kernel for videos of any real size; for the smallest torch has another one, which unfolds them."""
+    """Run the kernel that torch uses for videos of realistic size; for tiny ones it would use another one."""
     if x.is_meta:
         return real(x, weight, bias, stride, padding, dilation, groups)
     return torch.ops.aten.mkldnn_convolution(x.contiguous(), weight, bias, padding, stride, dilation, groups)
@@ -185,7 +185,7 @@ def main() -> None:
         if kind is AutoencoderKLWan:  # tiles lie 3/4 of their side apart, as by default
             sides |= {name.replace("min", "stride"): side * 3 // 4 for name, side in sides.items()}
         kind.enable_tiling = partialmethod(kind.enable_tiling, **sides)
-    for family in SIZES:  # what libraries load and keep when they are first used is not the model's
+    for family in SIZES:  # libraries load and keep data at their first use, which is not the model's
         measure(family, "full", num_frames={"cogvideox": 8}.get(family, 1))
     for name, value in LARGER.items():
         setattr(full_size, name, value)

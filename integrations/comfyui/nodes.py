@@ -1,8 +1,8 @@
-"""Nodes: load a model, make layers or take them, lay them over each other, save them.
+"""ComfyUI nodes that load a model, generate, composite and save layers.
 
 ComfyUI's IMAGE is (frames, height, width, 3) and its MASK (frames, height, width), both in [0, 1]. The masks here are
-alpha: 1 where the foreground covers, as ImageCompositeMasked reads them; before JoinImageWithAlpha, which wants the
-opposite, put InvertMask.
+alpha: 1 where the foreground is opaque, as ImageCompositeMasked reads them; JoinImageWithAlpha expects the opposite, so
+put InvertMask before it.
 """
 
 from __future__ import annotations
@@ -27,27 +27,27 @@ SOCKETS = tuple("MASK" if CHANNELS[name] == 1 else "IMAGE" for name in CLIPS)
 
 
 def to_clip(images: Tensor) -> Tensor:
-    """IMAGE (F, H, W, 3 or more) or MASK (F, H, W) to a clip (F, 3 or 1, H, W)."""
+    """Convert IMAGE (F, H, W, 3 or more) or MASK (F, H, W) to a clip (F, 3 or 1, H, W)."""
     clip = images[..., None] if images.ndim == 3 else images[..., :3]
     return clip.permute(0, 3, 1, 2).float().clamp(0, 1).cpu().contiguous()
 
 
 def to_images(clip: Tensor) -> Tensor:
-    """A clip (F, 3 or 1, H, W) to IMAGE (F, H, W, 3) or MASK (F, H, W)."""
+    """Convert a clip (F, 3 or 1, H, W) to IMAGE (F, H, W, 3) or MASK (F, H, W)."""
     images = clip.permute(0, 2, 3, 1).contiguous()
     return images[..., 0] if images.shape[-1] == 1 else images
 
 
 class LoadModel:
-    """The model: `mini`, a folder or a hub id."""
+    """Node that loads a model: `mini`, a folder or a hub id."""
 
     RETURN_TYPES, RETURN_NAMES = (MODEL,), ("model",)
     FUNCTION, CATEGORY = "load", CATEGORY
     DESCRIPTION = "Loads a LayerFlow model: mini, which comes with it, a folder, or a hub id."
 
     @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802, as ComfyUI wants it
-        """See ComfyUI's node contract."""
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802, a name that ComfyUI prescribes
+        """Return the inputs, in the form that ComfyUI prescribes."""
         return {
             "required": {
                 "name": ("STRING", {"default": "mini"}),
@@ -57,7 +57,7 @@ class LoadModel:
         }
 
     def load(self, name: str, device: str, dtype: str) -> tuple[LayerFlowPipeline]:
-        """Raises ValueError for a name that is no model, or a device that is not there."""
+        """Load the model; raises ValueError for a name that is no model, or a device that does not exist."""
         from layerflow.generation.load import load_pipeline, model_facts, model_folder, pick_dtype
         from layerflow.runtime.device import pick_device
 
@@ -66,7 +66,7 @@ class LoadModel:
 
 
 class Sampler:
-    """Base of all nodes that sample; `GIVEN` and `PROMPTS` tell them apart."""
+    """Base class of the nodes that generate; they differ in `GIVEN` and `PROMPTS`."""
 
     GIVEN: ClassVar[dict[str, str]] = {}
     """Clips and their sockets."""
@@ -78,7 +78,7 @@ class Sampler:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
-        """See ComfyUI's node contract."""
+        """Return the inputs, in the form that ComfyUI prescribes."""
         fields = sockets()
         prompts = {socket_name(name): fields.pop(socket_name(name)) for name in cls.PROMPTS}
         numbers = {name: fields.pop(name) for name, (kind, _) in list(fields.items()) if kind != "STRING"}
@@ -86,7 +86,7 @@ class Sampler:
         return {"required": {"model": (MODEL,), **given, **prompts, **numbers}, "optional": fields}
 
     def sample(self, model: LayerFlowPipeline, **inputs: Any) -> tuple[Tensor, ...]:
-        """Foreground IMAGE, alpha MASK, background IMAGE and blended IMAGE."""
+        """Return foreground IMAGE, alpha MASK, background IMAGE and blended IMAGE."""
         from layerflow.generation.resolve import resolve
         from layerflow.generation.run import loras, pipeline_arguments
 
@@ -106,20 +106,20 @@ class Sampler:
 
 
 class Generate(Sampler):
-    """All layers from prompts."""
+    """Node that generates all layers from prompts."""
 
     DESCRIPTION = "Makes a foreground with alpha, a background and the blended video from prompts."
 
 
 class Decompose(Sampler):
-    """Layers of a video."""
+    """Node that decomposes a video."""
 
     GIVEN: ClassVar = {"blended": "IMAGE"}
     DESCRIPTION = "Takes a video apart; prompts help but are not needed."
 
 
 class AddBackground(Sampler):
-    """A background for a foreground."""
+    """Node that generates a background for a foreground."""
 
     GIVEN: ClassVar = {"foreground": "IMAGE", "alpha": "MASK"}
     PROMPTS: ClassVar = ("background", "foreground")
@@ -127,14 +127,14 @@ class AddBackground(Sampler):
 
 
 class AddForeground(Sampler):
-    """A foreground for a background."""
+    """Node that generates a foreground for a background."""
 
     GIVEN: ClassVar = {"background": "IMAGE"}
     DESCRIPTION = "Makes a foreground with alpha for a background."
 
 
 class Compose:
-    """Foreground over background, without a model."""
+    """Node that composites a foreground over a background, without a model."""
 
     RETURN_TYPES, RETURN_NAMES = ("IMAGE",), ("blended",)
     FUNCTION, CATEGORY = "compose", CATEGORY
@@ -142,11 +142,11 @@ class Compose:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
-        """See ComfyUI's node contract."""
+        """Return the inputs, in the form that ComfyUI prescribes."""
         return {"required": {"foreground": ("IMAGE",), "alpha": ("MASK",), "background": ("IMAGE",)}}
 
     def compose(self, foreground: Tensor, alpha: Tensor, background: Tensor) -> tuple[Tensor]:
-        """Raises ValueError when foreground and alpha do not fit together."""
+        """Return the composite; raises ValueError when foreground and alpha do not fit together."""
         layers = LayeredVideo(foreground=to_clip(foreground), alpha=to_clip(alpha))
         below = LayeredVideo(background=to_clip(background)).fit(layers.height, layers.width).background
         assert below is not None
@@ -155,7 +155,7 @@ class Compose:
 
 
 class SaveLayered:
-    """Layers as files, in ComfyUI's output folder."""
+    """Node that saves layers as files in ComfyUI's output folder."""
 
     RETURN_TYPES, RETURN_NAMES = ("STRING",), ("folder",)
     FUNCTION, CATEGORY, OUTPUT_NODE = "save", CATEGORY, True
@@ -163,7 +163,7 @@ class SaveLayered:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
-        """See ComfyUI's node contract."""
+        """Return the inputs, in the form that ComfyUI prescribes."""
         return {
             "required": {
                 "filename_prefix": ("STRING", {"default": "layerflow"}),
@@ -174,7 +174,7 @@ class SaveLayered:
         }
 
     def save(self, filename_prefix: str, format: str, fps: float, **clips: Tensor) -> dict[str, Any]:
-        """Raises ValueError without a layer, or for a prefix that leads out of the output folder."""
+        """Save layers; raises ValueError without a layer, or for a prefix that leads out of the output folder."""
         video = LayeredVideo(**{name: to_clip(images) for name, images in clips.items() if images is not None}, fps=fps)
         folder = free_folder(output_folder(), filename_prefix)
         save_layers(video, folder, [format])
@@ -182,7 +182,7 @@ class SaveLayered:
 
 
 UNSET = {int: 0, float: -1.0, str: ""}
-"""Values of a socket that stand for the model's default: ComfyUI has none that is empty."""
+"""Values of inputs that stand for the model's default: ComfyUI has no empty values."""
 LEFT_OUT = ("formats", "fps")
 """Fields of files; images have neither."""
 HIGHEST = 2**63 - 1
@@ -194,7 +194,7 @@ def sockets() -> dict[str, Any]:
 
 
 def socket_name(name: str) -> str:
-    """Return the name of a field's input; the clips have the layers' names for themselves."""
+    """Return the name of a field's input; plain layer names are those of the clips."""
     return f"{name}_prompt" if name in ("foreground", "background", "blended") else name
 
 
@@ -233,14 +233,14 @@ def sources_of(given: dict[str, Tensor]) -> list[Source]:
 
 
 def facts_of(model: LayerFlowPipeline) -> ModelFacts:
-    """Return what is known of a loaded model."""
+    """Return the facts of a loaded model."""
     factors = [1] if model.upscaler is None else list(model.upscaler.factors)
     config, conventions = dict(model.transformer.config), model.transformer.conventions
     return ModelFacts(config, model.codec, conventions, factors, model.transformer_2 is not None)
 
 
 def progress_bar(steps: int) -> Any:
-    """A callback that moves ComfyUI's bar and stops when it is interrupted; outside of ComfyUI it does nothing."""
+    """Return a callback that updates ComfyUI's progress bar and checks for interruption; a no-op outside of ComfyUI."""
     with contextlib.suppress(ImportError):
         from comfy.model_management import throw_exception_if_processing_interrupted
         from comfy.utils import ProgressBar
@@ -257,7 +257,7 @@ def progress_bar(steps: int) -> Any:
 
 
 def output_folder() -> Path:
-    """ComfyUI's output folder; outside of it, `output` here."""
+    """Return ComfyUI's output folder; `output` in the working directory outside of ComfyUI."""
     with contextlib.suppress(ImportError):
         import folder_paths
 
@@ -266,7 +266,7 @@ def output_folder() -> Path:
 
 
 def free_folder(root: Path, prefix: str) -> Path:
-    """`root/prefix_00001`, or the next number that is free. Raises ValueError for a prefix that leads elsewhere."""
+    """Return `root/prefix_00001`, or the next free number; raises ValueError for a prefix that leads elsewhere."""
     root = root.resolve()
     for number in range(1, 100_000):
         folder = (root / f"{prefix}_{number:05d}").resolve()

@@ -141,9 +141,14 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
                 "give both, or neither"
             )
         self.register_modules(
-            tokenizer=tokenizer, text_encoder=text_encoder, transformer=transformer, scheduler=scheduler, vae=vae,
-            upscaler=upscaler, transformer_2=transformer_2,
-        )  # fmt: skip
+            tokenizer=tokenizer,
+            text_encoder=text_encoder,
+            transformer=transformer,
+            scheduler=scheduler,
+            vae=vae,
+            upscaler=upscaler,
+            transformer_2=transformer_2,
+        )
         self.register_to_config(boundary_ratio=boundary_ratio)
         self._interrupt = False
         self.guidance_group: dist.ProcessGroup | None = None

@@ -159,8 +159,8 @@ def test_a_set_is_the_same_whoever_makes_it_and_goes_on_where_it_was(
     assert again == [1, 0, 1]
 
 
-def test_the_compact_backbone_trains_on_precomputed_text(small: Path, tmp_path: Path) -> None:
-    assert run(["data", "precompute", str(small / "shards"), "mini", "-o", str(small / "ready")]) == 0
+def test_the_compact_backbone_trains_on_precomputed_text(small: Path, tiny_model: Path, tmp_path: Path) -> None:
+    assert run(["data", "precompute", str(small / "shards"), str(tiny_model), "-o", str(small / "ready")]) == 0
     losses = []
     for precomputed in ("false", "true"):
         data = f"data: [{{kind: shards, folder: ready, precomputed: {precomputed}}}]"

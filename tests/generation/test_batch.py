@@ -91,10 +91,10 @@ def failures(output: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (output / "failures.jsonl").read_text("utf-8").splitlines()]
 
 
-def wait_for(found: Callable[[], Any], seconds: float) -> Any:
-    """What `found` returns as soon as that is something."""
+def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
+    """Wait until `condition` returns a true value, and return it."""
     end = time.monotonic() + seconds
-    while not (value := found()):
+    while not (value := condition()):
         assert time.monotonic() < end, "it did not come in time"
         time.sleep(0.01)
     return value
@@ -103,7 +103,7 @@ def wait_for(found: Callable[[], Any], seconds: float) -> Any:
 # --- what jobs make ---------------------------------------------------------------------------------------
 
 
-def test_jobs_run_in_order_with_the_defaults_of_the_single_commands(
+def test_jobs_run_in_order_with_default_settings(
     run_jobs: Callable, tiny_model: Path, tmp_path: Path, made: list[str]
 ) -> None:
     full = {**PROMPTS, "id": "full", "seed": 3, "steps": 2, "guidance": 1, "frames": 1, "size": "32x16", "fps": 5}
@@ -129,7 +129,7 @@ def test_jobs_run_in_order_with_the_defaults_of_the_single_commands(
     assert {file["format"] for file in index["files"]} == {"png", "mp4"}
 
 
-def test_given_files_are_named_from_the_jobs_file(
+def test_given_files_are_relative_to_the_jobs_file(
     run_jobs: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip = torch.randint(0, 256, (2, 3, 16, 16)).float() / 255
@@ -147,7 +147,7 @@ def test_given_files_are_named_from_the_jobs_file(
 # --- again ------------------------------------------------------------------------------------------------
 
 
-def test_a_second_run_does_what_is_new_or_changed_only(run_jobs: Callable, tmp_path: Path, made: list[str]) -> None:
+def test_second_run_does_new_and_changed_jobs_only(run_jobs: Callable, tmp_path: Path, made: list[str]) -> None:
     write_video(tmp_path / "clip.mkv", torch.zeros(2, 3, 16, 16))
     first, second = jobs_named("first", "second")
     third = {**jobs_named("third")[0], "given": {"background": "clip.mkv"}}
@@ -169,7 +169,7 @@ def test_a_second_run_does_what_is_new_or_changed_only(run_jobs: Callable, tmp_p
     assert not (tmp_path / "out" / "second" / "foreground_png").exists()
 
 
-def test_another_model_makes_all_jobs_again(
+def test_another_model_repeats_all_jobs(
     run_jobs: Callable, tmp_path: Path, made: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_jobs(*jobs_named("a"))
@@ -178,7 +178,7 @@ def test_another_model_makes_all_jobs_again(
     assert made == ["a", "a"]
 
 
-def test_a_job_done_by_a_worker_that_died_is_left_as_it_is(
+def test_job_finished_by_a_dead_worker_is_skipped(
     run_jobs: Callable, write_jobs: Callable, tiny_model: Path, tmp_path: Path, made: list[str]
 ) -> None:
     run_jobs(*jobs_named("a"))
@@ -201,7 +201,7 @@ def test_a_job_done_by_a_worker_that_died_is_left_as_it_is(
 # --- what goes wrong --------------------------------------------------------------------------------------
 
 
-def test_a_failing_job_is_reported_and_stops_nothing(run_jobs: Callable, tmp_path: Path) -> None:
+def test_failing_job_does_not_stop_the_batch(run_jobs: Callable, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("not a video")
     bad = {"id": "bad", "given": {"blended": "text.mp4"}, "steps": 1}
     odd = {**QUICK, "id": "odd", "size": "20"}
@@ -255,19 +255,19 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("line", "said"), MISTAKES, ids=[said for _, said in MISTAKES])
-def test_a_bad_line_is_named_before_anything_is_done(
-    line: dict[str, Any] | str, said: str, run_jobs: Callable, tmp_path: Path
+@pytest.mark.parametrize(("line", "message"), MISTAKES, ids=[message for _, message in MISTAKES])
+def test_invalid_line_is_reported_first(
+    line: dict[str, Any] | str, message: str, run_jobs: Callable, tmp_path: Path
 ) -> None:
     code, out, err = run_jobs({**QUICK, "id": "good"}, "", line)
     assert (code, out) == (2, "")
-    assert f"jobs.jsonl, line 3: {said}" in err or ("jobs.jsonl, line 3: " in err and said in err)
+    assert f"jobs.jsonl, line 3: {message}" in err or ("jobs.jsonl, line 3: " in err and message in err)
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--workers", "2"], "--workers 2 needs --ray"),
         (["--dtype", "int8"], "--dtype is 'int8' but must be one of auto"),
@@ -277,14 +277,14 @@ def test_a_bad_line_is_named_before_anything_is_done(
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_wrong_option_is_one_sentence(options: list[str], said: str, run_jobs: Callable, tmp_path: Path) -> None:
+def test_invalid_option_is_one_sentence(options: list[str], message: str, run_jobs: Callable, tmp_path: Path) -> None:
     code, _, err = run_jobs(QUICK, options=[option.format(**{"in": tmp_path}) for option in options])
     assert code == 2
-    assert said in err
+    assert message in err
     assert len(err.splitlines()) == 1
 
 
-def test_what_no_job_made_is_not_replaced(run_jobs: Callable, tmp_path: Path) -> None:
+def test_foreign_folders_are_not_replaced(run_jobs: Callable, tmp_path: Path) -> None:
     (tmp_path / "out" / "a").mkdir(parents=True)
     (tmp_path / "out" / "a" / "notes.txt").write_text("mine")
     code, _, err = run_jobs(*jobs_named("a"))
@@ -297,7 +297,7 @@ def test_what_no_job_made_is_not_replaced(run_jobs: Callable, tmp_path: Path) ->
     assert "lies in the folder of a job" in err
 
 
-def test_a_file_without_jobs_and_no_file(run_jobs: Callable, tiny_model: Path, tmp_path: Path) -> None:
+def test_empty_and_missing_files(run_jobs: Callable, tiny_model: Path, tmp_path: Path) -> None:
     code, _, err = run_jobs("", " ")
     assert code == 2
     assert "holds no jobs" in err
@@ -305,7 +305,7 @@ def test_a_file_without_jobs_and_no_file(run_jobs: Callable, tiny_model: Path, t
     assert run(words(tmp_path / "none.jsonl", tmp_path / "out", tiny_model)) == 2
 
 
-def test_ray_that_is_missing_is_named(run_jobs: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_is_named(run_jobs: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch, "find_spec", lambda name: None)
     code, _, err = run_jobs(QUICK, options=["--ray", "local"])
     assert code == 2
@@ -343,7 +343,7 @@ def lines_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(line=LINES)
-def test_any_line_is_a_job_or_a_mistake_that_names_it(line: bytes, lines_file: Path) -> None:
+def test_any_line_is_a_job_or_an_error_with_its_number(line: bytes, lines_file: Path) -> None:
     lines_file.write_bytes(json.dumps({**PROMPTS, "id": "the-first"}).encode() + b"\n" + line + b"\n")
     try:
         jobs = read_jobs(lines_file, lines_file.parent / "out")
@@ -362,7 +362,7 @@ def test_any_line_is_a_job_or_a_mistake_that_names_it(line: bytes, lines_file: P
 NAMES = [f"job-{number}" for number in range(6)]
 
 
-def test_killed_in_the_middle_it_goes_on(
+def test_killed_batch_continues(
     run_jobs: Callable, write_jobs: Callable, tiny_model: Path, tmp_path: Path, made: list[str]
 ) -> None:
     output, jobs = tmp_path / "out", jobs_named(*NAMES, steps=20)
@@ -392,7 +392,7 @@ def ray_is_there() -> None:
 
 @pytest.fixture
 def killed_worker(tmp_path: Path) -> Iterator[list[int]]:
-    """Kill the worker that is at the second job or a later one, once some job is done; the list gets its pid."""
+    """Kill a worker that runs a job after another job is done; the list gets its process id."""
     output, pids = tmp_path / "out", []
     stop = threading.Event()
 
@@ -411,7 +411,7 @@ def killed_worker(tmp_path: Path) -> Iterator[list[int]]:
 
 
 @pytest.mark.usefixtures("ray_is_there")
-def test_on_ray_a_killed_worker_loses_nothing(run_jobs: Callable, tmp_path: Path, killed_worker: list[int]) -> None:
+def test_ray_survives_a_killed_worker(run_jobs: Callable, tmp_path: Path, killed_worker: list[int]) -> None:
     output = tmp_path / "out"
     seen: dict[str, set[tuple[int, int]]] = {}
     stop = threading.Event()

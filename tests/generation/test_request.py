@@ -39,7 +39,7 @@ def plain(name: str) -> Any:
     return format_size(value) if name == "size" else list(value) if isinstance(value, tuple) else value
 
 
-def test_every_field_has_another_value_here() -> None:
+def test_every_field_is_covered() -> None:
     assert sorted(OTHER) == FIELDS
 
 

@@ -35,21 +35,21 @@ def model(nodes: dict[str, Any], tiny_model: Path) -> Any:
     return run(nodes, "LoadModel", name=str(tiny_model), device="cpu", dtype="auto")[0]
 
 
-def run(nodes: dict[str, Any], name: str, /, **wanted: Any) -> Any:
+def run(nodes: dict[str, Any], name: str, /, **inputs: Any) -> Any:
     """Call a node with the defaults of its sockets and what is given, by keyword, as ComfyUI does."""
     node = nodes[f"LayerFlow{name}"]
     sockets = node.INPUT_TYPES()
     values = {key: kind[1]["default"] for key, kind in sockets["required"].items() if "default" in (*kind, {})[1]}
-    assert set(wanted) <= set(sockets["required"]) | set(sockets.get("optional", {}))
-    assert set(sockets["required"]) <= {*values, *wanted}
-    return getattr(node(), node.FUNCTION)(**{**values, **wanted})
+    assert set(inputs) <= set(sockets["required"]) | set(sockets.get("optional", {}))
+    assert set(sockets["required"]) <= {*values, *inputs}
+    return getattr(node(), node.FUNCTION)(**{**values, **inputs})
 
 
 def images(frames: int, height: int = 24, width: int = 20) -> torch.Tensor:
     return torch.rand(frames, height, width, 3, generator=torch.Generator().manual_seed(0))
 
 
-def test_every_node_keeps_the_contract(nodes: dict[str, Any]) -> None:
+def test_nodes_keep_the_contract(nodes: dict[str, Any]) -> None:
     assert len(nodes) == 7
     for node in nodes.values():
         sockets = node.INPUT_TYPES()
@@ -74,15 +74,15 @@ def is_layers(layers: tuple[torch.Tensor, ...]) -> bool:
     )
 
 
-def test_layers_are_generated_and_the_seed_decides(nodes: dict[str, Any], model: Any) -> None:
-    asked = {"model": model, "foreground_prompt": "a fox", "background_prompt": "hills", "steps": 2}
-    first, again, other = (run(nodes, "Generate", seed=seed, **asked) for seed in (1, 1, 2))
+def test_seed_decides_the_layers(nodes: dict[str, Any], model: Any) -> None:
+    request_inputs = {"model": model, "foreground_prompt": "a fox", "background_prompt": "hills", "steps": 2}
+    first, again, other = (run(nodes, "Generate", seed=seed, **request_inputs) for seed in (1, 1, 2))
     assert is_layers(first)
     assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
     assert not torch.equal(first[0], other[0])
 
 
-def test_a_video_is_taken_apart_and_comes_back_as_it_was_fitted(nodes: dict[str, Any], model: Any) -> None:
+def test_video_is_decomposed(nodes: dict[str, Any], model: Any) -> None:
     given = images(5, 16, 16)
     layers = run(nodes, "Decompose", model=model, blended=given, steps=2)
     assert is_layers(layers)
@@ -90,7 +90,7 @@ def test_a_video_is_taken_apart_and_comes_back_as_it_was_fitted(nodes: dict[str,
     assert is_layers(run(nodes, "Decompose", model=model, blended=images(5), steps=2))
 
 
-def test_what_is_given_is_kept_and_the_rest_added(nodes: dict[str, Any], model: Any) -> None:
+def test_given_clips_are_kept(nodes: dict[str, Any], model: Any) -> None:
     still = run(nodes, "AddForeground", model=model, background=images(1, 16, 16), steps=2, foreground_prompt="a fox")
     assert is_layers(still)
     assert torch.equal(still[2], images(1, 16, 16).expand(2, -1, -1, -1))
@@ -102,7 +102,7 @@ def test_what_is_given_is_kept_and_the_rest_added(nodes: dict[str, Any], model: 
     assert is_layers(run(nodes, "AddBackground", model=model, foreground=images(3), alpha=images(1)[..., 0], steps=2))
 
 
-def test_composing_is_exact_and_a_still_background_stands(nodes: dict[str, Any]) -> None:
+def test_composing_is_exact(nodes: dict[str, Any]) -> None:
     foreground, alpha = images(3), torch.zeros(3, 24, 20)
     alpha[:, :12] = 1
     (blended,) = run(nodes, "Compose", foreground=foreground, alpha=alpha, background=1 - images(1))
@@ -110,7 +110,7 @@ def test_composing_is_exact_and_a_still_background_stands(nodes: dict[str, Any])
     torch.testing.assert_close(blended[:, 12:], (1 - images(1)).expand(3, -1, -1, -1)[:, 12:])
 
 
-def test_layers_are_saved_in_the_output_folder_and_nowhere_else(
+def test_layers_are_saved_in_the_output_folder(
     nodes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     comfy = SimpleNamespace(get_output_directory=lambda: str(tmp_path / "output"))
@@ -127,9 +127,7 @@ def test_layers_are_saved_in_the_output_folder_and_nowhere_else(
             run(nodes, "SaveLayered", filename_prefix=prefix, **layers)
 
 
-def test_comfyui_is_told_of_each_step_and_can_stop(
-    nodes: dict[str, Any], model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_and_interruption(nodes: dict[str, Any], model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
 
     class Bar:

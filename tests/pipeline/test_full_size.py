@@ -41,9 +41,7 @@ def pipelines() -> dict[str, LayerFlowPipeline]:
 
 @families
 @pytest.mark.parametrize("names", SUBSETS, ids=lambda names: "+".join(sorted(names)) or "none")
-def test_any_subset_can_be_given_and_comes_back_bit_for_bit(
-    pipelines: dict[str, LayerFlowPipeline], family: str, names: set[str]
-) -> None:
+def test_any_given_clips_are_unchanged(pipelines: dict[str, LayerFlowPipeline], family: str, names: set[str]) -> None:
     pipeline = pipelines[family]
     whole = random_video(pipeline)
     video = pipeline(**PROMPTS, given=part_of(whole, names), generator=seeded()).video
@@ -55,7 +53,7 @@ def test_any_subset_can_be_given_and_comes_back_bit_for_bit(
 
 
 @families
-def test_given_latents_stay_clean_and_the_others_change(pipelines: dict[str, LayerFlowPipeline], family: str) -> None:
+def test_given_latents_stay_clean(pipelines: dict[str, LayerFlowPipeline], family: str) -> None:
     pipeline, seen = pipelines[family], []
     given = part_of(random_video(pipeline), {"background"})
     layout, *_ = pipeline.check_size([given], None, None, None)
@@ -92,7 +90,7 @@ def test_seed_prompts_and_guidance_matter_and_batches_are_independent(
 
 
 @families
-def test_saving_and_loading_gives_the_same_video(
+def test_saved_pipeline_gives_the_same_video(
     pipelines: dict[str, LayerFlowPipeline], family: str, tmp_path: Path
 ) -> None:
     pipelines[family].save_pretrained(tmp_path / "model")
@@ -102,7 +100,7 @@ def test_saving_and_loading_gives_the_same_video(
 
 
 @pytest.mark.parametrize("configuration", CONFIGURATIONS, ids=lambda one: one.name)
-def test_every_official_model_does_its_task_and_no_other(configuration: OfficialConfiguration) -> None:
+def test_official_models_do_only_their_task(configuration: OfficialConfiguration) -> None:
     pipeline = build("cogvideox", configuration)
     whole = random_video(pipeline)
     given = part_of(whole, TASKS[configuration.task])
@@ -116,7 +114,7 @@ def test_every_official_model_does_its_task_and_no_other(configuration: Official
         pipeline(**PROMPTS, given=wrong)
 
 
-def test_the_lead_frame_is_shown_twice_and_not_handed_out() -> None:
+def test_lead_frame_is_not_returned() -> None:
     configuration = next(one for one in CONFIGURATIONS if one.name == "fg2bg_rgba")
     pipeline, seen = build("cogvideox", configuration), []
     whole = random_video(pipeline)
@@ -129,7 +127,7 @@ def test_the_lead_frame_is_shown_twice_and_not_handed_out() -> None:
 
 
 @families
-def test_sizes_are_checked_before_any_work(pipelines: dict[str, LayerFlowPipeline], family: str) -> None:
+def test_sizes_are_checked(pipelines: dict[str, LayerFlowPipeline], family: str) -> None:
     pipeline = pipelines[family]
     cases = {
         "cogvideox": {
@@ -152,7 +150,7 @@ def test_sizes_are_checked_before_any_work(pipelines: dict[str, LayerFlowPipelin
 
 
 @families
-def test_a_plain_model_gets_layers(family: str, tmp_path: Path) -> None:
+def test_plain_model_gets_layers(family: str, tmp_path: Path) -> None:
     plain = plain_wan(family) if family.startswith("wan") else plain_cogvideox()
     plain.save_pretrained(tmp_path)
     pipeline = LayerFlowPipeline.from_pretrained(tmp_path)
@@ -162,17 +160,17 @@ def test_a_plain_model_gets_layers(family: str, tmp_path: Path) -> None:
     assert set(video.clips()) == set(CLIPS)
     assert list(pipeline.transformers) == ["transformer", "transformer_2"][: 2 if family == "wan2.2" else 1]
     assert pipeline.config.boundary_ratio == plain.config.get("boundary_ratio")
-    found = skeleton(tmp_path)
+    loaded = skeleton(tmp_path)
     for part, transformer in pipeline.transformers.items():
         before, after = getattr(plain, part).state_dict(), transformer.state_dict()
         assert all(torch.equal(after[name], tensor) for name, tensor in before.items() if name in after)
         embeddings = [tensor for name, tensor in after.items() if name.startswith(("clip_embed", "layer_embed"))]
         assert not any(embedding.any() for embedding in embeddings)  # fresh
-        assert getattr(found, part).config == transformer.config
-    assert found.vae is not None
+        assert getattr(loaded, part).config == transformer.config
+    assert loaded.vae is not None
 
 
-def test_what_layers_cannot_be_put_on_is_named(tmp_path: Path) -> None:
+def test_unsupported_models_are_errors(tmp_path: Path) -> None:
     plain_wan().save_pretrained(tmp_path)
     file = tmp_path / "model_index.json"
     index = json.loads(file.read_text())
@@ -190,7 +188,7 @@ def test_what_layers_cannot_be_put_on_is_named(tmp_path: Path) -> None:
         LayerFlowPipeline.from_pretrained(tmp_path)
 
 
-def test_the_content_adapter_is_fused_and_the_motion_adapter_left_out(tmp_path: Path) -> None:
+def test_content_adapter_is_fused_without_the_motion_adapter(tmp_path: Path) -> None:
     pipeline = build("cogvideox")
     pipeline.save_pretrained(tmp_path)
     target = "transformer_blocks.0.attn1"
@@ -208,7 +206,7 @@ def test_the_content_adapter_is_fused_and_the_motion_adapter_left_out(tmp_path: 
     assert not hasattr(loaded.transformer, "peft_config")
 
 
-def test_an_adapter_of_another_width_is_named(tmp_path: Path) -> None:
+def test_adapter_of_another_width_is_an_error(tmp_path: Path) -> None:
     build("cogvideox").save_pretrained(tmp_path)
     weights = {
         f"transformer_blocks.{block}.attn1.to_q.lora_{side}.weight": torch.zeros((2, 48) if side == "A" else (48, 2))
@@ -230,15 +228,15 @@ def lora_of_width(family: str, width: int) -> dict[str, torch.Tensor]:
 
 
 @families
-def test_a_lora_is_loaded_by_the_pipeline_and_one_of_another_width_is_named(family: str, tmp_path: Path) -> None:
+def test_lora_is_loaded_and_checked(family: str, tmp_path: Path) -> None:
     pipeline = build(family)
 
     def latents():
         return pipeline(**PROMPTS, generator=seeded(), output_type="latent").videos
 
     plain = latents()
-    for width, said in ((48, "it has 48 channels in, the transformer 32"), (16, "it has 16 channels in")):
-        with pytest.raises(AdapterError, match=f"another width: at .*attn1.to_q {said}"):
+    for width, message in ((48, "it has 48 channels in, the transformer 32"), (16, "it has 16 channels in")):
+        with pytest.raises(AdapterError, match=f"another width: at .*attn1.to_q {message}"):
             pipeline.load_lora_weights(lora_of_width(family, width))
     other = lora_of_width("wan" if family == "cogvideox" else "cogvideox", 32)
     with pytest.raises(AdapterError, match="has no weights for this transformer"):
@@ -273,14 +271,14 @@ def test_wan_loras_of_other_programs_are_read(tmp_path: Path) -> None:
         pipeline.load_lora_weights(weights)
 
 
-def test_an_adapter_in_a_pickle_is_not_opened(tmp_path: Path) -> None:
+def test_pickled_adapter_is_refused(tmp_path: Path) -> None:
     torch.save(lora_of_width("wan", 32), tmp_path / "pytorch_lora_weights.bin")
     with pytest.raises(OSError, match="pytorch_lora_weights"):
         build("wan").load_lora_weights(tmp_path)
 
 
 @families
-def test_adapters_load_stack_scale_fuse_and_unload_by_diffusers_own_methods(family: str, tmp_path: Path) -> None:
+def test_lora_methods_of_diffusers(family: str, tmp_path: Path) -> None:
     pipeline = build(family)
     transformer = pipeline.transformer
 
@@ -309,7 +307,7 @@ def test_adapters_load_stack_scale_fuse_and_unload_by_diffusers_own_methods(fami
 
 
 @families
-def test_the_command_line_runs_it(family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_line(family: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build(family).save_pretrained(tmp_path / "model")
     command = ["generate", "--foreground", "a fox", "--background", "hills", "--model", str(tmp_path / "model")]
     assert run([*command, "--steps", "2", "-o", str(tmp_path / "out")]) == 0

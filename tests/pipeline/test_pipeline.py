@@ -34,9 +34,7 @@ SUBSETS = [s for n in range(len(CLIPS)) for s in itertools.combinations(CLIPS, n
 
 
 @pytest.mark.parametrize("names", SUBSETS, ids=lambda s: "+".join(s) or "none")
-def test_any_subset_can_be_given_and_comes_back_bit_for_bit(
-    tiny_pipeline: LayerFlowPipeline, names: tuple[str, ...]
-) -> None:
+def test_any_given_clips_are_unchanged(tiny_pipeline: LayerFlowPipeline, names: tuple[str, ...]) -> None:
     whole = random_video()
     given = LayeredVideo(**{n: whole.clips()[n] for n in names}) if names else None
     video = tiny_pipeline(**PROMPTS, given=given, num_inference_steps=2, generator=seeded()).video
@@ -45,7 +43,7 @@ def test_any_subset_can_be_given_and_comes_back_bit_for_bit(
         assert torch.equal(clip, whole.clips()[name]) == (name in names), name
 
 
-def test_given_clips_stay_clean_inside_the_loop(tiny_pipeline: LayerFlowPipeline) -> None:
+def test_given_clips_stay_clean_during_denoising(tiny_pipeline: LayerFlowPipeline) -> None:
     given = LayeredVideo(background=random_video().background)
     clean = to_model_space(given.clips())["background"]
     where = slice(4, 6)  # two frames each of foreground and alpha come before
@@ -59,7 +57,7 @@ def test_given_clips_stay_clean_inside_the_loop(tiny_pipeline: LayerFlowPipeline
     assert seen == [True] * 3
 
 
-def test_less_noise_to_start_from_makes_seeds_more_alike(tiny_pipeline: LayerFlowPipeline) -> None:
+def test_smaller_noise_scale_makes_seeds_more_alike(tiny_pipeline: LayerFlowPipeline) -> None:
     def apart(scale: float | None) -> float:
         ends = [
             tiny_pipeline(
@@ -75,7 +73,7 @@ def test_less_noise_to_start_from_makes_seeds_more_alike(tiny_pipeline: LayerFlo
     assert conventions.noise_scale_of("decompose") < conventions.noise_scale_of("generate")
 
 
-def test_what_prompts_leave_open_is_drawn_once_for_all_steps(
+def test_placement_is_drawn_once_for_all_steps(
     tiny_pipeline: LayerFlowPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -116,13 +114,13 @@ pipeline.to(torch.bfloat16).save_pretrained({str(tmp_path / "model")!r})
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_the_same_seed_gives_the_same_video_and_another_seed_another(tiny_pipeline: LayerFlowPipeline) -> None:
+def test_seed_decides_the_video(tiny_pipeline: LayerFlowPipeline) -> None:
     one, same, other = (tiny_pipeline(**PROMPTS, num_inference_steps=2, generator=seeded(s)).video for s in (1, 1, 2))
     assert one == same
     assert one != other
 
 
-def test_a_batch_gives_what_single_calls_give(tiny_pipeline: LayerFlowPipeline) -> None:
+def test_batch_equals_single_calls(tiny_pipeline: LayerFlowPipeline) -> None:
     foregrounds = ["a fox", "a blue car rising quickly"]
     batch = tiny_pipeline(foregrounds, "hills", num_inference_steps=2, generator=[seeded(3), seeded(4)]).videos
     for seed, foreground, video in zip((3, 4), foregrounds, batch, strict=True):
@@ -131,7 +129,7 @@ def test_a_batch_gives_what_single_calls_give(tiny_pipeline: LayerFlowPipeline) 
             assert torch.allclose(alone.clips()[name], video.clips()[name], atol=1e-3), name
 
 
-def test_prompts_and_guidance_and_negative_prompt_matter(tiny_pipeline: LayerFlowPipeline) -> None:
+def test_prompts_guidance_and_negative_prompt_matter(tiny_pipeline: LayerFlowPipeline) -> None:
     def run(foreground="a fox", **kwargs):
         return tiny_pipeline(
             foreground, "hills", num_inference_steps=2, generator=seeded(), output_type="latent", **kwargs
@@ -166,12 +164,12 @@ def test_interrupt_stops_before_the_next_step(tiny_pipeline: LayerFlowPipeline) 
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_other_number_formats_work(tiny_pipeline: LayerFlowPipeline, dtype: torch.dtype) -> None:
+def test_other_dtypes(tiny_pipeline: LayerFlowPipeline, dtype: torch.dtype) -> None:
     expected = tiny_pipeline(**PROMPTS, num_inference_steps=2, generator=seeded(), output_type="latent").videos
     tiny_pipeline.to(dtype)
-    found = tiny_pipeline(**PROMPTS, num_inference_steps=2, generator=seeded(), output_type="latent").videos
-    assert found.dtype == torch.float32
-    assert float((found - expected).abs().mean()) < 0.1 * float(expected.std())
+    result = tiny_pipeline(**PROMPTS, num_inference_steps=2, generator=seeded(), output_type="latent").videos
+    assert result.dtype == torch.float32
+    assert float((result - expected).abs().mean()) < 0.1 * float(expected.std())
 
 
 def test_output_types(tiny_pipeline: LayerFlowPipeline) -> None:
@@ -186,7 +184,7 @@ def test_output_types(tiny_pipeline: LayerFlowPipeline) -> None:
     assert isinstance(tiny_pipeline(**kwargs, return_dict=False), tuple)
 
 
-def test_mistakes_are_named_before_any_work(tiny_pipeline: LayerFlowPipeline) -> None:
+def test_invalid_arguments_are_errors(tiny_pipeline: LayerFlowPipeline) -> None:
     tiny_pipeline.transformer.register_forward_pre_hook(lambda *_: pytest.fail("worked before checking"))
     whole = random_video()
     for match, kwargs in {
@@ -205,7 +203,7 @@ def test_mistakes_are_named_before_any_work(tiny_pipeline: LayerFlowPipeline) ->
             tiny_pipeline(**{**PROMPTS, **kwargs})
 
 
-def test_saving_and_loading_gives_the_same_video(tiny_pipeline: LayerFlowPipeline, tmp_path: Path) -> None:
+def test_saved_pipeline_gives_the_same_video(tiny_pipeline: LayerFlowPipeline, tmp_path: Path) -> None:
     tiny_pipeline.save_pretrained(tmp_path / "model")
     loaded = LayerFlowPipeline.from_pretrained(tmp_path / "model")
     for part in ("transformer", "text_encoder"):
@@ -221,7 +219,7 @@ def test_saving_and_loading_gives_the_same_video(tiny_pipeline: LayerFlowPipelin
     assert not list((tmp_path / "model").rglob("*.bin"))
 
 
-def test_a_model_name_is_checked(tmp_path: Path) -> None:
+def test_unknown_model_names_are_errors(tmp_path: Path) -> None:
     assert (Path(find_model("mini")) / "model_index.json").is_file()
     assert find_model("owner/name") == "owner/name"
     with pytest.raises(UnknownModelError, match="neither bundled"):
@@ -230,7 +228,7 @@ def test_a_model_name_is_checked(tmp_path: Path) -> None:
         find_model(tmp_path)
 
 
-def test_the_blended_prompt_is_written_from_the_others() -> None:
+def test_blended_prompt_is_written_from_the_others() -> None:
     assert blended_prompt("a fox", "hills") == "a fox, in front of hills"
     assert blended_prompt("", "hills") == "hills"
 
@@ -242,7 +240,7 @@ def test_tasks_are_named_by_their_given_clips() -> None:
     assert task_of(LayeredVideo(alpha=whole.alpha)) == "complete"
 
 
-def test_the_composition_holds_in_model_space_and_the_way_back_keeps_it() -> None:
+def test_composition_holds_in_model_space() -> None:
     whole = random_video()
     clips = to_model_space(whole.clips())
     over = clips["foreground"] + (0.5 - 0.5 * clips["alpha"]) * clips["background"]
@@ -252,7 +250,7 @@ def test_the_composition_holds_in_model_space_and_the_way_back_keeps_it() -> Non
     assert torch.allclose(back.background, whole.background, atol=1e-6)
 
 
-def test_the_bundled_mini_is_small_and_loads() -> None:
+def test_bundled_mini_is_small() -> None:
     folder = Path(find_model("mini"))
     if not (folder / "model_index.json").exists():
         pytest.skip("the mini is not trained yet")

@@ -42,7 +42,7 @@ def without_layers(plain: WanPipeline) -> LayerFlowPipeline:
 
 
 def calls_of(pipeline: WanPipeline | LayerFlowPipeline) -> list[str]:
-    """Names of the transformers, as they will be called."""
+    """Return a list that collects the names of transformers as they are called."""
     calls: list[str] = []
     for name in ("transformer", "transformer_2"):
         part: nn.Module | None = getattr(pipeline, name)
@@ -52,7 +52,7 @@ def calls_of(pipeline: WanPipeline | LayerFlowPipeline) -> list[str]:
 
 
 @pytest.mark.parametrize("style", ["a14b", "a14b, one guidance", "ti2v-5b"])
-def test_with_layers_switched_off_every_step_is_the_plain_pipelines(style: str) -> None:
+def test_without_layers_each_step_is_that_of_the_plain_pipeline(style: str) -> None:
     plain = plain_wan("wan" if style == "ti2v-5b" else "wan2.2")
     if style == "ti2v-5b":
         plain.register_to_config(expand_timesteps=True)  # a timestep per token, as its index has it
@@ -60,7 +60,7 @@ def test_with_layers_switched_off_every_step_is_the_plain_pipelines(style: str) 
     expected: list[torch.Tensor] = []
     traced: list[torch.Tensor] = []
     times: list[float] = []
-    wanted, called = calls_of(plain), calls_of(ours)
+    plain_calls, calls = calls_of(plain), calls_of(ours)
     guidance = {"guidance_scale": 4.0} | ({"guidance_scale_2": 2.5} if style == "a14b" else {})
     shared = {"negative_prompt": "a ghost", "num_inference_steps": 8, "output_type": "latent", **guidance, **SIZE}
 
@@ -79,14 +79,14 @@ def test_with_layers_switched_off_every_step_is_the_plain_pipelines(style: str) 
     assert len(traced) == len(expected) == 8
     for mine, theirs in zip(traced, expected, strict=True):
         assert torch.allclose(mine, theirs, atol=1e-5)
-    assert called == wanted
+    assert calls == plain_calls
     if style != "ti2v-5b":
         sides = ["transformer" if time >= BOUNDARY else "transformer_2" for time in times]
-        assert called == [name for name in sides for _ in range(2)]  # with the prompt and without
+        assert calls == [name for name in sides for _ in range(2)]  # with the prompt and without
         assert 0 < sides.count("transformer_2") < len(sides)
 
 
-def test_guidance_of_the_second_transformer_leaves_the_first_alone() -> None:
+def test_guidance_scale_2_acts_on_the_second_transformer_only() -> None:
     pipeline = build("wan2.2")
 
     def trace(**kwargs: float) -> list[torch.Tensor]:
@@ -103,7 +103,7 @@ def test_guidance_of_the_second_transformer_leaves_the_first_alone() -> None:
     assert torch.equal(trace(guidance_scale=4.0, guidance_scale_2=4.0)[1], low)
 
 
-def test_what_wants_a_second_transformer_says_so() -> None:
+def test_missing_second_transformer_is_an_error() -> None:
     pipeline = build("wan")
     with pytest.raises(ValueError, match=r"guidance_scale_2 is 3\.0, but there is no transformer_2; leave it out"):
         pipeline(**PROMPTS, guidance_scale_2=3.0)
@@ -120,7 +120,7 @@ def lora(prefix: str = "transformer.", scale: float = 1.0) -> dict[str, torch.Te
     }
 
 
-def test_a_lora_goes_into_the_transformer_that_it_is_for() -> None:
+def test_lora_is_loaded_into_its_transformer() -> None:
     pipeline = build("wan2.2")
     weights = {name: part.blocks[0].attn1.to_q for name, part in pipeline.transformers.items()}
     before = {name: layer.weight.detach().clone() for name, layer in weights.items()}
@@ -135,7 +135,7 @@ def test_a_lora_goes_into_the_transformer_that_it_is_for() -> None:
     assert torch.allclose(after["transformer_2"] - before["transformer_2"], torch.ones(WIDTH, WIDTH), atol=1e-6)
 
 
-def test_each_transformers_content_adapter_is_fused_into_it(tmp_path: Path) -> None:
+def test_content_adapters_are_fused_into_their_transformers(tmp_path: Path) -> None:
     pipeline = build("wan2.2")
     pipeline.save_pretrained(tmp_path)
     for folder, scale in (("adapters", 0.5), ("adapters_2", 0.25)):
@@ -147,7 +147,7 @@ def test_each_transformers_content_adapter_is_fused_into_it(tmp_path: Path) -> N
         assert torch.allclose(after - before, torch.full_like(before, scale**2), atol=1e-6)  # B A / r
 
 
-def test_info_tells_of_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_lists_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build("wan2.2").save_pretrained(tmp_path)
     assert run(["info", str(tmp_path)]) == run(["info", str(tmp_path), "--plan", "--size", "48x32"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -157,7 +157,7 @@ def test_info_tells_of_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert one == two
 
 
-def test_under_model_offload_a_run_that_ends_above_the_boundary_decodes_with_nothing_else_on_the_device(
+def test_model_offload_decodes_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pipeline, order = build("wan2.2"), []

@@ -1,4 +1,4 @@
-"""Several processes for one video: the same result as one, on CPU with gloo."""
+"""Distributed inference: several processes give the result of one, on CPU with gloo."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def share(rank: int, folder: str, family: str, split_guidance: bool) -> None:
 
 @pytest.mark.parametrize("family", FRAMES)
 @pytest.mark.parametrize("split_guidance", [True, False], ids=["guidance", "sequence"])
-def test_two_processes_give_what_one_gives(family: str, split_guidance: bool, tmp_path: Path) -> None:
+def test_two_processes_equal_one(family: str, split_guidance: bool, tmp_path: Path) -> None:
     pipeline, shapes = build(family), []
     for *_, last in blocks_of(pipeline):
         last.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape[-2]))
@@ -49,20 +49,20 @@ def test_two_processes_give_what_one_gives(family: str, split_guidance: bool, tm
     for rank in range(2):
         got = load_file(tmp_path / f"{rank}.safetensors")
         assert torch.allclose(got["latents"], expected, atol=1e-5)
-        if split_guidance:  # each makes one of the two predictions of a step, of all tokens
+        if split_guidance:  # each computes one of the two predictions of a step, of all tokens
             assert len(got["calls"]) == PROMPTS["num_inference_steps"] < len(shapes)
             assert set(got["calls"].tolist()) == set(shapes)
-        else:  # each makes both, of half the tokens
+        else:  # each computes both, of half the tokens
             assert got["calls"].tolist() == [tokens // 2 for tokens in shapes]
 
 
-def test_heads_that_do_not_divide_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_indivisible_heads_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dist, "get_world_size", lambda: 3)
     with pytest.raises(PlacementError, match="3 processes are 3 for a sequence, which do not divide the 2 attention"):
         parallelise(build("wan"))
 
 
-def test_torchrun_writes_once_and_the_same_layers(tmp_path: Path) -> None:
+def test_torchrun_writes_the_same_layers_once(tmp_path: Path) -> None:
     build("wan").save_pretrained(tmp_path / "model")
     command = ["generate", "--foreground", "a fox", "--background", "hills", "--steps", "2"]
     command += ["--model", str(tmp_path / "model"), "--format", "png", "-o"]

@@ -1,4 +1,4 @@
-"""Fitting the card people have: memory and speed switches are really taken; see test_plan.py for what is planned."""
+"""Placement: memory and speed settings take effect and keep results; for plans see test_plan.py."""
 
 import runpy
 import sys
@@ -41,15 +41,13 @@ def all_blocks(pipeline: LayerFlowPipeline) -> list[nn.Module]:
 
 
 def is_close(pipeline: LayerFlowPipeline, expected: torch.Tensor, tolerance: float) -> bool:
-    """Whether results differ on average by no more than a share of their spread."""
+    """Return True if results differ on average by at most a share of their standard deviation."""
     return float((latents(pipeline) - expected).abs().mean()) <= tolerance * float(expected.std())
 
 
 @families
 @pytest.mark.parametrize("memory", MEMORY)
-def test_memory_settings_are_taken_and_keep_the_result(
-    family: str, memory: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_settings_keep_the_result(family: str, memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected, pipeline, calls = latents(build(family)), build(family), []
     for name in ("enable_model_cpu_offload", "enable_group_offload"):
         monkeypatch.setattr(pipeline, name, lambda *args, _name=name, **kwargs: calls.append(_name))
@@ -63,19 +61,17 @@ def test_memory_settings_are_taken_and_keep_the_result(
     assert {block.attn1.to_q.weight.dtype for block in all_blocks(pipeline)} == waiting
 
 
-def test_lowest_on_a_card_fetches_the_next_layer_while_one_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline, asked = build("wan"), []
+def test_lowest_memory_prefetches_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline, calls = build("wan"), []
     monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
-    monkeypatch.setattr(pipeline, "enable_group_offload", lambda *args, **kwargs: asked.append((args, kwargs)))
+    monkeypatch.setattr(pipeline, "enable_group_offload", lambda *args, **kwargs: calls.append((args, kwargs)))
     place(pipeline, "cuda:1", "lowest")
-    assert asked == [((torch.device("cuda:1"),), {"offload_type": "leaf_level", "use_stream": True})]
+    assert calls == [((torch.device("cuda:1"),), {"offload_type": "leaf_level", "use_stream": True})]
 
 
 @families
 @pytest.mark.parametrize("memory", ["full", "low"])
-def test_the_autoencoder_works_in_tiles_and_on_one_sample_at_a_time(
-    family: str, memory: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_autoencoder_is_tiled_and_sliced(family: str, memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline, samples, tiled = build(family), [], []
     place(pipeline, "cpu", memory)
     monkeypatch.setattr(pipeline.vae, "tile_sample_min_height", 16)  # Wan's are larger than these videos
@@ -94,7 +90,7 @@ def test_the_autoencoder_works_in_tiles_and_on_one_sample_at_a_time(
 
 @families
 @pytest.mark.parametrize("kind", ["group", "model", "sequential"])
-def test_every_kind_of_offload_runs_the_whole_pipeline(family: str, kind: str) -> None:
+def test_offloading_keeps_the_result(family: str, kind: str) -> None:
     expected, pipeline = latents(build(family)), build(family)
     if kind == "group":
         pipeline.enable_group_offload(torch.device("cpu"), offload_type="leaf_level")
@@ -111,9 +107,7 @@ def test_every_kind_of_offload_runs_the_whole_pipeline(family: str, kind: str) -
 
 
 @families
-def test_under_model_offload_given_clips_are_encoded_with_nothing_else_on_the_device(
-    family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_model_offload_encodes_given_clips_alone(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline, order = build(family), []
     place(pipeline, "cpu", "low")
     pipeline.vae.disable_tiling()  # the last tile of so small a video is smaller than a kernel
@@ -132,7 +126,7 @@ def test_under_model_offload_given_clips_are_encoded_with_nothing_else_on_the_de
 
 @families
 @pytest.mark.parametrize("memory", ["full", "lowest"])
-def test_int8_is_really_taken_and_keeps_the_result(family: str, memory: str) -> None:
+def test_int8_keeps_the_result(family: str, memory: str) -> None:
     quantization = pytest.importorskip("torchao.quantization")
     expected, pipeline = latents(build(family)), build(family)
     place(pipeline, "cpu", memory, ["int8"])
@@ -149,13 +143,13 @@ def test_int8_is_really_taken_and_keeps_the_result(family: str, memory: str) -> 
 
 
 @pytest.mark.parametrize("memory", ["low", "lowest"])
-def test_the_mini_takes_every_memory_setting(tiny_pipeline: LayerFlowPipeline, memory: str) -> None:
+def test_memory_settings_of_the_mini(tiny_pipeline: LayerFlowPipeline, memory: str) -> None:
     expected = latents(tiny_pipeline)
     place(tiny_pipeline, "cpu", memory)
     assert is_close(tiny_pipeline, expected, 0.5 if memory == "lowest" else 1e-6)
 
 
-def test_int8_makes_the_mini_lighter(tiny_pipeline: LayerFlowPipeline) -> None:
+def test_int8_of_the_mini(tiny_pipeline: LayerFlowPipeline) -> None:
     quantization = pytest.importorskip("torchao.quantization")
     expected = latents(tiny_pipeline)
     place(tiny_pipeline, "cpu", speed=["int8"])
@@ -164,34 +158,34 @@ def test_int8_makes_the_mini_lighter(tiny_pipeline: LayerFlowPipeline) -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_fp8_is_refused_where_nothing_computes_in_it(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fp8_needs_hardware_support(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torchao")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
-    with pytest.raises(PlacementError, match=f"--speed fp8 .* which {device} here does not; .* choose --speed int8"):
+    with pytest.raises(PlacementError, match=f"`speed` fp8 .* {device} here does not support; .* choose `speed` int8"):
         place(build("wan"), device, speed=["fp8"])
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 9))
     check_speed(["fp8"], "cuda")
-    with pytest.raises(PlacementError, match="two forms for the same weights"):
+    with pytest.raises(PlacementError, match="two formats for the same weights"):
         check_speed(["fp8", "int8"])
 
 
-def test_fp8_on_a_card_is_asked_of_torchao_for_the_same_layers_as_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fp8_quantises_the_same_layers_as_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     quantization = pytest.importorskip("torchao.quantization")
-    asked = {}
+    quantised = {}
 
     def quantize(model: nn.Module, config: object, takes: Callable[[nn.Module, str], bool]) -> None:
-        asked[type(config).__name__] = [name for name, module in model.named_modules() if takes(module, name)]
+        quantised[type(config).__name__] = [name for name, module in model.named_modules() if takes(module, name)]
 
     monkeypatch.setattr(quantization, "quantize_", quantize)
     for name in ("int8", "fp8"):
         placement._quantize(build("cogvideox").transformer, name)
-    int8, fp8 = asked["Int8WeightOnlyConfig"], asked["Float8DynamicActivationFloat8WeightConfig"]
+    int8, fp8 = quantised["Int8WeightOnlyConfig"], quantised["Float8DynamicActivationFloat8WeightConfig"]
     assert int8 == fp8
     assert "transformer_blocks.1.ff.net.2" in fp8
     assert not any("norm" in name or "patch_embed" in name for name in fp8)
 
 
-def test_after_an_error_the_cache_is_empty() -> None:
+def test_cache_is_empty_after_an_error() -> None:
     pipeline = build("wan")
     place(pipeline, "cpu", speed=["cache"])
 
@@ -204,7 +198,7 @@ def test_after_an_error_the_cache_is_empty() -> None:
 
 
 @families
-def test_speed_settings_are_taken(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speed_settings_take_effect(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = build(family)
     expected = latents(pipeline)
     compiled = []
@@ -235,9 +229,7 @@ def test_speed_settings_are_taken(family: str, monkeypatch: pytest.MonkeyPatch) 
 
 @families
 @pytest.mark.parametrize("speed", [["compile", "cache"], ["compile"]], ids="+".join)
-def test_compiled_blocks_run_with_caches_and_group_offload(
-    family: str, speed: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compile_with_cache_and_group_offload(family: str, speed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     expected, pipeline = latents(build(family)), build(family)
     for transformer in pipeline.transformers.values():
         real = partial(transformer.compile_repeated_blocks, backend="eager")
@@ -247,7 +239,7 @@ def test_compiled_blocks_run_with_caches_and_group_offload(
     assert latents(pipeline).shape == expected.shape
 
 
-def test_unknown_settings_are_refused_before_anything_is_loaded(
+def test_unknown_settings_are_refused_before_loading(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LayerFlowPipeline, "from_pretrained", lambda *_, **__: pytest.fail("loaded before checking"))
@@ -260,13 +252,11 @@ def test_unknown_settings_are_refused_before_anything_is_loaded(
         assert "is not known" in error or "must be one of" in error
 
 
-def test_what_this_machine_does_not_have_is_said(
-    tiny_pipeline: LayerFlowPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(PlacementError, match="--speed attention=nonsense"):
+def test_unavailable_settings_are_errors(tiny_pipeline: LayerFlowPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PlacementError, match="`speed` attention=nonsense"):
         place(tiny_pipeline, "cpu", speed=["attention=nonsense"])
     monkeypatch.setattr(placement, "find_spec", lambda _: None)
-    with pytest.raises(PlacementError, match="--speed int8 wants torchao"):
+    with pytest.raises(PlacementError, match="`speed` int8 requires torchao"):
         place(tiny_pipeline, "cpu", speed=["int8"])
     with pytest.raises(PlacementError, match="memory must be one of full, low, lowest"):
         place(tiny_pipeline, "cpu", "none")
@@ -280,7 +270,7 @@ def run_benchmark(output: Path, *arguments: str) -> None:
         runpy.run_path(str(script), run_name="__main__")
 
 
-def test_the_full_size_benchmark_runs_tiny_and_writes_what_can_be_planned(tmp_path: Path) -> None:
+def test_full_size_benchmark(tmp_path: Path) -> None:
     tiny = ("--tiny", "--device", "cpu", "--repeats", "1", "--only", "plain", "cache")
     for arguments in (tiny, ("--write", str(tmp_path / "2b"))):
         process = fork(run_benchmark, tmp_path / arguments[0], *arguments)
@@ -304,7 +294,7 @@ def test_the_full_size_benchmark_runs_tiny_and_writes_what_can_be_planned(tmp_pa
     ],
     ids=lambda error: str(error)[:16],
 )
-def test_out_of_memory_names_the_switches(
+def test_out_of_memory_names_remedies(
     error: Exception, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
@@ -314,8 +304,8 @@ def test_out_of_memory_names_the_switches(
     monkeypatch.setattr(CompactTransformer3DModel, "forward", fail)
     command = ["generate", "--foreground", "a", "--background", "b", "--model", str(tiny_model), "--device", "cpu"]
     assert run([*command, "-o", str(tmp_path / "out")]) == 1
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert "out of memory; set --memory to low or lowest, or ask for fewer --frames or a smaller --size" in said
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "out of memory; set --memory to low or lowest, or ask for fewer --frames or a smaller --size" in message
     assert not (tmp_path / "out").exists()
 
 
@@ -328,11 +318,9 @@ def test_out_of_memory_names_the_switches(
         ({}, "float32"),
     ],
 )
-def test_a_processor_that_computes_in_bfloat16_does(
-    capabilities: dict[str, bool], dtype: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_dtype_on_a_cpu(capabilities: dict[str, bool], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     facts = model_facts(Path(find_model("mini")))
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert pick_dtype("auto", "cpu", facts) == dtype
-    assert pick_dtype("float32", "cpu", facts) == "float32"  # what is asked for
+    assert pick_dtype("float32", "cpu", facts) == "float32"  # explicit
     assert pick_dtype("auto", "cuda", facts) == "float32"  # the mini gains nothing there

@@ -1,4 +1,4 @@
-"""What a plan says a run needs, against what runs need."""
+"""Planned against measured requirements of runs."""
 
 import json
 import os
@@ -22,29 +22,30 @@ from layerflow.runtime.plan import MEMORY, Plan, plan_run
 
 families = pytest.mark.parametrize("family", FRAMES)
 PROMPTS = {"foreground": "a red fox", "background": "green hills", "num_inference_steps": 2}
-LARGER = {"cogvideox": {}} | {name: {"num_frames": 9, "height": 64, "width": 96} for name in ("wan", "wan2.2")}
+WAN = {"num_frames": 9, "height": 64, "width": 96}
+LARGER = {"cogvideox": {"num_frames": 8}, "wan": WAN, "wan2.2": WAN}
 
 
 @pytest.fixture(scope="module")
 def peaks() -> dict[str, dict[str, list[int]]]:
-    """Planned and measured bytes by model and memory setting, from a process of its own."""
+    """Planned and measured bytes by model and memory setting, from a separate process."""
     script = [sys.executable, str(Path(__file__).parents[1] / "peaks.py")]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     shown = subprocess.run(script, check=True, capture_output=True, text=True, env=environment).stdout
     return json.loads(shown.splitlines()[-1])
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="Linux tells the peak of a process's memory")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="only Linux reports the peak of a process's memory"
+)
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("model", [*FRAMES, "mini"])
-def test_the_plan_of_every_memory_setting_is_the_measured_peak(
-    peaks: dict[str, dict[str, list[int]]], model: str, memory: str
-) -> None:
+def test_planned_memory_is_the_measured_peak(peaks: dict[str, dict[str, list[int]]], model: str, memory: str) -> None:
     assert within(*peaks[model][memory])
 
 
 def measured_peak(call: Callable[[], object]) -> int:
-    """Bytes at the peak of what torch's own allocator handed out during a call."""
+    """Return the peak of the bytes that torch's allocator held during a call."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
     events = profiler.profiler.kineto_results.events()
@@ -61,7 +62,7 @@ def within(planned: int, measured: int, share: float = 0.15) -> bool:
 
 
 @pytest.mark.parametrize("guided", [None, True])
-def test_the_plan_of_the_mini_is_its_measured_peak(
+def test_planned_activations_of_the_mini(
     tiny_pipeline: LayerFlowPipeline, tiny_model: Path, guided: bool | None
 ) -> None:
     size = {"num_frames": 4, "height": 64, "width": 64, "guidance_scale": 1.5 if guided else None}
@@ -79,7 +80,7 @@ def test_the_plan_of_the_mini_is_its_measured_peak(
 
 @pytest.fixture(scope="module")
 def planned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[LayerFlowPipeline, Plan]]:
-    """A pipeline of each family and its plan, at a size where activations are more than weights."""
+    """A pipeline of each family and its plan, at a size at which activations exceed weights."""
     made = {}
     for family in FRAMES:
         pipeline, folder = build(family), tmp_path_factory.mktemp("models") / family
@@ -90,14 +91,12 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[LayerFl
 
 
 @families
-def test_the_plan_of_the_transformer_is_its_measured_peak(
-    planned: dict, family: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_planned_activations_of_the_transformer(planned: dict, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline, plan = planned[family]
     peaks = []
 
     def without_scratch(query: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-        """The output alone: what an attention kernel takes for itself grows with its threads."""
+        """Return only an output: the scratch space of attention kernels grows with their threads."""
         return torch.zeros_like(query)
 
     monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", without_scratch)
@@ -112,7 +111,7 @@ def test_the_plan_of_the_transformer_is_its_measured_peak(
         pipeline(**PROMPTS, **LARGER[family], output_type="latent")
     finally:
         del pipeline.transformer.forward
-    # What is given, and of the step before prediction, output, clean and next latents.
+    # Given latents; prediction, output, clean and next latents of the previous step.
     kept = 5 * plan.layout.length * 4 * (plan.height // 8) * (plan.width // 8) * 4
     assert within(plan.parts["transformer"].activations, max(peaks) + kept)
 
@@ -121,7 +120,7 @@ def _own_bytes(value: object) -> int:
     return value.nbytes if isinstance(value, torch.Tensor) else 0
 
 
-def test_live_bytes_counts_a_storage_once_and_until_it_is_freed() -> None:
+def test_live_bytes_counts_each_storage_once() -> None:
     with LiveBytes() as live:
         a = torch.zeros(100)
         b = a.view(10, 10)
@@ -135,7 +134,7 @@ def test_live_bytes_counts_a_storage_once_and_until_it_is_freed() -> None:
 
 
 @families
-def test_each_memory_setting_needs_less_than_the_one_before(planned: dict, family: str) -> None:
+def test_memory_settings_need_less_and_less(planned: dict, family: str) -> None:
     _, plan = planned[family]
     peaks = [plan.peak(memory) for memory in MEMORY]
     assert peaks == sorted(peaks, reverse=True)
@@ -145,7 +144,7 @@ def test_each_memory_setting_needs_less_than_the_one_before(planned: dict, famil
         plan.peak("least")
 
 
-def test_auto_takes_the_fastest_setting_that_fits(planned: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_memory_is_the_fastest_that_fits(planned: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     _, plan = planned["wan"]
     assert choose_memory(plan, "cpu") == "full"
     for memory in MEMORY:
@@ -156,7 +155,7 @@ def test_auto_takes_the_fastest_setting_that_fits(planned: dict, monkeypatch: py
     assert choose_memory(plan, "cuda") == MEMORY[-1]
 
 
-def test_weights_that_come_layer_by_layer_are_counted_while_their_layer_works() -> None:
+def test_streamed_weights_count_while_their_layer_runs() -> None:
     with torch.device("meta"):
         wide, narrow = nn.Linear(1000, 1000, bias=False), nn.Linear(1000, 10, bias=False)
         cost = cost_of(nn.Sequential(wide, narrow), lambda: narrow(wide(torch.empty(1, 1000))))

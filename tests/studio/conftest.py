@@ -1,4 +1,4 @@
-"""Shared by the studio's tests: small clips, a studio with a tiny model, patience for slow machines."""
+"""Fixtures of the studio's tests: small clips, a studio with a tiny model, waiting on slow machines."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ PATIENCE = 600.0
 
 
 def until(holds: Callable[[], Any]) -> Any:
-    """Wait, for a slow machine long, for what must come to pass."""
+    """Wait until a condition holds, for a long time on slow machines; return its value."""
     end = time.monotonic() + PATIENCE
     while not (held := holds()):
         assert time.monotonic() < end, "it never came to pass"
@@ -34,18 +34,18 @@ def until(holds: Callable[[], Any]) -> Any:
 
 
 def ended(client: TestClient, id: str) -> dict[str, Any]:
-    """A job when it has ended."""
+    """Wait for a job to end, and return it."""
 
-    def told() -> dict[str, Any] | None:
+    def ended_job() -> dict[str, Any] | None:
         job = client.get(f"/api/jobs/{id}").json()
         return job if job["state"] in ("done", "failed", "cancelled", "interrupted") else None
 
-    return until(told)  # type: ignore[no-any-return]
+    return until(ended_job)  # type: ignore[no-any-return]
 
 
 @contextmanager
 def serving(settings: Settings, with_gradio: bool = False, host: str = "localhost") -> Iterator[TestClient]:
-    """A client of a studio that runs as long as the block."""
+    """Yield a client of a studio that runs during the context."""
     app = create_app(settings, with_gradio)
     with TestClient(app, base_url=f"http://{host}", raise_server_exceptions=False) as client:
         yield client
@@ -64,7 +64,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterat
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Files that a person may send, by name: 4 frames of 32x24."""
+    """Files for upload by name: 4 frames of 32x24."""
     folder = tmp_path_factory.mktemp("clips")
     generator = torch.Generator().manual_seed(0)
     colour = torch.rand(4, 3, 24, 32, generator=generator)

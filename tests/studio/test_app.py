@@ -48,7 +48,7 @@ def upload(client: TestClient, data: bytes) -> dict[str, Any]:
     return answer.json()  # type: ignore[no-any-return]
 
 
-def test_prompts_become_layers(studio: TestClient, done: dict[str, Any], tmp_path: Path) -> None:
+def test_job_generates_layers(studio: TestClient, done: dict[str, Any], tmp_path: Path) -> None:
     assert done["result"]["task"] == "generate"
     assert done["result"]["sheets"] == ["alpha", "background", "blended", "foreground"]
     assert done["result"]["clips"] == ["foreground", "alpha", "background", "blended"]
@@ -65,9 +65,7 @@ def test_prompts_become_layers(studio: TestClient, done: dict[str, Any], tmp_pat
         torch.testing.assert_close(shown, layers.background[n], atol=0.5 / 255 + 1e-4, rtol=0)
 
 
-def test_the_same_request_makes_the_same_layers_and_another_seed_others(
-    studio: TestClient, done: dict[str, Any]
-) -> None:
+def test_seed_decides_the_layers(studio: TestClient, done: dict[str, Any]) -> None:
     def digests(job: dict[str, Any]) -> list[str]:
         index = studio.get(f"/api/jobs/{job['id']}/files/layers.json").json()
         return [file["sha256"] for file in index["files"]]
@@ -76,7 +74,7 @@ def test_the_same_request_makes_the_same_layers_and_another_seed_others(
     assert digests(make(studio, seed=1)) != digests(done)
 
 
-def test_a_preview_and_the_time_left_are_told_on_the_way(studio: TestClient) -> None:
+def test_progress_has_preview_and_time_left(studio: TestClient) -> None:
     id = studio.post("/api/jobs", json={**PROMPTS, "steps": 60}).json()["id"]
     progress = until(
         lambda: (job := studio.get(f"/api/jobs/{id}").json())["progress"].get("preview") and job["progress"]
@@ -91,7 +89,7 @@ def test_a_preview_and_the_time_left_are_told_on_the_way(studio: TestClient) -> 
     ended(studio, id)
 
 
-def test_an_uploaded_clip_is_taken_apart(studio: TestClient, clips: dict[str, bytes]) -> None:
+def test_uploaded_clip_is_decomposed(studio: TestClient, clips: dict[str, bytes]) -> None:
     facts = upload(studio, clips["opaque.mp4"])
     job = make(studio, foreground="", background="", given={"blended": {"upload": facts["id"]}})
     assert (job["state"], job["result"]["task"]) == ("done", "decompose"), job["error"]
@@ -103,7 +101,7 @@ def test_an_uploaded_clip_is_taken_apart(studio: TestClient, clips: dict[str, by
     assert job["error"] == "given/blended.mkv has 4 frames, fewer than frames 6"
 
 
-def test_layers_of_a_job_are_given_to_another(studio: TestClient, done: dict[str, Any]) -> None:
+def test_clips_of_another_job_can_be_given(studio: TestClient, done: dict[str, Any]) -> None:
     given = {clip: {"job": done["id"]} for clip in ("foreground", "alpha")}
     job = make(studio, foreground="", background="a beach", given=given)
     assert (job["state"], job["result"]["task"]) == ("done", "add-background"), job["error"]
@@ -114,7 +112,7 @@ def test_layers_of_a_job_are_given_to_another(studio: TestClient, done: dict[str
 
 
 @pytest.mark.parametrize("preset", ["editors", "web", "game", "compositing"])
-def test_layers_are_exported_for_each_place(studio: TestClient, done: dict[str, Any], preset: str) -> None:
+def test_layers_are_exported_by_each_preset(studio: TestClient, done: dict[str, Any], preset: str) -> None:
     for package in {"editors": ["opentimelineio"], "compositing": ["OpenEXR"]}.get(preset, []):
         pytest.importorskip(package)
     answer = studio.post(f"/api/jobs/{done['id']}/exports", json={"preset": preset, "size": "32x32"})
@@ -128,7 +126,7 @@ def test_layers_are_exported_for_each_place(studio: TestClient, done: dict[str, 
     assert all(any(name.startswith(f"layerflow-{preset}/{file['name']}") for name in names) for file in record["files"])
 
 
-def test_an_export_that_cannot_be_made_says_why_and_leaves_nothing(studio: TestClient, done: dict[str, Any]) -> None:
+def test_failed_export_says_why_and_leaves_no_file(studio: TestClient, done: dict[str, Any]) -> None:
     answer = studio.post(f"/api/jobs/{done['id']}/exports", json={"preset": "editors", "timecode": "00:00:00:50"})
     assert answer.status_code == 422
     assert "timecode 00:00:00:50" in answer.json()["error"]
@@ -136,7 +134,7 @@ def test_an_export_that_cannot_be_made_says_why_and_leaves_nothing(studio: TestC
     assert not [path for path in exports.iterdir() if path.name.startswith(".")]
 
 
-def test_jobs_of_a_session_are_listed_and_ended_ones_removed(studio: TestClient) -> None:
+def test_jobs_are_listed_by_session_and_removed(studio: TestClient) -> None:
     job = make(studio, session="alice")
     assert [one["id"] for one in studio.get("/api/jobs?session=alice").json()] == [job["id"]]
     assert studio.delete(f"/api/jobs/{job['id']}").status_code == 200
@@ -145,7 +143,7 @@ def test_jobs_of_a_session_are_listed_and_ended_ones_removed(studio: TestClient)
 
 
 @pytest.mark.parametrize(
-    ("request_", "said"),
+    ("request_", "message"),
     [
         ({"foreground": "a"}, "prompts for foreground and background are needed"),
         ({**PROMPTS, "seed": -1}, "seed"),
@@ -161,13 +159,13 @@ def test_jobs_of_a_session_are_listed_and_ended_ones_removed(studio: TestClient)
         ({"given": {"blended": {"job": "a" * 32}}}, "no such job"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_refused(studio: TestClient, request_: dict[str, Any], said: str) -> None:
+def test_invalid_requests_are_refused(studio: TestClient, request_: dict[str, Any], message: str) -> None:
     answer = studio.post("/api/jobs", json=request_)
     assert answer.status_code in (404, 422)
-    assert said in answer.json()["error"]
+    assert message in answer.json()["error"]
 
 
-def test_a_job_that_the_model_cannot_do_says_why(studio: TestClient) -> None:
+def test_job_that_the_model_refuses_says_why(studio: TestClient) -> None:
     job = make(studio, size="17x17")
     assert job["state"] == "failed"
     assert "16x16" in job["error"]
@@ -176,10 +174,10 @@ def test_a_job_that_the_model_cannot_do_says_why(studio: TestClient) -> None:
     assert "go beyond" in job["error"] or "are more than" in job["error"]
 
 
-def test_a_foreground_without_alpha_is_refused_before_it_waits(studio: TestClient, clips: dict[str, bytes]) -> None:
+def test_foreground_without_alpha_is_refused_at_once(studio: TestClient, clips: dict[str, bytes]) -> None:
     facts = upload(studio, clips["opaque.mp4"])
     answer = studio.post("/api/jobs", json={**PROMPTS, "given": {"foreground": {"upload": facts["id"]}}})
-    assert "needs transparent parts" in answer.json()["error"]
+    assert "needs transparency" in answer.json()["error"]
 
 
 # The door
@@ -200,7 +198,7 @@ def test_a_foreground_without_alpha_is_refused_before_it_waits(studio: TestClien
         "/gradio/gradio_api/stream/a/b/c/playlist.m3u8", "/gradio/gradio_api/runs",
     ],
 )  # fmt: skip
-def test_no_path_leads_out_of_the_work_folder(studio: TestClient, done: dict[str, Any], path: str) -> None:
+def test_paths_stay_in_the_work_folder(studio: TestClient, done: dict[str, Any], path: str) -> None:
     work = studio.app.state.studio.store.folder  # type: ignore[attr-defined]
     answer = studio.get(path.format(id=done["id"], work=work))
     assert answer.status_code in (404, 405, 422), answer.text[:200]
@@ -208,14 +206,14 @@ def test_no_path_leads_out_of_the_work_folder(studio: TestClient, done: dict[str
     assert str(work) not in answer.text
 
 
-def test_gradio_takes_no_files(studio: TestClient) -> None:
+def test_gradio_refuses_files(studio: TestClient) -> None:
     answer = studio.post("/gradio/gradio_api/upload", files={"files": ("../../evil.py", b"print()")})
     assert answer.status_code == 404
     answer = studio.post("/gradio/gradio_api/component_server", json={"fn_name": "ls", "data": ["/"]})
     assert answer.status_code == 404
 
 
-def test_a_link_in_a_job_folder_leads_nowhere(studio: TestClient, tmp_path: Path) -> None:
+def test_links_in_a_job_folder_are_not_followed(studio: TestClient, tmp_path: Path) -> None:
     job = make(studio)
     place = studio.app.state.studio.store.jobs / job["id"]  # type: ignore[attr-defined]
     (tmp_path / "secret").write_text("secret")
@@ -223,7 +221,7 @@ def test_a_link_in_a_job_folder_leads_nowhere(studio: TestClient, tmp_path: Path
     assert studio.get(f"/api/jobs/{job['id']}/files/secret").status_code == 404
 
 
-def test_the_page_and_all_answers_forbid_what_they_do_not_need(studio: TestClient) -> None:
+def test_security_headers(studio: TestClient) -> None:
     for path in ("/", "/api/studio", "/api/jobs/none", "/static/nothing"):
         headers = studio.get(path).headers
         assert "default-src 'self'" in headers["content-security-policy"]
@@ -231,21 +229,21 @@ def test_the_page_and_all_answers_forbid_what_they_do_not_need(studio: TestClien
         assert "access-control-allow-origin" not in headers
 
 
-def test_pages_of_other_sites_are_not_answered(studio: TestClient) -> None:
+def test_requests_of_other_origins_are_refused(studio: TestClient) -> None:
     assert studio.post("/api/jobs", json=PROMPTS, headers={"origin": "http://evil.example"}).status_code == 403
     assert studio.get("/api/jobs", headers={"host": "evil.example"}).status_code == 421
     assert studio.get("/api/studio", headers={"origin": "http://localhost"}).status_code == 200
     assert studio.post("/api/uploads", content=b"x", headers={"content-type": "text/plain"}).status_code == 415
 
 
-def test_a_body_that_is_too_large_is_refused(studio: TestClient) -> None:
+def test_large_bodies_are_refused(studio: TestClient) -> None:
     assert studio.post("/api/jobs", content=b" " * 70000).status_code in (400, 413)
     assert studio.post("/gradio/gradio_api/call/run", content=b" " * 70000).status_code in (400, 413)
     answer = studio.post("/api/uploads", content=b"\x89PNG\r\n\x1a\n" + bytes(2**20), headers=STREAM)
     assert "larger than" in answer.json()["error"]
 
 
-def test_a_token_is_wanted_by_every_route(tmp_path: Path, tiny_model: Path) -> None:
+def test_every_route_requires_the_token(tmp_path: Path, tiny_model: Path) -> None:
     token = "a-token-of-some-length"
     with serving(
         Settings(tmp_path, ModelStart(ModelOptions(model=str(tiny_model))), token=token), host="studio.example"
@@ -263,7 +261,7 @@ def test_a_token_is_wanted_by_every_route(tmp_path: Path, tiny_model: Path) -> N
         assert client.get("/api/studio").status_code == 200
 
 
-def test_a_token_is_made_where_others_can_reach_the_server() -> None:
+def test_public_address_gets_a_token() -> None:
     assert pick_token("127.0.0.1", None) == ""
     assert pick_token("localhost", None) == ""
     assert len(pick_token("0.0.0.0", None)) >= 32
@@ -275,12 +273,12 @@ def test_a_token_is_made_where_others_can_reach_the_server() -> None:
         pick_token("127.0.0.1", "short")
 
 
-def test_a_port_that_is_taken_is_named() -> None:
+def test_occupied_port_is_an_error() -> None:
     with bind("127.0.0.1", 0) as listening, pytest.raises(StudioError, match="choose another `port`"):
         bind("127.0.0.1", listening.getsockname()[1])
 
 
-def test_without_its_packages_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     from layerflow.cli import run, studio
 
     monkeypatch.setattr(studio, "find_spec", lambda name: None if name == "gradio" else object())
@@ -312,7 +310,7 @@ print("quiet")
 """
 
 
-def test_a_studio_asks_nobody_else(tmp_path: Path) -> None:
+def test_studio_connects_to_no_other_host(tmp_path: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GRADIO")}
     ran = subprocess.run(
         [sys.executable, "-c", OUTBOUND, str(tmp_path)], capture_output=True, text=True, env=environment, timeout=300
@@ -349,7 +347,7 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @FUZZ
 @given(st.dictionaries(st.sampled_from(KEYS), ANYTHING, max_size=5) | ANYTHING)
-def test_no_json_breaks_the_job_api(idle: TestClient, body: Any) -> None:
+def test_any_json_is_a_job_or_an_error(idle: TestClient, body: Any) -> None:
     answer = idle.post("/api/jobs", content=json.dumps(body), headers={"content-type": "application/json"})
     assert answer.status_code in (404, 422, 503)
     assert isinstance(answer.json()["error"], str)
@@ -361,7 +359,7 @@ def test_no_json_breaks_the_job_api(idle: TestClient, body: Any) -> None:
     st.text(max_size=30) | st.sampled_from(["..", "%2e%2e%2f", "a" * 32]), st.binary(max_size=200),
     st.sampled_from(["application/json", "application/octet-stream", "text/html", ""]),
 )  # fmt: skip
-def test_no_request_breaks_the_server(
+def test_any_request_gets_an_answer(
     idle: TestClient, method: str, route: str, text: str, body: bytes, kind: str
 ) -> None:
     from urllib.parse import quote
@@ -379,14 +377,14 @@ GRADIO_KEYS = ("data", "fn_index", "session_hash", "event_id", "event_data", "tr
     st.sampled_from(["call/run", "call/job", "call/cancel", "call/none", "queue/join"]),
     st.dictionaries(st.sampled_from(GRADIO_KEYS), ANYTHING, max_size=5) | ANYTHING,
 )
-def test_no_json_breaks_gradio(idle: TestClient, route: str, body: Any) -> None:
+def test_any_json_gets_an_answer_from_gradio(idle: TestClient, route: str, body: Any) -> None:
     answer = idle.post(
         f"/gradio/gradio_api/{route}", content=json.dumps(body), headers={"content-type": "application/json"}
     )
     assert answer.status_code < 500 or answer.status_code == 503, (answer.status_code, answer.text[:200])
 
 
-def test_after_all_that_no_file_is_left_and_the_server_answers(idle: TestClient) -> None:
+def test_after_fuzzing_no_file_is_left(idle: TestClient) -> None:
     folder = idle.app.state.studio.store.folder  # type: ignore[attr-defined]
     assert sorted(path.name for path in folder.rglob("*")) == ["jobs", "studio.lock", "uploads"]
     assert idle.get("/api/studio").json()["queued"] == 0

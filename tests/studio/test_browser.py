@@ -135,7 +135,7 @@ def changes(page: Any, does: Callable[[], Any]) -> bool:
     return bool(page.evaluate(PIXELS) != before)
 
 
-def test_an_example_becomes_layers_that_can_be_looked_at_and_exported(page: Any) -> None:
+def test_example_is_generated_viewed_and_exported(page: Any) -> None:
     shoot(page, "1-first-sight")
     page.locator("#examples button").first.click()
     assert page.locator("#foreground").input_value() == "a red balloon rising"
@@ -227,10 +227,10 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(tmp_path_factory.mktemp("clip") / "a clip of mine.mp4", colour, fps=8.0)
 
 
-def test_an_uploaded_clip_is_taken_apart_beside_what_was_given(page: Any, clip: Path, tmp_path: Path) -> None:
+def test_uploaded_clip_is_decomposed(page: Any, clip: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.mp4").write_text("these are only words, whatever the name says")
     page.locator("#file-blended").set_input_files(tmp_path / "notes.mp4")
-    api.expect(page.locator("#error")).to_contain_text("no file that is read here")
+    api.expect(page.locator("#error")).to_contain_text("the kind of file is unknown")
     shoot(page, "8-wrong-file")
     page.locator("#file-blended").set_input_files(clip)
     api.expect(page.locator("#given-blended")).to_contain_text("8 frames of 64\u00d764", timeout=PATIENCE)
@@ -244,12 +244,12 @@ def test_an_uploaded_clip_is_taken_apart_beside_what_was_given(page: Any, clip: 
     shoot(page, "9-decomposed")
 
 
-def test_nothing_asked_for_is_said_so(page: Any) -> None:
+def test_empty_request_shows_an_error(page: Any) -> None:
     page.get_by_role("button", name="Make", exact=True).click()
     api.expect(page.locator("#error")).to_contain_text("prompts for foreground and background are needed")
 
 
-def test_a_job_is_cancelled_in_the_middle_and_run_again_with_a_change(page: Any) -> None:
+def test_job_is_cancelled_and_run_again(page: Any) -> None:
     make_quickly(page, steps=200)
     api.expect(page.locator("#progress-text")).to_have_text(re.compile(r"step [1-9]\d* of 200"), timeout=PATIENCE)
     page.get_by_role("button", name="Cancel").click()
@@ -269,7 +269,7 @@ def test_a_job_is_cancelled_in_the_middle_and_run_again_with_a_change(page: Any)
     assert page.locator("#task").inner_text() == "add-background"
 
 
-def test_two_users_at_once_get_their_own_layers(browser: Any, address: str) -> None:
+def test_two_users_get_their_own_layers(browser: Any, address: str) -> None:
     with opened(browser, address) as one, opened(browser, address) as two:
         for page, prompt in ((one, "a blue star"), (two, "a green apple")):
             page.locator("#foreground").fill(prompt)
@@ -282,7 +282,7 @@ def test_two_users_at_once_get_their_own_layers(browser: Any, address: str) -> N
             assert prompt in page.locator("#history li").inner_text()
 
 
-def test_a_phone_in_the_dark_shows_all_of_it(browser: Any, address: str) -> None:
+def test_phone_in_dark_mode(browser: Any, address: str) -> None:
     with opened(browser, address, viewport={"width": 375, "height": 740}, color_scheme="dark", has_touch=True) as page:
         make_quickly(page)
         shown(page)
@@ -296,7 +296,7 @@ NAMELESS = """() => [...document.querySelectorAll("button, input, select, textar
   .map((e) => e.outerHTML)"""
 
 
-def test_every_control_has_a_name(page: Any) -> None:
+def test_controls_have_accessible_names(page: Any) -> None:
     make_quickly(page)
     shown(page)
     assert page.evaluate(NAMELESS) == []

@@ -36,7 +36,7 @@ def ended(queue: JobQueue, job: Job) -> Job:
     return queue.get(job.id)
 
 
-def test_a_job_is_done_and_its_files_stay(tmp_path: Path) -> None:
+def test_job_is_done_and_its_files_are_kept(tmp_path: Path) -> None:
     with opened(tmp_path) as queue:
         job = ended(queue, queue.submit({"do": "succeed"}))
         assert (job.state, job.error) == ("done", "")
@@ -45,7 +45,7 @@ def test_a_job_is_done_and_its_files_stay(tmp_path: Path) -> None:
         assert job.created <= (job.started or 0) <= (job.ended or 0)
 
 
-def test_jobs_run_in_the_order_they_came_and_the_queue_has_an_end(tmp_path: Path) -> None:
+def test_jobs_run_in_order_and_the_queue_is_limited(tmp_path: Path) -> None:
     with opened(tmp_path, queue=2) as queue:
         first = queue.submit({"do": "wait"})
         until(lambda: first.state == "running")
@@ -59,7 +59,7 @@ def test_jobs_run_in_the_order_they_came_and_the_queue_has_an_end(tmp_path: Path
         assert len(list(queue.store.jobs.iterdir())) == 3
 
 
-def test_no_more_jobs_run_at_once_than_may(tmp_path: Path) -> None:
+def test_concurrency_is_limited(tmp_path: Path) -> None:
     with opened(tmp_path, concurrency=2) as queue:
         jobs = [queue.submit({"do": "wait"}) for _ in range(3)]
         until(lambda: sum((queue.store.place(job) / "started").exists() for job in jobs) == 2)
@@ -69,7 +69,7 @@ def test_no_more_jobs_run_at_once_than_may(tmp_path: Path) -> None:
         assert [ended(queue, job).state for job in jobs] == ["cancelled"] * 3
 
 
-def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_soon(tmp_path: Path) -> None:
+def test_waiting_and_running_jobs_can_be_cancelled(tmp_path: Path) -> None:
     with opened(tmp_path) as queue:
         running, waiting = queue.submit({"do": "wait"}), queue.submit({"do": "wait"})
         until(lambda: (queue.store.place(running) / "started").exists())
@@ -81,7 +81,7 @@ def test_a_waiting_job_is_cancelled_at_once_and_a_running_one_soon(tmp_path: Pat
         assert after.result == {"pid": pid}  # the model stays loaded
 
 
-def test_a_job_that_does_not_listen_is_stopped_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unresponsive_job_is_killed_on_cancel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "GRACE", 0.2)
     with opened(tmp_path) as queue:
         job = queue.submit({"do": "wait deaf"})
@@ -92,7 +92,7 @@ def test_a_job_that_does_not_listen_is_stopped_all_the_same(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
-    ("deed", "limits", "said"),
+    ("deed", "limits", "message"),
     [
         ("refuse", {}, "the clip is too short; take a longer one"),
         ("break down", {}, "RuntimeError: boom"),
@@ -101,32 +101,32 @@ def test_a_job_that_does_not_listen_is_stopped_all_the_same(tmp_path: Path, monk
         ("swell", {"job_memory": 2**20}, "held .* of memory, more than"),
     ],
 )
-def test_a_job_that_goes_wrong_says_how_and_the_next_one_runs(
-    tmp_path: Path, deed: str, limits: dict[str, float], said: str
+def test_failed_job_says_why_and_the_next_one_runs(
+    tmp_path: Path, deed: str, limits: dict[str, float], message: str
 ) -> None:
     with opened(tmp_path, **limits) as queue:
         job = ended(queue, queue.submit({"do": deed}))
         assert job.state == "failed"
-        assert re.search(said, job.error), job.error
+        assert re.search(message, job.error), job.error
     with opened(tmp_path) as queue:
         assert queue.get(job.id).error == job.error
         assert ended(queue, queue.submit({"do": "succeed"})).state == "done"
 
 
-def test_a_crash_is_not_the_end_of_the_queue(tmp_path: Path) -> None:
+def test_queue_survives_a_crash(tmp_path: Path) -> None:
     with opened(tmp_path) as queue:
         jobs = [queue.submit({"do": deed}) for deed in ("crash", "succeed")]
         assert [ended(queue, job).state for job in jobs] == ["failed", "done"]
 
 
-def test_a_model_that_does_not_load_fails_each_job_with_the_reason(tmp_path: Path) -> None:
+def test_jobs_fail_if_the_model_does_not_load(tmp_path: Path) -> None:
     with opened(tmp_path, works.start_broken) as queue:
         job = ended(queue, queue.submit({"do": "succeed"}))
         assert job.state == "failed"
         assert "no such model" in job.error
 
 
-def test_a_restart_keeps_what_ended_names_what_was_interrupted_and_goes_on_with_what_waited(tmp_path: Path) -> None:
+def test_restart_keeps_ended_interrupts_running_and_runs_waiting_jobs(tmp_path: Path) -> None:
     with opened(tmp_path) as queue:
         done = ended(queue, queue.submit({"do": "succeed"}, session="mine"))
         running, waiting = queue.submit({"do": "wait"}), queue.submit({"do": "succeed"})
@@ -147,13 +147,13 @@ def test_a_restart_keeps_what_ended_names_what_was_interrupted_and_goes_on_with_
         assert not half.exists()
 
 
-def test_one_server_at_a_time_uses_a_work_folder(tmp_path: Path) -> None:
+def test_work_folder_is_locked(tmp_path: Path) -> None:
     with opened(tmp_path), pytest.raises(WorkFolderError, match="in use by another studio"):
         Store(tmp_path)
     Store(tmp_path).close()
 
 
-def test_ended_jobs_expire_by_age_and_by_number(tmp_path: Path) -> None:
+def test_ended_jobs_expire_by_age_and_number(tmp_path: Path) -> None:
     now = [1000.0]
     queue = JobQueue(Store(tmp_path), works.start, Limits(keep_seconds=100, keep_jobs=2), clock=lambda: now[0])
     try:
@@ -174,7 +174,7 @@ def test_ended_jobs_expire_by_age_and_by_number(tmp_path: Path) -> None:
         queue.close()
 
 
-def test_given_files_are_in_the_job_though_what_they_came_from_goes(tmp_path: Path) -> None:
+def test_given_files_outlive_their_source(tmp_path: Path) -> None:
     source = tmp_path / "clip.mkv"
     source.write_bytes(b"frames")
     with opened(tmp_path / "work") as queue:
@@ -184,7 +184,7 @@ def test_given_files_are_in_the_job_though_what_they_came_from_goes(tmp_path: Pa
         ended(queue, job)
 
 
-def test_a_job_whose_files_cannot_be_had_leaves_nothing(tmp_path: Path) -> None:
+def test_job_with_unreadable_files_leaves_no_folder(tmp_path: Path) -> None:
     with opened(tmp_path) as queue:
         with pytest.raises(OSError, match="nowhere"):
             queue.submit({"do": "succeed"}, given={"blended": tmp_path / "nowhere"})
@@ -199,13 +199,13 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobQueue]:
 
 
 @given(st.text(max_size=40) | st.sampled_from(["..", "../..", "a" * 32 + "/..", "/etc/passwd"]))
-def test_what_is_no_identifier_finds_no_job(idle: JobQueue, text: str) -> None:
+def test_invalid_ids_find_no_job(idle: JobQueue, text: str) -> None:
     with pytest.raises(UnknownJobError):
         idle.get(text)
 
 
 @given(st.dictionaries(st.text(max_size=10), st.integers() | st.text(max_size=5) | st.none(), max_size=8))
-def test_a_damaged_manifest_is_no_job(tmp_path_factory: pytest.TempPathFactory, values: dict[str, object]) -> None:
+def test_damaged_manifest_is_ignored(tmp_path_factory: pytest.TempPathFactory, values: dict[str, object]) -> None:
     place = tmp_path_factory.getbasetemp() / ("b" * 32)
     place.mkdir(exist_ok=True)
     (place / "job.json").write_text(json.dumps({"id": place.name, **values}))
@@ -230,7 +230,7 @@ os.kill(os.getpid(), 9)
 """
 
 
-def test_a_server_that_is_killed_loses_no_job_and_leaves_no_process(tmp_path: Path) -> None:
+def test_killed_server_loses_no_job_and_leaves_no_process(tmp_path: Path) -> None:
     killed = subprocess.run(
         [sys.executable, "-c", DIES, str(tmp_path)], capture_output=True, text=True, timeout=300,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},

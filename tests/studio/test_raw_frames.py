@@ -18,13 +18,13 @@ def scene() -> LayeredVideo:
     return LayeredVideo(**clips, alpha=torch.rand(2, 1, 10, 12, generator=generator), fps=7.5)
 
 
-def test_reading_samples_gives_what_reading_files_gives(tmp_path: Path) -> None:
+def test_raw_frames_equal_the_files(tmp_path: Path) -> None:
     save_layers(scene(), tmp_path / "layers", ["ffv1"])
     raw.write_raw(scene(), tmp_path)
     assert raw.read_raw(tmp_path) == load_layers(tmp_path / "layers")
 
 
-def test_layers_that_are_too_large_are_left_to_their_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_layers_have_no_raw_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raw, "LARGEST", 100)
     raw.write_raw(scene(), tmp_path)
     assert raw.read_raw(tmp_path) is None

@@ -34,7 +34,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Itera
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=["rest", "gradio"])
-def test_the_guide_is_true(
+def test_snippets_of_the_guide_run(
     address: str, snippet: str, clips: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

@@ -41,7 +41,7 @@ def uploads(tmp_path: Path) -> Uploads:
     ("name", "frames", "alpha"),
     [("opaque.mp4", 3, False), ("see-through.webm", 3, True), ("moving.webp", 3, True), ("still.png", 1, True)],
 )
-def test_a_clip_is_read_and_kept_without_loss(
+def test_clip_is_stored_without_loss(
     uploads: Uploads, clips: dict[str, bytes], name: str, frames: int, alpha: bool, tmp_path: Path
 ) -> None:
     facts = send(uploads, clips[name])
@@ -50,51 +50,51 @@ def test_a_clip_is_read_and_kept_without_loss(
     path, again = uploads.clip(str(facts["id"]))
     assert again == facts
     (tmp_path / name).write_bytes(clips[name])
-    wanted, kept = read_video(tmp_path / name, frames=3), read_video(path)
-    torch.testing.assert_close(kept.colour, wanted.colour, atol=1 / 65535, rtol=0)
+    expected, kept = read_video(tmp_path / name, frames=3), read_video(path)
+    torch.testing.assert_close(kept.colour, expected.colour, atol=1 / 65535, rtol=0)
     assert sorted(p.name for p in path.parent.iterdir()) == ["clip.json", "clip.mkv"]
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "the file is empty"),
-        (b"#EXTM3U\nfile:///etc/passwd\n" + b" " * 50, "no file that is read here"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'>" + b" " * 50, "no file that is read here"),
+        (b"#EXTM3U\nfile:///etc/passwd\n" + b" " * 50, "the kind of file is unknown"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'>" + b" " * 50, "the kind of file is unknown"),
         (b"\x89PNG\r\n\x1a\n" + b"\0" * 50, "damaged"),
         (b"\x1a\x45\xdf\xa3" + b"\0" * 50, "cannot be"),
         (b"\0\0\0\x20ftypisom" + b"\0" * 50, "cannot be"),
         (b"\x89PNG\r\n\x1a\n" + bytes(2**20), "larger than the 1048576 bytes"),
     ],
 )
-def test_what_is_no_clip_is_refused_and_leaves_nothing(uploads: Uploads, data: bytes, said: str) -> None:
-    with pytest.raises(UploadError, match=said) as refusal:
+def test_other_files_are_refused_and_leave_no_file(uploads: Uploads, data: bytes, message: str) -> None:
+    with pytest.raises(UploadError, match=message) as refusal:
         send(uploads, data, 4096)
     assert str(uploads.folder) not in str(refusal.value)
     assert not list(uploads.folder.iterdir())
 
 
-def test_a_file_cut_short_is_refused_and_leaves_nothing(uploads: Uploads, clips: dict[str, bytes]) -> None:
+def test_truncated_file_is_refused_and_leaves_no_file(uploads: Uploads, clips: dict[str, bytes]) -> None:
     with pytest.raises(UploadError):
         send(uploads, clips["opaque.mp4"][: len(clips["opaque.mp4"]) // 2])
     assert not list(uploads.folder.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("header", "said"),
+    ("header", "message"),
     [
         (Header(129, 128, 1, 0), "129x128 are more than the 16384 pixels"),
         (Header(8, 8, 10, 5.5), "5.5 seconds are more than the 5"),
         (Header(8, 8, 21, 1), "21 frames are more than the 20"),
-        (Header(0, 8, 1, 1), "names no size"),
+        (Header(0, 8, 1, 1), "states no size"),
     ],
 )
-def test_a_header_that_asks_for_too_much_is_refused_before_decoding(header: Header, said: str) -> None:
-    with pytest.raises(MediaError, match=said):
+def test_header_over_the_limits_is_refused_before_decoding(header: Header, message: str) -> None:
+    with pytest.raises(MediaError, match=message):
         check_header(header, SMALL)
 
 
-def test_a_picture_bomb_is_refused_by_its_header(uploads: Uploads, tmp_path: Path) -> None:
+def test_decompression_bomb_is_refused(uploads: Uploads, tmp_path: Path) -> None:
     from PIL import Image
 
     Image.new("1", (20000, 20000)).save(tmp_path / "bomb.png")
@@ -103,7 +103,7 @@ def test_a_picture_bomb_is_refused_by_its_header(uploads: Uploads, tmp_path: Pat
         send(uploads, (tmp_path / "bomb.png").read_bytes())
 
 
-def test_a_long_clip_is_refused_by_its_header(uploads: Uploads, tmp_path: Path) -> None:
+def test_long_clip_is_refused(uploads: Uploads, tmp_path: Path) -> None:
     with av.open(str(tmp_path / "long.mkv"), "w") as container:
         stream = container.add_stream("ffv1", rate=1)
         stream.width = stream.height = 16
@@ -118,7 +118,7 @@ def test_a_long_clip_is_refused_by_its_header(uploads: Uploads, tmp_path: Path) 
 
 @settings(max_examples=1000)
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**7), st.floats(0, 1e7), st.integers(1, 10**8))
-def test_what_is_read_never_goes_beyond_the_bounds(w: int, h: int, frames: int, seconds: float, most: int) -> None:
+def test_frames_read_stay_within_the_limits(w: int, h: int, frames: int, seconds: float, most: int) -> None:
     limits = Limits(read_pixels=most)
     try:
         count = check_header(Header(w, h, frames, seconds), limits)
@@ -131,20 +131,20 @@ def test_what_is_read_never_goes_beyond_the_bounds(w: int, h: int, frames: int, 
 
 @settings(max_examples=1000)
 @given(st.binary(max_size=64))
-def test_sniffing_knows_its_kinds_and_nothing_else(head: bytes) -> None:
+def test_sniff_detects_its_kinds_only(head: bytes) -> None:
     assert sniff(head) is None or sniff(head) in KINDS
 
 
-def test_only_so_many_files_are_on_their_way_at_once(uploads: Uploads) -> None:
+def test_concurrent_uploads_are_limited(uploads: Uploads) -> None:
     for n in range(MOST_PENDING):
         (uploads.folder / f".{n}").mkdir()
-    with pytest.raises(UploadError, match="on their way already"):
+    with pytest.raises(UploadError, match="are being uploaded already"):
         send(uploads, b"\x89PNG\r\n\x1a\n")
     assert Uploads(uploads.folder.parent, SMALL).folder.is_dir()
     assert not list(uploads.folder.iterdir())  # what an earlier server left is gone
 
 
-def test_a_connection_that_breaks_leaves_nothing(uploads: Uploads) -> None:
+def test_broken_connection_leaves_no_file(uploads: Uploads) -> None:
     async def broken() -> AsyncIterator[bytes]:
         yield b"\x89PNG\r\n\x1a\n" + b"\0" * 50
         raise ConnectionResetError
@@ -170,7 +170,7 @@ def test_uploads_expire_unless_used(tmp_path: Path, clips: dict[str, bytes]) -> 
 
 
 @pytest.mark.parametrize("name", ["", "..", "../jobs", "a" * 31, "A" * 32, "a" * 32, "/etc", "a" * 32 + "/.."])
-def test_no_other_name_finds_an_upload(uploads: Uploads, name: str) -> None:
+def test_invalid_ids_find_no_upload(uploads: Uploads, name: str) -> None:
     with pytest.raises(UploadError, match="no such upload"):
         uploads.clip(name)
 
@@ -210,24 +210,24 @@ def _refuse() -> None:
 
 
 @pytest.mark.parametrize(
-    ("deed", "said"),
+    ("deed", "message"),
     [(_hang, "longer than 1 s"), (_eat, "more memory"), (_die, "crashed"), (_fill, "large|crashed")],
 )
-def test_a_child_that_goes_wrong_is_stopped(tmp_path: Path, deed: object, said: str) -> None:
+def test_failing_child_is_stopped(tmp_path: Path, deed: object, message: str) -> None:
     values, seconds = [str(tmp_path / "big")] if deed is _fill else [], 1 if deed is _hang else 60
-    with pytest.raises(ChildError, match=said):
+    with pytest.raises(ChildError, match=message):
         confined(deed, *values, seconds=seconds, memory=2**28, bytes_written=2**24)  # type: ignore[arg-type]
     if deed is _fill:
         assert (tmp_path / "big").stat().st_size <= 2**24
 
 
-def test_a_child_that_sleeps_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sleeping_child_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("layerflow.studio.sandbox.SLACK", 0.1)
     with pytest.raises(ChildError, match=r"longer than 0\.2 s"):
         confined(_sleep, seconds=0.2, memory=2**28)
 
 
-def test_a_child_that_refuses_is_quoted() -> None:
+def test_value_error_of_a_child_is_reported() -> None:
     with pytest.raises(ChildRefusedError, match=r"^the clip is green$"):
         confined(_refuse, seconds=10, memory=2**28)
 

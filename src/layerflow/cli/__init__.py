@@ -15,9 +15,9 @@ from .errors import exit_code, sentence
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit code: 0, 2 for a user's mistake, 1 for anything else that failed."""
+    """Run one command; return its exit code: 0, 2 for a user's mistake, 1 for any other failure."""
     with warnings.catch_warnings():
-        # What our own code warns of is for the user; what libraries warn of is for programmers.
+        # Warnings of this package are for users, those of libraries for programmers.
         warnings.simplefilter("ignore")
         warnings.filterwarnings("always", category=UserWarning, module="layerflow")
         warnings.showwarning = lambda message, *_: print(f"note: {message}", file=sys.stderr)  # type: ignore[assignment]
@@ -28,8 +28,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         except Exception as error:
             if os.environ.get("LAYERFLOW_DEBUG") == "1":
                 raise
-            if said := sentence(error):  # `layerflow` alone has printed its help already
-                print(f"layerflow: {said}", file=sys.stderr)
+            if message := sentence(error):  # empty for `layerflow` alone, which has printed its help
+                print(f"layerflow: {message}", file=sys.stderr)
             return exit_code(error)
     if code == 130:
         print("layerflow: interrupted", file=sys.stderr)
@@ -37,8 +37,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def main() -> None:
-    """The `layerflow` command."""
-    # Where torchao is installed, diffusers imports it at once, and all three log what is of no use to anyone here.
+    """Run the `layerflow` command."""
+    # If torchao is installed, diffusers imports it at once, and both log messages that users cannot act on.
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -26,11 +26,10 @@ def batch(
         typer.Option(min=1, metavar="N", help="Models on the cluster.", show_default="one for each GPU, else 1"),
     ] = None,
 ) -> None:
-    """Run a file of jobs; run again, it does what is new, changed or failed.
+    """Run a file of jobs; repeated, it runs new, changed and failed jobs.
 
-    Keys of a job: id, given (clips and their files, from the folder of the jobs file), and the options of the single
-    commands with _ for -, such as noise_scale, but formats for a list of --format. Those left out are as in the single
-    commands.
+    Keys of a job: id, given (clips and their files, relative to the folder of the jobs file), and the options of the
+    single commands with _ for -, such as noise_scale; formats is a list. Defaults are those of the single commands.
 
     [bold]Example[/]: layerflow batch jobs.jsonl -o out/batch
     """

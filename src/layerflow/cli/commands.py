@@ -1,4 +1,4 @@
-"""The application: commands by name. What needs torch is imported when a command runs."""
+"""The application: commands by name. Modules that need torch are imported when a command runs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         from .. import __version__
 
         print(f"layerflow {__version__}")

@@ -17,11 +17,11 @@ def compose(
     foreground: Annotated[Path, typer.Argument(metavar="FOREGROUND", help="A video with alpha, or see --alpha.")],
     background: Annotated[Path, typer.Argument(metavar="BACKGROUND", help="A video or a still.")],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="File to write; its end names the format.")
+        Path, typer.Option("--output", "-o", metavar="FILE", help="File to write; its suffix names the format.")
     ],
     alpha: Alpha = None,
     format: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Format, where the file's name does not tell.")
+        str | None, typer.Option(metavar="NAME", help="Format, if the file's suffix does not determine it.")
     ] = None,
     fit: Annotated[
         bool, typer.Option("--fit", help="Crop and resize the background to the foreground's size.")
@@ -30,7 +30,7 @@ def compose(
     fps: Annotated[float | None, typer.Option(metavar="RATE", help="Resample both to this rate.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
 ) -> None:
-    """Lay a foreground over a background: alpha * foreground + (1 - alpha) * background, without a model.
+    """Composite a foreground over a background: alpha * foreground + (1 - alpha) * background, without a model.
 
     [bold]Example[/]: layerflow compose out/balloon/foreground.webm beach.mp4 -o balloon-on-beach.mp4 --fit
     """
@@ -50,8 +50,8 @@ def compose(
     moving = [source for source in sources if not source.still]
     counts = {source.video.frames for source in moving}
     if frames is None and len(counts) > 1:
-        said = " and ".join(f"{source.path} has {source.video.frames} frames" for source in moving)
-        raise UserError(f"{said}; take the first ones of each with --frames {min(counts)}")
+        lengths = " and ".join(f"{source.path} has {source.video.frames} frames" for source in moving)
+        raise UserError(f"{lengths}; use the first ones of each with --frames {min(counts)}")
     rate = common_rate(sources, fps)
     sources = cut(sources, frames, None)
     size = sources[0].video.width, sources[0].video.height

@@ -22,8 +22,8 @@ def convert(
         str | None,
         typer.Option(
             metavar="TASK",
-            help="generate, decompose, add-background or add-foreground; checked where the weights tell.",
-            show_default="as the weights tell",
+            help="generate, decompose, add-background or add-foreground; checked against the weights.",
+            show_default="detected from the weights",
         ),
     ] = None,
     base: Annotated[
@@ -47,7 +47,7 @@ def convert(
     if width % 16 or height % 16:
         raise FieldError("size", f"{size} does not fit CogVideoX: width and height must divide by 16")
     if not official.exists():
-        raise UserError(f"{official} is not there; give the folder of an official LayerFlow checkpoint")
+        raise UserError(f"{official} does not exist; name the folder of an official LayerFlow checkpoint")
 
     quiet_libraries()
     try:
@@ -55,7 +55,7 @@ def convert(
             made = convert_checkpoint(official, output, task=task, base=base, latent_size=(height // 8, width // 8))
     except OSError as error:
         raise UserError(
-            f"{output} could not be written, and nothing of it is left ({error}); check the space and the rights"
+            f"{output} could not be written, and nothing of it is left ({error}); check free space and permissions"
         ) from error
     say(f"{made.configuration.name}: a model for {made.configuration.task}, with {', '.join(made.parts)}")
     if made.missing:

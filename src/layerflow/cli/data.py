@@ -19,7 +19,7 @@ app = typer.Typer(
 
 @app.command()
 def build(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to make of which footage.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="Recipe of the footage; see docs/footage.md.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the shards.")],
     workers: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Processes.", show_default="as many as CPUs")
@@ -28,17 +28,19 @@ def build(
         str | None, typer.Option(metavar="ADDRESS", help="A Ray cluster, or local, instead of processes here.")
     ] = None,
 ) -> None:
-    """Make WebDataset shards; run again, it goes on where it was.
+    """Build WebDataset shards; repeated, it continues where it stopped.
 
     [bold]Example[/]: layerflow data build footage.yaml -o shards
     """
     from ..datasets import build_shards, load_footage_recipe
 
     read = load_footage_recipe(recipe)
-    _told(
-        f"build {read.name}", output, lambda report: build_shards(read, output, workers, ray, report),
-        cores=not ray,  # what other machines do is not known here
-    )  # fmt: skip
+    _run_with_progress(
+        f"build {read.name}",
+        output,
+        lambda report: build_shards(read, output, workers, ray, report),
+        cores=not ray,  # the load of other machines is unknown here
+    )
 
 
 @app.command()
@@ -47,13 +49,13 @@ def precompute(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="The model to train: a folder or a hub id.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder of the new shards.")],
     frames: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Of a sample.", show_default="those of most clips")
+        int | None, typer.Option(min=1, metavar="N", help="Frames of a sample.", show_default="those of most clips")
     ] = None,
     frozen: Annotated[
-        bool, typer.Option("--frozen", help="Also a frame of each moving clip, held, for sources with frozen: true.")
+        bool, typer.Option("--frozen", help="Also encode frozen frames of moving clips, for sources with frozen: true.")
     ] = False,
     tiled: Annotated[
-        bool, typer.Option("--tiled", help="The autoencoder works tile by tile: less memory, other latents.")
+        bool, typer.Option("--tiled", help="Run the autoencoder in tiles: less memory, slightly different latents.")
     ] = False,
     dtype: Annotated[
         str | None, typer.Option(metavar="NAME", help="float32 or bfloat16.", show_default="bfloat16 on a GPU")
@@ -66,7 +68,7 @@ def precompute(
         str | None, typer.Option(metavar="ADDRESS", help="A Ray cluster, or local, instead of processes here.")
     ] = None,
 ) -> None:
-    """Write shards anew with the latents and text states of a model in them; run again, it goes on where it was.
+    """Copy shards with a model's latents and text states added; repeated, it continues where it stopped.
 
     [bold]Example[/]: layerflow data precompute shards THUDM/CogVideoX-2b -o shards-2b
     """
@@ -81,26 +83,44 @@ def precompute(
         raise FieldError("dtype", f"{dtype} is not known; choose float32 or bfloat16")
     quiet_libraries()
     folder = model_folder(model)
-    _told(
-        f"precompute {shards}", output,
+    _run_with_progress(
+        f"precompute {shards}",
+        output,
         lambda report: make(
-            shards, folder, output, name=model, frames=frames, frozen=frozen, tiled=tiled, dtype=dtype, device=device,
-            workers=workers, ray=ray, report=report,
+            shards,
+            folder,
+            output,
+            name=model,
+            frames=frames,
+            frozen=frozen,
+            tiled=tiled,
+            dtype=dtype,
+            device=device,
+            workers=workers,
+            ray=ray,
+            report=report,
         ),
-    )  # fmt: skip
+    )
 
 
 Report = Callable[[int, int, int], None]
 
 
-def _told(what: str, output: Path, make: Callable[[Report], dict[str, Any]], cores: bool = False) -> None:
-    """Make a set of shards under a bar, and say what it holds, what failed, and perhaps how busy the cores were."""
+def _run_with_progress(name: str, output: Path, make: Callable[[Report], dict[str, Any]], cores: bool = False) -> None:
+    """Write a set of shards under a progress bar; print its content, failures and, with `cores`, the load of the CPU.
+
+    Args:
+        name: label of the bar.
+        output: folder of the shards.
+        make: function that writes the shards and returns their index.
+        cores: print the load.
+    """
     from ..datasets.pool import INDEX, stopwatch
     from .progress import progress_bar, say
 
     busy = stopwatch()
     with progress_bar() as bar:
-        row = bar.add_task(what, total=None, note="")
+        row = bar.add_task(name, total=None, note="")
 
         def report(done: int, total: int, failed: int) -> None:
             bar.update(row, total=total, completed=done, note=f"{failed} clips failed" if failed else "")

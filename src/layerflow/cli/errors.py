@@ -1,4 +1,4 @@
-"""Errors as the command line shows them: fields of a request as options, and an exit code."""
+"""Errors on the command line: one sentence, with fields of a request written as options, and an exit code."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..core.errors import FieldError, is_mistake
 FIELD = re.compile(r"`([a-z][a-z0-9_]*)`")
 """A field of a request in a message."""
 NAMES = {"formats": "--format", "output": "-o"}
-"""Options that are not called as their field."""
+"""Options that are named differently from their field."""
 
 
 def as_option(text: str) -> str:
-    """Return a message in which fields, in backquotes, are options: `fps` becomes --fps."""
+    """Return a message with fields in backquotes written as options: `fps` becomes --fps."""
     return FIELD.sub(lambda match: _option(match[1]), text)
 
 

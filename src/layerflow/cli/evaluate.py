@@ -23,29 +23,29 @@ def evaluate(
     ] = None,
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder for the report; a stopped run goes on there."),
+        typer.Option("--output", "-o", metavar="DIR", help="Folder for the report; a stopped run is continued there."),
     ] = Path("out/eval"),
     truth: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Folder of true layers: results by the same names, or what a model makes of them."
+            metavar="DIR", help="Folder of true layers, to compare results of the same names or a model's results with."
         ),
     ] = None,
     features: Annotated[
-        str, typer.Option(metavar="MODEL", help="Of results, for FVD: random, or a VideoMAE model.")
+        str, typer.Option(metavar="MODEL", help="Video features for FVD: random, or a VideoMAE model.")
     ] = "random",
     embedder: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Of results, for prompts: a CLIP model.", show_default="none")
+        str | None, typer.Option(metavar="MODEL", help="CLIP model for prompt retrieval.", show_default="none")
     ] = None,
     ablation: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of runs of recipes/ablations, laid side by side."),
+        typer.Option(metavar="DIR", help="Folder of runs of recipes/ablations, to be compared."),
     ] = None,
     samples: Annotated[int, typer.Option(min=1, metavar="N", help="Scenes of each case, over three seeds.")] = 200,
-    quick: Annotated[bool, typer.Option("--quick", help="A few scenes of each, to see that all works.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Only a few scenes of each case, as a test.")] = False,
     case: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Only this case; may be given again.", show_default="all cases"),
+        typer.Option(metavar="NAME", help="Only this case; may be repeated.", show_default="all cases"),
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Denoising steps.", show_default="the model's")
@@ -56,10 +56,10 @@ def evaluate(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Measure a model on held-out scenes, beside trivial baselines; prints a table, writes JSON and a page.
+    """Measure a model on held-out scenes and compare it with baselines; prints a table, writes JSON and a page.
 
-    A folder of results, whoever made them, is measured as it is, beside --truth. A model with --truth is run on those
-    samples, every task that their clips and prompts allow, and measured in the same way.
+    A folder of results from any source is compared with --truth. A model with --truth is run on those samples, for each
+    task that their clips and prompts allow, and its results are compared in the same way.
 
     [bold]Example[/]: layerflow eval mini -o out/eval --quick
 

@@ -27,8 +27,8 @@ def export(
         float,
         typer.Option(
             metavar="STRENGTH",
-            help="From 0 to 1: take the colour of the foreground's edge from inside of it, where an old background "
-            "shines through.",
+            help="From 0 to 1: replace the colour of the foreground's edges by that of its inside, to remove traces of "
+            "an old background.",
         ),
     ] = 0.0,
     timecode: Annotated[
@@ -36,7 +36,7 @@ def export(
     ] = "00:00:00:00",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there.")] = False,
 ) -> None:
-    """Write layers as an editor, a page, a game or a compositor wants them.
+    """Export layers for an editor, a web page, a game or a compositor.
 
     [bold]Example[/]: layerflow export out/balloon -o out/for-resolve --preset editors
     """
@@ -46,14 +46,14 @@ def export(
     if output.resolve() == layers.resolve():
         raise UserError(f"{output} holds the layers themselves; choose another folder with -o")
     if output.is_dir() and any(output.iterdir()) and not overwrite:
-        raise UserError(f"{output} is not empty; add --overwrite to represet files in it, or choose another -o")
+        raise UserError(f"{output} is not empty; add --overwrite to replace files in it, or choose another -o")
     settings = Settings(parse_size(size)[::-1] if size else None, edges, timecode)
     with console.status(f"reading {layers}"):
         video = load_layers(layers)
     if lossy := lossy_layers(layers):
         say(
-            f"{layers}: of {' and '.join(lossy)} there are lossy files only; layers made with --format ffv1 go out as "
-            "they were made"
+            f"{layers}: {' and '.join(lossy)} exist as lossy files only; layers made with --format ffv1 are exported "
+            "without loss"
         )
     with console.status("writing"):
         record = deliver(video, output, preset, settings)

@@ -17,17 +17,17 @@ from ..core.schema import ALPHA
 from ..generation.request import DTYPES, parse_size
 
 RATES = (20.0, 100.0, 400.0)
-"""TFLOP/s for which a plan tells the time, where none is given: what is reached on small, middle and large cards."""
+"""TFLOP/s for which a plan states the time by default: rates of small, medium and large GPUs."""
 FILE_END = re.compile(r"\.[A-Za-z]\w{1,4}")
-"""How names of files end; those of models end in such as .1-T2V-1.3B-Diffusers."""
+"""Suffix of a file; the names of some models end in such as .1-T2V-1.3B-Diffusers."""
 
 
 def info(
-    what: Annotated[
+    subject: Annotated[
         str | None, typer.Argument(metavar="[MODEL|FILE]", help="A model, a video, or a folder of layers.")
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="What a run of the model needs: memory, arithmetic, time.")
+        bool, typer.Option("--plan", help="Print what a run of the model needs: memory, operations, time.")
     ] = False,
     frames: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="For --plan.", show_default="the model's")
@@ -43,33 +43,33 @@ def info(
         float | None, typer.Option(min=0.001, metavar="RATE", help="For --plan: TFLOP/s that the device reaches.")
     ] = None,
 ) -> None:
-    """Say what a model, a video or a folder of layers is; alone, what is installed here.
+    """Describe a model, a video or a folder of layers; without an argument, this installation.
 
     [bold]Example[/]: layerflow info out/balloon/foreground.webm
 
     [bold]Example[/]: layerflow info models/gen --plan --size 720x480 --frames 16 --tflops 400
     """
-    lines = describe_plan(what, frames, size, steps, dtype, tflops) if plan else describe(what)
+    lines = describe_plan(subject, frames, size, steps, dtype, tflops) if plan else describe(subject)
     for line in lines:
         print(line)
 
 
-def describe(what: str | None) -> Iterator[str]:
-    """Lines about a model name, a path, or, for None, this installation."""
-    if what is None:
+def describe(subject: str | None) -> Iterator[str]:
+    """Yield lines that describe a model, a path or, for None, this installation."""
+    if subject is None:
         return _installation()
     from ..models.folders import BUNDLED
 
-    path = Path(what)
-    if what in BUNDLED or (path / "model_index.json").is_file():
-        return _model(what)
+    path = Path(subject)
+    if subject in BUNDLED or (path / "model_index.json").is_file():
+        return _model(subject)
     if (path / "layers.json").is_file():
         return _layers(path)
     if path.exists():
         return _media(path)
-    if FILE_END.fullmatch(path.suffix) or what.count("/") != 1:
-        raise UserError(f"{what} is no file, no folder and no model; the bundled models are {', '.join(BUNDLED)}")
-    return _model(what)
+    if FILE_END.fullmatch(path.suffix) or subject.count("/") != 1:
+        raise UserError(f"{subject} is no file, no folder and no model; the bundled models are {', '.join(BUNDLED)}")
+    return _model(subject)
 
 
 def _row(name: str, value: object) -> str:
@@ -92,8 +92,8 @@ def _installation() -> Iterator[str]:
     name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} threads"
     yield _row("device", f"{device} ({name})")
     for model in BUNDLED:
-        there = (Path(find_model(model)) / "model_index.json").is_file()
-        yield _row("model", f"{model} ({'bundled' if there else 'missing: install the package again'})")
+        exists = (Path(find_model(model)) / "model_index.json").is_file()
+        yield _row("model", f"{model} ({'bundled' if exists else 'missing: install the package again'})")
 
 
 def _model(name: str) -> Iterator[str]:
@@ -122,9 +122,9 @@ def _model(name: str) -> Iterator[str]:
 
 
 def describe_plan(
-    what: str | None, frames: int | None, size: str | None, steps: int | None, dtype: str, tflops: float | None
+    model: str | None, frames: int | None, size: str | None, steps: int | None, dtype: str, tflops: float | None
 ) -> Iterator[str]:
-    """Lines about what a run of a model needs; only its configuration is read."""
+    """Yield lines on the requirements of a run of a model; only its configuration files are read."""
     import torch
 
     from ..generation.load import model_facts, model_folder, quiet_libraries
@@ -133,7 +133,7 @@ def describe_plan(
     if dtype not in DTYPES[1:]:
         raise FieldError("dtype", f"{dtype} is not known; choose {', '.join(DTYPES[1:])}")
     quiet_libraries()
-    folder = model_folder(what or "mini", weights=False)
+    folder = model_folder(model or "mini", weights=False)
     facts = model_facts(folder)
     target = parse_size(size) if size else None
     upscale = facts.upscale_to(*target, exactly=True) if target else facts.upscale[-1]
@@ -141,7 +141,7 @@ def describe_plan(
     plan = plan_run(
         folder, frames=frames, height=height, width=width, upscale=upscale, steps=steps, dtype=getattr(torch, dtype)
     )
-    yield _row("model", what or "mini")
+    yield _row("model", model or "mini")
     drawn = f"{plan.width}x{plan.height}"
     made = f"{plan.width * upscale}x{plan.height * upscale}, drawn at {drawn}" if upscale > 1 else drawn
     yield _row("video", f"{len(plan.layout.clips)} clips of {plan.frames} frames of {made}")
@@ -168,7 +168,7 @@ def _gigabytes(size: int) -> str:
 
 
 def _weights(files: list[Path]) -> tuple[int, set[str]]:
-    """Number of parameters and their types, from the files' headers alone."""
+    """Return the number of parameters and their types, from the headers of the files."""
     from math import prod
 
     from safetensors import safe_open
@@ -186,7 +186,7 @@ def _weights(files: list[Path]) -> tuple[int, set[str]]:
 def _layers(folder: Path) -> Iterator[str]:
     from ..media import load_layers
 
-    video = load_layers(folder)  # says what is damaged
+    video = load_layers(folder)  # raises for damaged files
     index: dict[str, Any] = json.loads((folder / "layers.json").read_text("utf-8"))
     made = index.get("metadata", {})
     yield _row("layers", folder)

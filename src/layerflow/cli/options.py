@@ -17,20 +17,23 @@ from .errors import as_option
 
 
 def option(kind: type, name: str) -> Any:
-    """Return a field of a request as an annotation that Typer reads."""
+    """Return a field of a request as an annotation for Typer."""
     facts = options(kind)[name]
-    wanted, optional = type_of(kind, name)
-    plain = str if wanted == Size else wanted if wanted in (int, float, str) else list[str]
+    field_type, optional = type_of(kind, name)
+    plain = str if field_type == Size else field_type if field_type in (int, float, str) else list[str]
     shown = typer.Option(
-        flag(kind, name), metavar=facts.metavar, help=as_option(facts.help), rich_help_panel=facts.panel or None,
+        flag(kind, name),
+        metavar=facts.metavar,
+        help=as_option(facts.help),
+        rich_help_panel=facts.panel or None,
         show_default=as_option(facts.unset) if facts.unset else True,
-    )  # fmt: skip
+    )
     return Annotated[plain | None if optional else plain, shown]  # type: ignore[valid-type]
 
 
 Alpha = Annotated[
     Path | None,
-    typer.Option("--alpha", metavar="VIDEO", help="The foreground's alpha, where its own file has none."),
+    typer.Option("--alpha", metavar="VIDEO", help="The foreground's alpha, if its file has none."),
 ]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write.", rich_help_panel=OUTPUT)]
 Overwrite = Annotated[
@@ -42,7 +45,7 @@ Device = option(ModelOptions, "device")
 
 @dataclass(frozen=True)
 class Target:
-    """The model that makes layers, and where they go."""
+    """The model of a run and the folder for its layers."""
 
     model: ModelOptions
     output: Path
@@ -75,7 +78,7 @@ def with_request(*required: str) -> Callable[[Callable[..., None]], Callable[...
     """Give a command that takes `request: Request` and `target: Target` all options of a generation.
 
     Args:
-        required: fields that the command does not do without.
+        required: fields without a default.
     """
     target = [
         inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, annotation=Output),
@@ -103,7 +106,7 @@ def _parameters(kind: type, required: tuple[str, ...] = ()) -> list[inspect.Para
 
 
 def _read(kind: type, values: dict[str, Any]) -> Any:
-    """Make a request from the options among `values`, and take them out."""
+    """Return a request made from its options among `values`, which are removed."""
     own = {name: values.pop(name) for name in options(kind)}
     return kind(**from_plain(kind, own))
 
@@ -113,7 +116,7 @@ def _expand(
     parameters: dict[str, list[inspect.Parameter]],
     read: Callable[[dict[str, Any]], dict[str, Any]],
 ) -> Callable[..., None]:
-    """Replace parameters of a command by several ones each; `read` makes the former from values of the latter."""
+    """Replace parameters of a command by several each; `read` computes the values of the former from the latter."""
     hints = get_type_hints(command, include_extras=True)
     shown: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():

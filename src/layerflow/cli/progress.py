@@ -23,7 +23,7 @@ console = Console(stderr=True, highlight=False)
 
 
 def progress_bar() -> Progress:
-    """Return a bar that shows how much is done, and the time it took and will take."""
+    """Return a bar that shows progress, elapsed and remaining time."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -37,12 +37,12 @@ def progress_bar() -> Progress:
 
 
 def say(message: str) -> None:
-    """Print a note for the person who watches."""
+    """Print a note on stderr."""
     print(message, file=sys.stderr)
 
 
 class Terminal:
-    """Shows the stages of `layerflow.generation`: a spinner, or rows of one bar where they have a total or nest."""
+    """Shows the stages of `layerflow.generation`: a spinner, or rows of one bar if they have a total or are nested."""
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
@@ -70,7 +70,7 @@ class Terminal:
 
 
 class Row:
-    """A row of a bar, or nothing where a spinner turns."""
+    """A row of a bar, or a stage under a spinner."""
 
     def __init__(self, bar: Progress | None, task: TaskID | None) -> None:
         self.bar, self.task = bar, task

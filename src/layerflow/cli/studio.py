@@ -17,25 +17,28 @@ from .options import with_model
 def studio(
     model: ModelOptions,
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="To bind to; beyond this machine a token is wanted.")
+        str, typer.Option(metavar="ADDRESS", help="Address to bind to; other machines need a token.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="0 takes any that is free.")] = 7860,
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port; 0 selects a free one.")] = 7860,
     work: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for jobs and uploads; they outlive the server.")
+        Path, typer.Option(metavar="DIR", help="Folder for jobs and uploads, which outlive the server.")
     ] = Path("out/studio"),
     token: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="To be shown by all.", show_default="none here, a new one beyond")
+        str | None,
+        typer.Option(
+            metavar="TEXT", help="Token that clients must send.", show_default="none for this machine only, else random"
+        ),
     ] = None,
-    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Jobs at a time, each with its own model.")] = 1,
+    concurrency: Annotated[int, typer.Option(min=1, metavar="N", help="Concurrent jobs, each with its own model.")] = 1,
     queue: Annotated[int, typer.Option(min=0, metavar="N", help="Jobs that may wait.")] = 20,
-    job_minutes: Annotated[float, typer.Option(min=0.01, metavar="N", help="Longest that a job may take.")] = 15,
-    job_gib: Annotated[float, typer.Option(min=0.1, metavar="N", help="Most main memory that a job may hold.")] = 16,
-    keep_days: Annotated[float, typer.Option(min=0.001, metavar="N", help="How long jobs and uploads are kept.")] = 7,
+    job_minutes: Annotated[float, typer.Option(min=0.01, metavar="N", help="Time limit of a job.")] = 15,
+    job_gib: Annotated[float, typer.Option(min=0.1, metavar="N", help="Limit of the main memory of a job.")] = 16,
+    keep_days: Annotated[float, typer.Option(min=0.001, metavar="N", help="Days to keep jobs and uploads.")] = 7,
     loras: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of LoRAs that jobs may name.", show_default="none")
     ] = None,
 ) -> None:
-    """Serve a page to make layers, take videos apart and look at both; docs/studio.md has its API.
+    """Serve a web page that generates layers, decomposes videos and shows both; docs/studio.md has its API.
 
     [bold]Example[/]: layerflow studio --port 7860
     """
@@ -46,7 +49,10 @@ def studio(
     from ..studio.server import run_studio
 
     limits = Limits(
-        concurrency=concurrency, queue=queue, job_seconds=job_minutes * 60, job_memory=int(job_gib * 2**30),
+        concurrency=concurrency,
+        queue=queue,
+        job_seconds=job_minutes * 60,
+        job_memory=int(job_gib * 2**30),
         keep_seconds=keep_days * 86400,
-    )  # fmt: skip
+    )
     run_studio(host, port, work, token, model, limits, loras)

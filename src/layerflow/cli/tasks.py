@@ -16,7 +16,7 @@ from .options import Alpha, Target, parse_given, with_request
 
 @with_request(*COMPONENTS)
 def generate(request: Request, target: Target) -> None:
-    """Make all layers from prompts.
+    """Generate all layers from prompts.
 
     [bold]Example[/]: layerflow generate --foreground "a red balloon" --background "green hills" -o out/balloon
     """
@@ -25,11 +25,11 @@ def generate(request: Request, target: Target) -> None:
 
 @with_request()
 def decompose(
-    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The blended video to take apart.")],
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="The blended video to decompose.")],
     request: Request,
     target: Target,
 ) -> None:
-    """Take a video apart into foreground, alpha and background. Prompts help but are not needed.
+    """Decompose a video into foreground, alpha and background. Prompts help but are optional.
 
     [bold]Example[/]: layerflow decompose clip.mp4 --foreground "a red balloon" -o out/apart
     """
@@ -43,7 +43,7 @@ def add_background(
     target: Target,
     alpha: Alpha = None,
 ) -> None:
-    """Make a background, and the blended video, for a foreground that has alpha.
+    """Generate a background, and the blended video, for a foreground with alpha.
 
     [bold]Example[/]: layerflow add-background balloon.mov --background "snowy hills at dusk" -o out/snow
     """
@@ -56,7 +56,7 @@ def add_foreground(
     request: Request,
     target: Target,
 ) -> None:
-    """Make a foreground with alpha, and the blended video, for a background.
+    """Generate a foreground with alpha, and the blended video, for a background.
 
     [bold]Example[/]: layerflow add-foreground hills.mp4 --foreground "a red balloon rising" -o out/added
     """
@@ -75,7 +75,7 @@ def complete(
     request: Request,
     target: Target,
 ) -> None:
-    """Make whatever is missing, from any set of clips.
+    """Generate the missing clips from any set of given ones.
 
     [bold]Example[/]: layerflow complete --given background=hills.mp4 --given alpha=matte.mp4 -o out/completed
     """

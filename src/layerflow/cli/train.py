@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train; see recipes/.")],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="Training recipe; see recipes/.")],
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")] = False,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for runs.")] = Path("runs"),
     stage: Annotated[
         str | None,
-        typer.Option(metavar="STAGE", help="Of a recipe with stages, only this one.", show_default="all in turn"),
+        typer.Option(metavar="STAGE", help="Train only this stage of the recipe.", show_default="all stages"),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(min=0, metavar="N", help="Another one, also in the run's name.", show_default="the recipe's"),
+        typer.Option(min=0, metavar="N", help="Another seed; added to the run's name.", show_default="the recipe's"),
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Say what each stage needs, and train nothing; data need not be there.")
+        bool, typer.Option("--plan", help="Print what each stage needs, without training; needs no data.")
     ] = False,
     size: Annotated[
         str | None, typer.Option(metavar="WIDTHxHEIGHT", help="For --plan.", show_default="the model's")
@@ -36,7 +36,7 @@ def train(
     ] = None,
     processes: Annotated[int, typer.Option(min=1, metavar="N", help="For --plan: devices.")] = 1,
 ) -> None:
-    """Train a model by a recipe: checkpoints, sample sheets, curves for TensorBoard, the model at the end.
+    """Train a model by a recipe; writes checkpoints, samples, TensorBoard curves and finally the model.
 
     [bold]Example[/]: layerflow train recipes/mini.yaml --resume
 

@@ -85,13 +85,15 @@ class FolderReport:
 
     def markdown(self) -> str:
         """Return the table in Markdown."""
-        beside = f", beside {self.truth}" if self.truth else ""
+        beside = f", compared with {self.truth}" if self.truth else ""
         rows = [f"{len(self.samples)} samples of {self.made}{beside}.", "", "| figure | value | spread | n |"]
         rows.append("| --- | ---: | ---: | ---: |")
         for line in self.lines():
             spread = "" if line.spread is None else f"{line.spread:.4g}"
-            rows.append(f"| {' '.join((line.figure, line.unit and f'({line.unit})')).strip()} "
-                        f"| {line.value:.4g} | {spread} | {line.count} |")  # fmt: skip
+            rows.append(
+                f"| {' '.join((line.figure, line.unit and f'({line.unit})')).strip()} "
+                f"| {line.value:.4g} | {spread} | {line.count} |"
+            )
         rows += ["", *(f"- not measured: {name}: {why}" for name, why in self.failed.items())]
         return "\n".join(rows).rstrip() + "\n"
 
@@ -185,7 +187,7 @@ def measure_sample(video: LayeredVideo, true: LayeredVideo | None) -> dict[str, 
     if true is not None:
         if (video.frames, video.height, video.width) != (true.frames, true.height, true.width):
             raise ValueError(f"{video!r} is compared with {true!r}: resize or cut one")
-        figures |= _beside_truth(video, true)
+        figures |= _metrics_with_truth(video, true)
     if len(video.clips()) == 4:
         figures["composite PSNR"] = metrics.composite_psnr(video)
         figures["layer agreement"] = metrics.layer_agreement(video)
@@ -201,7 +203,7 @@ def measure_sample(video: LayeredVideo, true: LayeredVideo | None) -> dict[str, 
     return figures
 
 
-def _beside_truth(video: LayeredVideo, true: LayeredVideo) -> dict[str, float]:
+def _metrics_with_truth(video: LayeredVideo, true: LayeredVideo) -> dict[str, float]:
     figures: dict[str, float] = {}
     if video.alpha is not None and true.alpha is not None:
         pair = video.alpha, true.alpha

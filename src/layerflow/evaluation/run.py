@@ -84,12 +84,19 @@ def _generate(pipeline: LayerFlowPipeline, true: LayeredVideo, task: str, metada
     given: dict[str, Any] = {name: clip for name, clip in true.clips().items() if name in TASKS[task]}
     foreground, background, blended = (metadata["prompts"].get(layer) or None for layer in LAYERS)
     result = pipeline(
-        foreground, background, blended,
+        foreground,
+        background,
+        blended,
         given=LayeredVideo(**given, fps=true.fps) if given else None,
-        num_frames=true.frames, height=true.height, width=true.width, upscale=_upscale(pipeline, true),
-        num_inference_steps=metadata["steps"], guidance_scale=metadata["guidance"],
-        generator=torch.Generator().manual_seed(metadata["seed"]), fps=true.fps,
-    )  # fmt: skip
+        num_frames=true.frames,
+        height=true.height,
+        width=true.width,
+        upscale=_upscale(pipeline, true),
+        num_inference_steps=metadata["steps"],
+        guidance_scale=metadata["guidance"],
+        generator=torch.Generator().manual_seed(metadata["seed"]),
+        fps=true.fps,
+    )
     assert not isinstance(result, tuple)
     return result.video
 

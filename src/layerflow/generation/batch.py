@@ -1,4 +1,4 @@
-"""Many jobs: each writes a folder of its own, whose layers.json records that it is done."""
+"""Batch of jobs: each writes its own folder, whose layers.json records that it is done."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run_batch(
         Folders of the jobs that are done, and how many jobs failed.
 
     Raises:
-        UserError: a line is not a job, or the batch cannot run as asked; nothing was done then.
+        UserError: a line is not a job, or the batch cannot run as requested; no job has run then.
     """
     # 1. Check everything that can be checked before anything is loaded
     if workers is not None and ray is None:
@@ -119,7 +119,7 @@ def run_here(
 
 
 def attempt(job: Job, model: LoadedModel, stage: Stage | None = None) -> Outcome:
-    """Run a job; an error is its outcome and does not stop the others."""
+    """Run a job; an error becomes its outcome and does not stop the other jobs."""
     try:
         run_job(job, model, stage)
     except Exception as error:
@@ -130,9 +130,9 @@ def attempt(job: Job, model: LoadedModel, stage: Stage | None = None) -> Outcome
 
 
 def run_job(job: Job, model: LoadedModel, stage: Stage | None = None) -> None:
-    """Write the job's folder, whole or not at all; one that was done meanwhile is left as it is.
+    """Write the job's folder, whole or not at all; a job that is already done is skipped.
 
-    That happens when a worker died after its job was done and before it could report it.
+    A worker may have died after finishing a job and before reporting it.
     """
     if is_done(job, model.options, model.sha256):
         return
@@ -164,7 +164,7 @@ def workplace(job: Job) -> Iterator[Path]:
 
 
 def fingerprint(request: Request, model: ModelOptions, model_sha256: str) -> str:
-    """Return the sha256 of all that decides the result of a job: every field, contents of files, and the model."""
+    """Return the sha256 of everything that decides the result of a job: fields, contents of files, and the model."""
     fields = {name: getattr(request, name) for name in options(Request)}
     content = {
         **fields,

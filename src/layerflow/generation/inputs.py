@@ -22,7 +22,7 @@ class Source:
     path: Path
     video: LayeredVideo
     still: bool
-    """One frame, without a rate of its own; repeated for as many frames as are generated."""
+    """True for a single frame without a rate; it is repeated for all frames that are generated."""
     treatment: tuple[str, ...] = ()
     """Changes, in words."""
 
@@ -50,7 +50,7 @@ def check_exists(paths: Iterable[Path]) -> None:
 def read_sources(clips: Mapping[str, Path], frames: int | None, fps: float | None) -> list[Source]:
     """Read each path once, for all clips that name it; the foreground's file may give its alpha too.
 
-    At most `frames` + 1 frames of each file are read, enough to know whether there are more.
+    At most `frames` + 1 frames of each file are read, enough to detect longer ones.
 
     Raises:
         MediaError: a file does not exist or cannot be read.
@@ -68,11 +68,11 @@ def read_sources(clips: Mapping[str, Path], frames: int | None, fps: float | Non
 def _read(path: Path, names: list[str], take_alpha: bool, frames: int | None, fps: float | None) -> Source:
     if (path / "layers.json").is_file():  # a folder that layerflow wrote: take the clips by their names
         layers = load_layers(path)
-        wanted = [*names, ALPHA] if take_alpha else names
+        selected = [*names, ALPHA] if take_alpha else names
         missing = [name for name in names if name not in layers.clips()]
         if missing:
             raise UserError(f"{path} holds no {missing[0]}; it has {', '.join(layers.clips())}")
-        video = LayeredVideo(**{n: c for n, c in layers.clips().items() if n in wanted}, fps=fps or layers.fps)
+        video = LayeredVideo(**{n: c for n, c in layers.clips().items() if n in selected}, fps=fps or layers.fps)
         return Source(path, video[:frames] if frames else video, still=video.frames == 1)
     read = read_video(path, frames=frames, fps=fps)
     see_through = read.alpha is not None and float(read.alpha.min()) < 1
@@ -81,8 +81,8 @@ def _read(path: Path, names: list[str], take_alpha: bool, frames: int | None, fp
         if CHANNELS[name] == 1:
             if FOREGROUND in names and not see_through:
                 why = "its alpha is opaque everywhere" if read.alpha is not None else "it has no alpha"
-                raise UserError(f"{path}: {why}; give the foreground's alpha as a video of its own, as `alpha`")
-            # A matte is a file whose alpha, or else whose grey, is the alpha meant.
+                raise UserError(f"{path}: {why}; give the foreground's alpha as a separate video, as `alpha`")
+            # The alpha of a file given as a matte is its own alpha or, without one, its grey value.
             alpha = read.alpha if see_through else None
             tensors[name] = read.colour.double().mean(1, keepdim=True).float() if alpha is None else alpha
         elif name in ALPHA_OF:

@@ -1,4 +1,4 @@
-"""A file of jobs, one JSON object a line: read and checked whole, before anything heavy starts."""
+"""Files of jobs, one JSON object per line; read and validated as a whole before any heavy work."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ..core.schema import CLIPS, COMPONENTS
 from .request import Request, from_plain, is_text, options, parse_lora
 
 FAILURES = "failures.jsonl"
-"""Stands beside the folders of the jobs, so no job can have this name."""
+"""File beside the folders of the jobs; reserved, so no job can have this name."""
 NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9_-])?")
-"""Names that every file system can hold, and that are no path."""
+"""Names that are valid on every file system and contain no path."""
 KEYS = ("id", "given", *options(Request))
 
 
@@ -31,7 +31,7 @@ class Job:
     id: str
     request: Request
     folder: Path
-    """Where its layers go."""
+    """Folder for its layers."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Outcome:
 def read_jobs(file: Path, output: Path) -> list[Job]:
     """Return the jobs of a file; each writes a folder named for its id in `output`.
 
-    Raises UserError for the first line that is not a job, with line number, key, value and way out.
+    Raises UserError for the first line that is not a job; the message names line, key, value and remedy.
     """
     try:
         data = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file} cannot be read ({error.strerror}); name a file of jobs") from error
-    # Workers elsewhere have another current folder, so every path is absolute from here on.
+    # Workers on other machines have another working directory, so all paths are made absolute.
     here, output = Path(os.path.abspath(file)).parent, Path(os.path.abspath(output))
     jobs: dict[str, Job] = {}
     for number, line in enumerate(data.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
@@ -60,7 +60,7 @@ def read_jobs(file: Path, output: Path) -> list[Job]:
             continue
         try:
             job = parse_job(line, number, here, output)
-            # Some file systems take upper and lower case for the same.
+            # Some file systems ignore case.
             if (same := jobs.setdefault(job.id.casefold(), job)) is not job:
                 raise UserError(f"the id {job.id!r} is taken by line {same.line}; give each job its own")
         except ValueError as error:
@@ -71,7 +71,7 @@ def read_jobs(file: Path, output: Path) -> list[Job]:
 
 
 def parse_job(line: bytes, number: int, here: Path, output: Path) -> Job:
-    """Return the job of one line, by default named for its number; its paths start from `here`. Raises UserError."""
+    """Return the job of one line, named for its number by default; paths are relative to `here`. Raises UserError."""
     values = {key: value for key, value in parse_object(line).items() if value is not None}
     if unknown := [key for key in values if key not in KEYS]:
         raise UserError(f"unknown key {shortly(unknown[0])}; the keys are {', '.join(KEYS)}")
@@ -109,7 +109,7 @@ def _given_files(given: Any, here: Path) -> dict[str, Path]:
 
 
 def _at_home(lora: Any, here: Path) -> Any:
-    """Return a LoRA whose path, where there is such a file, starts from `here`."""
+    """Return a LoRA with its path made relative to `here` if such a file exists there."""
     if not is_text(lora):
         return lora
     path, weight = parse_lora(lora)
@@ -127,9 +127,9 @@ def parse_object(line: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise UserError("it is nested too deeply; write one flat JSON object") from error
     except ValueError as error:
-        where = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
-        what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise UserError(f"it is not JSON: {what}{where}; write one JSON object a line") from error
+        position = f" at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+        raise UserError(f"it is not JSON: {reason}{position}; write one JSON object a line") from error
     if not isinstance(value, dict):
         raise UserError(f'it holds {shortly(value)}; write one JSON object, such as {{"id": "a", ...}}')
     return value
@@ -143,8 +143,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"it names {shortly(twice)} twice; keep one")
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"it names {shortly(duplicate)} twice; keep one")
     return values
 
 

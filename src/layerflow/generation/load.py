@@ -20,11 +20,11 @@ from ..pipeline import LayerFlowPipeline, check_drawn_size
 from .request import ModelOptions
 
 DECIDES = (".json", ".safetensors", ".txt", ".model")
-"""Ends of the files in a model folder that decide what it makes; a model card does not."""
+"""Suffixes of the files in a model folder that decide its results; a model card does not."""
 
 
 def quiet_libraries() -> None:
-    """Switch off the progress bars and advice of diffusers and transformers: the command line has its own."""
+    """Disable the progress bars and warnings of diffusers and transformers."""
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
@@ -34,9 +34,11 @@ def quiet_libraries() -> None:
 
 
 def model_folder(name: str, weights: bool = True) -> Path:
-    """The folder of a model; a hub id is downloaded, unless `weights` is off only its configurations.
+    """Return the folder of a model; a hub id is downloaded, without `weights` only its configuration files.
 
-    Raises UserError or UnknownModelError.
+    Raises:
+        UserError: the bundled weights are missing.
+        UnknownModelError: the name is not a model.
     """
     folder = folders.model_folder(name, weights)
     if not (folder / folders.INDEX).is_file():
@@ -45,9 +47,9 @@ def model_folder(name: str, weights: bool = True) -> Path:
 
 
 def model_hash(folder: Path, anew: bool = False) -> str:
-    """sha256 of a model: over the paths and contents of all files that decide what it makes.
+    """Return the sha256 of a model: over the paths and contents of all files that decide its results.
 
-    Files that have not changed since an earlier run are not read again, unless `anew` says so.
+    Hashes of files that have not changed since an earlier run are reused, unless `anew` is set.
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix in DECIDES and path.is_file())
     hashes = [hash_path(file) for file in files] if anew else remembered_hashes(files)
@@ -57,21 +59,21 @@ def model_hash(folder: Path, anew: bool = False) -> str:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What is known of a model without its weights."""
+    """Facts of a model that are known without its weights."""
 
     config: dict[str, Any]
     """The transformer's configuration."""
     codec: SequenceCodec
-    """Sizes that the model was trained at, and those that it takes."""
+    """Sizes that the model was trained at, and sizes that it takes."""
     conventions: Conventions
     upscale: list[int]
-    """How many times as large it can make clips."""
+    """Factors by which the model can enlarge clips, from 1 on."""
     has_second_transformer: bool = False
 
     def upscale_to(self, height: int, width: int, exactly: bool) -> int:
-        """The most by which a result can be upscaled that is drawn no smaller than the model was trained at.
+        """Return the largest factor for a result that is drawn no smaller than the model was trained at.
 
-        The result has a size in pixels `exactly`, or at most that size.
+        The result has this size in pixels, if `exactly`, or at most this size.
         """
         frames, trained_height, trained_width = self.codec.trained_size
         fits = [1]
@@ -86,7 +88,7 @@ class ModelFacts:
 
 
 def model_facts(folder: Path) -> ModelFacts:
-    """Facts from a model's configuration files; raises UnknownModelError."""
+    """Return the facts in a model's configuration files; raises UnknownModelError."""
     parts = registry.skeleton(folder)
     transformer, factors = parts.transformer, [1] if parts.upscaler is None else parts.upscaler.factors
     codec = SequenceCodec.of(transformer, parts.vae)
@@ -95,7 +97,7 @@ def model_facts(folder: Path) -> ModelFacts:
 
 
 def pick_dtype(name: str, device: str, facts: ModelFacts) -> str:
-    """A number format; `auto` takes bfloat16 for the full-size models on a GPU and on a CPU that computes in it, else
+    """Return the number format; `auto` is bfloat16 for full-size models on a GPU and on a CPU that computes in it, else
     float32."""
     if name != "auto":
         return name
@@ -107,8 +109,8 @@ def pick_dtype(name: str, device: str, facts: ModelFacts) -> str:
 
 
 def pick_memory(name: str, device: str, dtype: str, folder: Path, size: tuple[int, int, int], upscale: int = 1) -> str:
-    """A memory setting; `auto` takes the fastest under which clips fit that are drawn at a size (frames, height, width)
-    and made `upscale` times as large."""
+    """Return the memory setting; `auto` is the fastest that fits clips drawn at a size (frames, height, width) and
+    enlarged `upscale` times."""
     if name != "auto":
         return name
     if not device.startswith("cuda"):
@@ -119,7 +121,7 @@ def pick_memory(name: str, device: str, dtype: str, folder: Path, size: tuple[in
     from ..runtime.plan import plan_run
 
     frames, height, width = size
-    plan = plan_run(  # the most that may be asked for: one job may be guided and another not
+    plan = plan_run(  # the largest requirement: some jobs may be guided and others not
         folder, frames=frames, height=height, width=width, upscale=upscale, guided=True, dtype=getattr(torch, dtype)
     )
     return choose_memory(plan, device)
@@ -128,7 +130,7 @@ def pick_memory(name: str, device: str, dtype: str, folder: Path, size: tuple[in
 def load_pipeline(
     folder: Path, device: str, dtype: str, memory: str = "full", speed: Sequence[str] = ()
 ) -> LayerFlowPipeline:
-    """The pipeline placed on its device, silent. Raises UserError when the folder's parts don't load."""
+    """Return the pipeline on its device, without progress bars; raises UserError if parts of the folder do not load."""
     import torch
 
     from ..runtime.placement import check_speed, place
@@ -148,7 +150,7 @@ class LoadedModel:
     """A model on its device."""
 
     options: ModelOptions
-    """As asked for."""
+    """Options as requested."""
     facts: ModelFacts
     sha256: str
     device: str
@@ -167,10 +169,10 @@ def load_model(
     size: tuple[int, int, int] | None = None,
     upscale: int | None = None,
 ) -> LoadedModel:
-    """Load a model from its folder onto a device; raises UserError when it does not load.
+    """Load a model from its folder onto a device; raises UserError if it does not load.
 
-    `size`, frames, height and width as drawn, and `upscale` are what the memory setting `auto` makes room for; by
-    default as the model was trained, and the most it can upscale.
+    The memory setting `auto` makes room for `size` (frames, height and width as drawn) and `upscale`; by default for
+    the size that the model was trained at and its largest factor.
     """
     started = time.perf_counter()
     quiet_libraries()

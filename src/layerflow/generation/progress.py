@@ -1,4 +1,4 @@
-"""Progress of a long call, as a front end shows it."""
+"""Progress of a long call; each front end shows it in its own way."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Progress(Protocol):
         """Show a sentence."""
 
     def stage(self, name: str, total: int | None = None) -> AbstractContextManager[Stage]:
-        """Show a stage of the work while the context lasts; `total` is how many parts it has, where that is known."""
+        """Show a stage of the work while the context lasts; `total` is its number of parts, if known."""
 
 
 class Silent:
-    """Shows nothing."""
+    """Progress that is not shown."""
 
     def update(
         self, *, name: str | None = None, done: int | None = None, total: int | None = None, note: str | None = None

@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster: Ray Data hands them to workers, each of which holds the model."""
+"""Jobs on a Ray cluster: Ray Data distributes them to workers, each of which holds the model."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ Attempt = Callable[[Job, LoadedModel], Outcome]
 def run_on_ray(
     attempt: Attempt, jobs: list[Job], options: ModelOptions, sha256: str, address: str, workers: int | None
 ) -> Iterator[Outcome]:
-    """Run jobs on the cluster at `address`, or with `local` on one of this machine's own.
+    """Run jobs on the cluster at `address`, or with `local` on a new one on this machine.
 
     Files and model folder must have the same paths on all machines. A job whose worker dies is given to another
-    one; Ray may hand out a job twice, and what is done is then left as it is.
+    worker. Ray may run a job twice; a job that is done is skipped then.
 
     Raises:
         ClusterError: there is no such cluster.
-        UserError: it has not what is asked for.
+        UserError: the cluster does not have the requested device.
     """
     if options.device not in ("auto", "cpu", "cuda"):
-        raise FieldError("device", f"{options.device}: on a cluster choose auto, cpu or cuda; Ray deals out the cards")
+        raise FieldError("device", f"{options.device}: on a cluster choose auto, cpu or cuda; Ray assigns the GPUs")
     with joined(address, max(os.cpu_count() or 1, workers or 1)):
         import ray.data
 
         gpus = int(ray.cluster_resources().get("GPU", 0)) if options.device != "cpu" else 0
         if options.device == "cuda" and not gpus:
             raise FieldError("device", f"cuda: the cluster at {address} has no GPU; choose auto or cpu")
-        # One block a job: that is what Ray hands out, repeats when a worker dies, and reports.
+        # One block per job: a block is the unit that Ray distributes, retries when a worker dies, and reports.
         outcomes = ray.data.from_items(
             [{"index": index} for index in range(len(jobs))], override_num_blocks=len(jobs)
         ).map_batches(
             Worker,
             fn_constructor_args=(attempt, jobs, options, sha256, _place(options.model), "cuda" if gpus else "cpu"),
             batch_size=1,
-            # None waits at a busy worker while another is idle.
+            # No job is queued at a busy worker while another one is idle.
             compute=ray.data.ActorPoolStrategy(size=workers or max(1, gpus), max_tasks_in_flight_per_actor=1),
             num_cpus=1,
             num_gpus=1 if gpus else 0,
@@ -57,12 +57,12 @@ def run_on_ray(
 
 
 def _place(model: str) -> str:
-    """A name by which workers find the model: theirs is another current folder."""
+    """Return a name by which workers find the model: their working directory differs."""
     return os.path.abspath(model) if model not in BUNDLED and Path(model).is_dir() else model
 
 
 class Worker:
-    """Holds the model and runs the jobs that it is handed by their index."""
+    """Actor that holds the model and runs jobs, selected by their index."""
 
     def __init__(
         self, attempt: Attempt, jobs: list[Job], options: ModelOptions, sha256: str, place: str, device: str
@@ -74,6 +74,6 @@ class Worker:
         self.model = load_model(options, folder, models.model_facts(folder), sha256, device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Errors of the jobs, empty where there is none."""
+        """Run the jobs of a batch; return their indices and errors, empty texts for those without."""
         errors = [self.attempt(self.jobs[int(index)], self.model).error for index in batch["index"]]
         return {"index": batch["index"], "error": errors}

@@ -1,4 +1,4 @@
-"""What layers.json keeps of how layers were made, and the command that makes them again."""
+"""Metadata of layers.json: how layers were made, and the command that makes them again."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def describe(
 
 
 def command_again(model: LoadedModel, resolved: Resolved, output: Path, overwrite: bool) -> str:
-    """Return the command that makes the same layers again, with every default written out."""
+    """Return the command that makes the same layers again, with all defaults explicit."""
     words = ["layerflow", "complete" if resolved.sources else "generate"]
     for name, path in resolved.request.given.items():
         words += ["--given", f"{name}={path}"]
@@ -85,10 +85,7 @@ def command_again(model: LoadedModel, resolved: Resolved, output: Path, overwrit
 
 
 def arguments(request: Request | ModelOptions) -> list[str]:
-    """Return the options of the command line that stand for a request's fields; those that are None are left out.
-
-    Also left out is what is empty by default.
-    """
+    """Return the command-line options for the fields of a request; without those that are None or empty by default."""
     words = []
     for name in options(type(request)):
         value = getattr(request, name)

@@ -36,7 +36,7 @@ class Option:
     metavar: str = ""
     """Placeholder of the value in the help; empty for a switch."""
     unset: str = ""
-    """What stands for a value that is left out."""
+    """Text for the default of a value that is left out."""
     minimum: float | None = None
     """Least value."""
     above: float | None = None
@@ -55,7 +55,7 @@ class Option:
     """Option of the command line where it is not the field's name."""
     panel: str = RUN
     prompt: bool = False
-    """A text that describes what to show, or what not."""
+    """True for a text that describes what to show, or what not to show."""
 
 
 def _option(default: Any, help: str, **facts: Any) -> Any:
@@ -105,10 +105,10 @@ def _check_loras(texts: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What to make. None stands for a default of the model or the task, which `resolve` decides.
+    """A request for layers. None stands for a default of the model or the task, which `resolve` fills in.
 
     Raises:
-        FieldError: a value that no model could use; names the field, the value and what it must be.
+        FieldError: a value that no model takes; the error names the field, the value and the constraint.
     """
 
     foreground: str = _option(
@@ -196,7 +196,7 @@ class Request:
         None,
         "Guidance of a model's second transformer, which works at low noise.",
         metavar="SCALE",
-        unset="as --guidance",
+        unset="as `guidance`",
         minimum=0,
         maximum=100,
         hint="usual is 1 to 7",
@@ -269,7 +269,7 @@ def field_of(kind: type, name: str) -> Field[Any]:
 
 
 def type_of(kind: type, name: str) -> tuple[Any, bool]:
-    """Return the type of a field without None, and whether it may be None."""
+    """Return the type of a field without None, and True if it may be None."""
     hint = get_type_hints(kind)[name]
     if get_origin(hint) is UnionType:
         return next(part for part in get_args(hint) if part is not type(None)), True
@@ -307,12 +307,12 @@ def _fits(value: Any, kind: Any, option: Option) -> bool:
 
 
 def is_text(value: Any) -> bool:
-    """Return whether a value is text that files and paths can hold: JSON also allows NUL and halves of characters."""
+    """Return True for text that files and paths can hold: JSON also allows NUL and unpaired surrogates."""
     return isinstance(value, str) and "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def meaning(kind: Any, option: Option) -> str:
-    """Return what the value of a field must be, in words."""
+    """Return the constraint on the value of a field, in words."""
     if kind in (int, float):
         number = "a whole number" if kind is int else "a number"
         top = "2^63 - 1" if option.maximum == 2**63 - 1 else f"{option.maximum:g}" if option.maximum else ""
@@ -332,12 +332,12 @@ def from_plain(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_plain(kind: type, name: str, value: Any) -> Any:
-    wanted, _ = type_of(kind, name)
-    if wanted == Size and value is not None:
+    field_type, _ = type_of(kind, name)
+    if field_type == Size and value is not None:
         if not isinstance(value, str):
             raise FieldError(name, f'is {shortly(value)} but must be WIDTHxHEIGHT as text, such as "96x64"')
         return parse_size(value)
-    return tuple(value) if isinstance(value, list) and get_origin(wanted) is tuple else value
+    return tuple(value) if isinstance(value, list) and get_origin(field_type) is tuple else value
 
 
 def to_plain(value: Any, kind: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Defaults: a request together with all that its given clips, the model and the task decide."""
+"""Defaults of a request, resolved from its given clips, the model and the task."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .request import Request
 
 @dataclass(frozen=True)
 class Resolved:
-    """A request in which every default is decided, and its given clips."""
+    """A request with all defaults resolved, and its given clips."""
 
     request: Request
     """None only in `guidance_scale_2`, which follows `guidance`, and in `fps` where given clips have their own."""
     blended_written: bool
-    """The prompt of the blended layer was written from the other two."""
+    """True if the prompt of the blended layer was written from the other two."""
     sources: tuple[Source, ...]
     given: LayeredVideo | None
     """All given clips, at the size and frame count of the result."""
@@ -35,7 +35,7 @@ class Resolved:
 
     @property
     def notes(self) -> list[str]:
-        """What was done to given clips and left-out fields, in sentences."""
+        """Sentences on the changes to given clips and on fields that were filled in or have no effect."""
         request = self.request
         notes = [f"{source.path}: {change}" for source in self.sources for change in source.treatment]
         if self.blended_written and (request.foreground or request.background):
@@ -46,23 +46,23 @@ class Resolved:
 
 
 def check_request(request: Request) -> None:
-    """Check what needs no model, before anything is loaded; raises UserError or MediaError."""
+    """Check everything that needs no model, before anything is loaded; raises UserError or MediaError."""
     check_exists(request.given.values())
     if set(request.given) == set(CLIPS):
         raise UserError("every clip is given, so nothing is left to make; leave one of `given` out")
 
 
 def resolve(request: Request, facts: ModelFacts, sources: Sequence[Source] | None = None) -> Resolved:
-    """Return a request with all defaults decided.
+    """Return a request with all defaults resolved.
 
     Args:
         request: the request.
-        facts: the model's.
+        facts: facts of the model.
         sources: the given clips; read from the files of `request.given` if None.
 
     Raises:
         UserError, MediaError: given clips that cannot be used.
-        ValueError: sizes, tasks or values that the model does not take; says which it takes.
+        ValueError: sizes, tasks or values that the model does not take; the message names those that it takes.
     """
     conventions, (trained_frames, *trained_size) = facts.conventions, facts.codec.trained_size
     if sources is None:
@@ -83,23 +83,33 @@ def resolve(request: Request, facts: ModelFacts, sources: Sequence[Source] | Non
     decided = replace(
         request,
         blended=blended_prompt(request.foreground, request.background) if blended is None else blended,
-        frames=frames, size=(height, width), upscale=upscale,
+        frames=frames,
+        size=(height, width),
+        upscale=upscale,
         fps=request.fps or (DEFAULT_FPS if given is None else None),
         steps=steps,
         guidance=conventions.guidance if request.guidance is None else request.guidance,
         noise_scale=conventions.noise_scale_of(task) if request.noise_scale is None else request.noise_scale,
-    )  # fmt: skip
+    )
     return Resolved(
-        decided, blended is None, tuple(sources), given, (height, width), frames, steps, upscale, rate or DEFAULT_FPS,
+        decided,
+        blended is None,
+        tuple(sources),
+        given,
+        (height, width),
+        frames,
+        steps,
+        upscale,
+        rate or DEFAULT_FPS,
         task,
-    )  # fmt: skip
+    )
 
 
 def check_model_fields(request: Request, facts: ModelFacts) -> None:
-    """Raise FieldError for a value that other models may take, and this one does not."""
+    """Raise FieldError for a value that this model does not take."""
     fewest = facts.conventions.fewest_steps
     if request.steps is not None and request.steps < fewest:
-        raise FieldError("steps", f"{request.steps} is too few; this model wants {fewest} or more")
+        raise FieldError("steps", f"{request.steps} is too few; this model requires {fewest} or more")
     if request.guidance_scale_2 is not None and not facts.has_second_transformer:
         raise FieldError(
             "guidance_scale_2", f"{request.guidance_scale_2:g}: this model has no second transformer; leave it out"
@@ -107,11 +117,11 @@ def check_model_fields(request: Request, facts: ModelFacts) -> None:
 
 
 def pick_upscale(request: Request, sources: Sequence[Source], facts: ModelFacts) -> int:
-    """Return how many times as large as they are drawn the layers become; raises FieldError."""
+    """Return the factor by which layers are enlarged after drawing; raises FieldError."""
     if request.upscale is not None:
         if request.upscale not in facts.upscale:
-            can = " or ".join(map(str, facts.upscale))
-            raise FieldError("upscale", f"{request.upscale} is not what this model can do; choose {can}")
+            factors = " or ".join(map(str, facts.upscale))
+            raise FieldError("upscale", f"{request.upscale} is not supported by this model; choose {factors}")
         return request.upscale
     if request.size is not None:
         return facts.upscale_to(*request.size, exactly=True)

@@ -1,4 +1,4 @@
-"""A run of a model: a request to a folder of layers."""
+"""Run of a model: from a request to a folder of layers."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ from .resolve import Resolved, check_request, resolve
 def run(
     request: Request, model: ModelOptions, output: Path, overwrite: bool = False, progress: Progress = SILENT
 ) -> dict[str, Any] | None:
-    """Make layers and write them into a folder.
+    """Generate layers and write them into a folder.
 
     Args:
-        request: what to make.
+        request: prompts, given clips and settings.
         model: the model and how it runs.
-        output: folder of the layers.
+        output: folder for the layers.
         overwrite: replace layers that are in the folder.
         progress: receives notes and stages.
 
     Returns:
-        What layers.json says; None in all but one of the processes of `torchrun`.
+        The content of layers.json; None in all but one of the processes of `torchrun`.
 
     Raises:
-        UserError, MediaError, ValueError: the request cannot be carried out; says why.
+        UserError, MediaError, ValueError: the request cannot be carried out; the message says why.
     """
-    # 1. Check what can be checked before anything is loaded
+    # 1. Check before anything is loaded
     check_request(request)
     check_speed(model.speed)
     check_output(output, request.given.values(), overwrite)
@@ -112,7 +112,7 @@ def denoise(
 
 
 def pipeline_arguments(resolved: Resolved) -> dict[str, Any]:
-    """Return the arguments of `LayerFlowPipeline` that stand for the fields of a request."""
+    """Return the arguments of `LayerFlowPipeline` for the fields of a request."""
     request = resolved.request
     passed = {option.argument: getattr(request, name) for name, option in options(Request).items() if option.argument}
     height, width = resolved.size
@@ -121,7 +121,7 @@ def pipeline_arguments(resolved: Resolved) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def loras(pipeline: LayerFlowPipeline, texts: Iterable[str]) -> Iterator[None]:
-    """Load LoRAs, "PATH[:WEIGHT]" each, into a pipeline while the context lasts; raises AdapterError."""
+    """Load LoRAs, each "PATH[:WEIGHT]", into a pipeline while the context lasts; raises AdapterError."""
     weights = {f"lora-{number}": parse_lora(text) for number, text in enumerate(texts)}
     if not weights:
         yield
@@ -136,7 +136,7 @@ def loras(pipeline: LayerFlowPipeline, texts: Iterable[str]) -> Iterator[None]:
 
 
 def check_output(folder: Path, given: Iterable[Path], overwrite: bool) -> None:
-    """Raise UserError for a folder that cannot be written, or whose files a run would spoil."""
+    """Raise UserError for a folder that cannot be written, or in which a run would overwrite other files."""
     if folder.exists() and not folder.is_dir():
         raise FieldError("output", f"{folder} is a file; name a folder")
     for path in given:
@@ -152,7 +152,7 @@ def check_output(folder: Path, given: Iterable[Path], overwrite: bool) -> None:
 
 
 def write(video: LayeredVideo, folder: Path, formats: Iterable[str], metadata: dict[str, Any]) -> dict[str, Any]:
-    """Save the layers; files that an earlier layers.json names and this run does not make are removed."""
+    """Save layers, and remove files that an earlier layers.json names and this run does not write."""
     earlier: list[str] = []
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # no layers.json, or not one of this package
         earlier = [file["name"] for file in json.loads((folder / "layers.json").read_text("utf-8"))["files"]]

@@ -1,9 +1,10 @@
-"""Counting what a call of a module would allocate and compute, with weights and tensors that have no data."""
+"""Memory and operations of a call of a module, counted with weights and tensors that have no data."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,32 +21,32 @@ from ..models.backbone import is_delicate
 
 @dataclass
 class Stretch:
-    """Of a call what lies between the start or end of a layer and the next one, in bytes."""
+    """Memory of a call between the start or end of a layer and the next one, in bytes."""
 
     held: int
-    """Weights of the layers that are at work."""
+    """Weights of the layers that are running."""
     arrived: int
-    """What the layer that started here took on the device while it was waiting for its turn."""
+    """Weights, as stored before its start, of the layer that starts here."""
     live: int
-    """The most that all else took."""
+    """Peak of everything else."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One part of a model, and one call of it."""
+    """Size of one part of a model, and the cost of one call."""
 
     parameters: int
     weights: int
     """Bytes of its weights."""
     activations: int
-    """Bytes at the peak of a call, inputs and output and the scratch of convolutions included, weights not."""
+    """Bytes at the peak of a call: with inputs, output and scratch space of convolutions, without weights."""
     flops: int
     """Floating-point operations of a call; a multiplication and an addition are two."""
     stretches: tuple[Stretch, ...]
     """The call, layer by layer."""
 
     def streamed(self, prefetch: bool) -> int:
-        """Bytes at the peak where weights are there only while their layer works, or, with `prefetch`, is next."""
+        """Return the bytes at the peak if weights are present only while their layer runs, or is next (`prefetch`)."""
         most = waiting = 0
         for stretch in reversed(self.stretches):
             most = max(most, stretch.live + stretch.held + (waiting if prefetch else 0))
@@ -54,7 +55,7 @@ class Cost:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors that are alive, and remembers the most, also layer by layer."""
+    """Counts the bytes of all live tensors, and records the peak, also layer by layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,7 +64,7 @@ class LiveBytes(TorchDispatchMode):
         self._seen: dict[int, weakref.ref[Any]] = {}
 
     def add(self, tensor: Tensor) -> None:
-        """Count a tensor's storage, once, until it is freed."""
+        """Count the storage of a tensor, once, until it is freed."""
         storage = tensor.untyped_storage()
         key, size = storage._cdata, storage.nbytes()
         if key in self._seen:
@@ -78,17 +79,17 @@ class LiveBytes(TorchDispatchMode):
         self.note()
 
     def note(self, scratch: int = 0) -> None:
-        """Remember what is alive now if it is the most, with so many bytes more for a moment."""
+        """Record the live bytes, plus `scratch` temporary bytes, if they are a new peak."""
         self.peak = max(self.peak, self.live + scratch)
         self.stretches[-1].live = max(self.stretches[-1].live, self.live + scratch)
 
     def forget(self, tensor: Tensor) -> None:
-        """Never count a tensor's storage: it is a weight."""
+        """Exclude the storage of a tensor from the count, as that of a weight."""
         storage = tensor.untyped_storage()
         self._seen[storage._cdata] = weakref.ref(storage)
 
     def follow(self, layer: nn.Module, held: int, waiting: int) -> list[Any]:
-        """Note when a layer works, which takes so many bytes of weights then, and before that; gives its hooks."""
+        """Record when a layer runs, with `held` bytes of weights then and `waiting` before; return the hooks."""
 
         def turn(change: int, arrived: int) -> None:
             self.held += change
@@ -105,7 +106,7 @@ class LiveBytes(TorchDispatchMode):
             if isinstance(leaf, Tensor):
                 self.add(leaf)
         if func is torch.ops.aten.convolution.default and not _channels_last(args[0]):
-            # Fast kernels want channels last: they copy what comes in and goes out.
+            # Fast kernels work in channels-last format: they copy inputs and output.
             self.note(scratch=args[0].nbytes + args[1].nbytes + out.nbytes)
         return out
 
@@ -116,7 +117,7 @@ def _channels_last(x: Tensor) -> bool:
 
 
 class FusedAttention(TorchFunctionMode):
-    """Stands in for scaled dot-product attention as fused kernels do it: no matrix of scores, four flops a pair."""
+    """Models scaled dot-product attention as a fused kernel: no score matrix, four flops per pair and channel."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -130,14 +131,17 @@ class FusedAttention(TorchFunctionMode):
         return query.new_empty(*query.shape[:-1], value.shape[-1])
 
 
-def cost_of(module: nn.Module, call: Callable[[], Any], kept: int = 0, eight_bits: bool = False) -> Cost:
-    """Count what a call of a module without weights would allocate and compute.
+def cost_of(
+    module: nn.Module, call: Callable[[], Any], kept: int = 0, eight_bits: bool = False, count_flops: bool = True
+) -> Cost:
+    """Return the cost of a call of a module whose weights have no data.
 
     Args:
-        module: what is called.
+        module: the module.
         call: the call, on tensors without data.
-        kept: bytes that are there before the call and stay.
-        eight_bits: where weights come layer by layer, they wait in 8 bits, as diffusers' layerwise casting has it.
+        kept: bytes that are allocated before the call and stay.
+        eight_bits: weights that are loaded layer by layer are stored in 8 bits, as by diffusers' layerwise casting.
+        count_flops: count floating-point operations too, which takes two thirds of the time; 0 without.
     """
     live, fused = LiveBytes(), FusedAttention()
     live.live = kept
@@ -148,7 +152,7 @@ def cost_of(module: nn.Module, call: Callable[[], Any], kept: int = 0, eight_bit
         if (held := _bytes(layer, recurse=False)) > 0:
             hooks += live.follow(layer, held, _waiting_bytes(module, path, layer) if eight_bits else held)
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter, live, fused:
+    with torch.no_grad(), counter if count_flops else nullcontext(), live, fused:
         call()
     for hook in hooks:
         hook.remove()
@@ -156,7 +160,7 @@ def cost_of(module: nn.Module, call: Callable[[], Any], kept: int = 0, eight_bit
         parameters=sum(parameter.numel() for parameter in module.parameters()),
         weights=_bytes(module),
         activations=live.peak,
-        flops=counter.get_total_flops() + fused.flops,
+        flops=counter.get_total_flops() + fused.flops if count_flops else 0,
         stretches=tuple(live.stretches),
     )
 
@@ -166,7 +170,7 @@ def _bytes(module: nn.Module, recurse: bool = True) -> int:
 
 
 def _waiting_bytes(model: Any, path: str, layer: nn.Module) -> int:
-    """Bytes of a layer's weights as layerwise casting stores them."""
+    """Return the bytes of a layer's weights as layerwise casting stores them."""
     if not isinstance(layer, CAST_LAYERS) or is_delicate(model, path):
         return _bytes(layer, recurse=False)
     return sum(weight.numel() for weight in layer.parameters(recurse=False))

@@ -1,4 +1,4 @@
-"""Several processes for one video, as `torchrun` starts them."""
+"""Distributed inference: several processes for one video, started by `torchrun`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def join_processes(device: str) -> Iterator[tuple[str, bool]]:
-    """Join the processes that `torchrun` started, if it did.
+    """Join the processes that `torchrun` started, if any.
 
-    Gives this process's device, and whether it is the one that writes and reports; the others are silent.
+    Yields the device of this process, and True in the main process, which writes and reports; the output of the others
+    is discarded.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield device, True

@@ -1,6 +1,6 @@
-"""Fitting a pipeline to a device: what stays where, what is traded for speed, and several processes for one video.
+"""Placement of a pipeline: device, offloading, quantisation, compilation, and several processes for one video.
 
-Every setting is a switch of diffusers or torch; here they only have one place and checked names.
+Every setting is a switch of diffusers or torch; this module gives them names and checks them.
 """
 
 from __future__ import annotations
@@ -23,47 +23,47 @@ from .plan import MEMORY, Plan
 SPEED = {
     "compile": "the transformer's repeated blocks are compiled; the first step takes long",
     "cache": "steps that change little in the first block reuse the others' result (first block cache)",
-    "int8": "weights of linear layers in 8-bit integers (wants torchao)",
-    "fp8": "linear layers in 8-bit floating point (wants torchao and a card that has it)",
+    "int8": "weights of linear layers in 8-bit integers (requires torchao)",
+    "fp8": "linear layers in 8-bit floating point (requires torchao and a GPU that supports it)",
     "attention=NAME": "another attention backend of diffusers, such as attention=flash or attention=sage",
 }
 QUANTISED = ("int8", "fp8")
 QUANTISED_SIDE = 16
-"""Sides of a matrix must divide by this: matrix products in 8 bits want it."""
+"""Divisor of both sides of a matrix that 8-bit matrix products require."""
 FP8_CAPABILITY = (8, 9)
-"""Compute capability of the first NVIDIA cards that multiply matrices in 8-bit floating point."""
+"""Compute capability of the first NVIDIA GPUs that multiply matrices in 8-bit floating point."""
 CACHE_THRESHOLD = 0.05
-"""Relative change of the first block's output under which the other blocks are left out."""
+"""Relative change of the first block's output below which the other blocks are skipped."""
 HEADROOM = 0.9
 """Share of free memory that a plan may fill: allocators leave gaps."""
 
 
 class PlacementError(UserError):
-    """A setting that is not known, or that this machine or model does not have."""
+    """A setting that is unknown, or that this machine or model does not support."""
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether this processor multiplies in bfloat16, and thus faster than in float32."""
-    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch does not tell
+    """Return True if this processor multiplies in bfloat16, and thus faster than in float32."""
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()  # missing in older versions of torch
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def check_speed(speed: Sequence[str], device: str | None = None) -> None:
-    """Raise PlacementError for a name that is not in `SPEED`, or that wants what is not here.
+    """Raise PlacementError for a name that is not in `SPEED`, or whose requirements are not met.
 
-    What only some devices have is checked where a device is named.
+    Requirements on the device are checked only if `device` is given.
     """
     for name in speed:
         if name not in SPEED and not (name.startswith("attention=") and name != "attention="):
-            raise PlacementError(f"--speed {name} is not known; choose {', '.join(SPEED)}")
+            raise PlacementError(f"`speed` {name} is not known; choose {', '.join(SPEED)}")
         if name in QUANTISED and find_spec("torchao") is None:
-            raise PlacementError(f"--speed {name} wants torchao: pip install 'layerflow[quantize]'")
+            raise PlacementError(f"`speed` {name} requires torchao: pip install 'layerflow[quantize]'")
     if set(QUANTISED) <= set(speed):
-        raise PlacementError("--speed int8 and --speed fp8 are two forms for the same weights; choose one")
+        raise PlacementError("`speed` int8 and `speed` fp8 are two formats for the same weights; choose one")
     if "fp8" in speed and device is not None and not _has_fp8(torch.device(device)):
         raise PlacementError(
-            f"--speed fp8 computes in 8-bit floating point, which {device} here does not; it wants an NVIDIA card "
-            "from Ada or Hopper on; choose --speed int8, which all can"
+            f"`speed` fp8 computes in 8-bit floating point, which {device} here does not support; it requires an "
+            "NVIDIA GPU of the Ada or Hopper generation or later; choose `speed` int8, which runs everywhere"
         )
 
 
@@ -72,7 +72,7 @@ def _has_fp8(device: torch.device) -> bool:
 
 
 def choose_memory(plan: Plan, device: str) -> str:
-    """The fastest of `MEMORY` under which a planned run fits what is free on a device; the last if none does."""
+    """Return the fastest of `MEMORY` with which a planned run fits a device's free memory; the last if none does."""
     if torch.device(device).type != "cuda":
         return MEMORY[0]
     free, _ = torch.cuda.mem_get_info(torch.device(device))
@@ -80,25 +80,25 @@ def choose_memory(plan: Plan, device: str) -> str:
 
 
 def place(pipeline: LayerFlowPipeline, device: str, memory: str = "full", speed: Sequence[str] = ()) -> None:
-    """Put a pipeline, loaded on the CPU, on a device.
+    """Place a pipeline, loaded on the CPU, on a device.
 
     Args:
         pipeline: the pipeline.
-        device: where it computes.
+        device: device of the computation.
         memory: one of `MEMORY`. "full" keeps all parts on the device; "low" one part at a time, and the autoencoder
             works in tiles; "lowest" keeps one layer of a part at a time, those of transformers in 8-bit floating
             point, and the autoencoder works in tiles.
-        speed: some of `SPEED`.
+        speed: names from `SPEED`.
 
     Raises:
-        PlacementError: a name is not known, or the setting is not to be had here; says why.
+        PlacementError: a name is unknown, or a setting is not supported here; the message says why.
     """
     check_speed(speed, device)
     if memory not in MEMORY:
         raise PlacementError(f"memory must be one of {', '.join(MEMORY)}, got {memory!r}")
     transformers, target = pipeline.transformers.values(), torch.device(device)
     if target.type == "cuda":
-        torch.cuda.set_device(target)  # streams and kernels without a device of their own go to the current one
+        torch.cuda.set_device(target)  # streams and kernels without an explicit device use the current one
     for name, transformer in product(speed, transformers):
         if name in QUANTISED:
             _quantize(transformer, name)
@@ -120,24 +120,24 @@ def place(pipeline: LayerFlowPipeline, device: str, memory: str = "full", speed:
             try:
                 transformer.set_attention_backend(name.removeprefix("attention="))
             except (ValueError, RuntimeError, ImportError) as error:
-                raise PlacementError(f"--speed {name}: {first_line(error)}") from error
+                raise PlacementError(f"`speed` {name}: {first_line(error)}") from error
         elif name == "cache":
             transformer.enable_cache(FirstBlockCacheConfig(threshold=CACHE_THRESHOLD))
         elif name == "compile":
-            # Caching and group offload step in from within a block, where torch must leave the graph.
+            # Caching and group offloading act inside a block, where torch must break the graph.
             transformer.compile_repeated_blocks(fullgraph=memory != "lowest" and "cache" not in speed)
 
 
 def parallelise(pipeline: LayerFlowPipeline, split_guidance: bool = True) -> None:
-    """Share the work on each video among the processes of `torchrun`; all of them make the same calls.
+    """Split the work on each video among the processes of `torchrun`; all of them make the same calls.
 
-    With an even number of processes, one half predicts with the prompts and the other without, unless `split_guidance`
-    is off; the processes of a half share the sequence (Ulysses, arXiv 2309.14509). All get the same result, if
-    their calls have generators of the same seed.
+    With an even number of processes, one half computes the conditional and the other the unconditional prediction,
+    unless `split_guidance` is off; the processes of a half split the sequence (Ulysses, arXiv 2309.14509). All get the
+    same result, if their generators have the same seed.
 
     Raises:
-        PlacementError: attention heads or tokens do not divide among the processes that share a sequence, or a switch
-            does not go with sharing.
+        PlacementError: attention heads or tokens do not divide among the processes that split a sequence, or a setting
+            does not work with several processes.
     """
     size = dist.get_world_size()
     split = split_guidance and size % 2 == 0 and not pipeline.transformer.conventions.batched_guidance
@@ -152,29 +152,31 @@ def parallelise(pipeline: LayerFlowPipeline, split_guidance: bool = True) -> Non
         try:
             for transformer in pipeline.transformers.values():
                 transformer.enable_parallelism(config=config)
-        except ValueError as error:  # an attention backend that cannot
+        except ValueError as error:  # an attention backend without support for it
             raise PlacementError(f"{size} processes: {first_line(error)}") from error
     if split:
         pipeline.guidance_group = mesh["guidance"].get_group()
 
 
 def _check_share(transformer: Any, size: int, share: int) -> None:
-    """Raise PlacementError for what does not divide among processes."""
-    said = f"{size} processes are {share} for a sequence"
+    """Raise PlacementError if a sequence cannot be split among processes."""
+    processes = f"{size} processes are {share} for a sequence"
     if transformer._cp_plan is None:
-        raise PlacementError(f"{said}, but this model is too small to be shared; start one")
+        raise PlacementError(f"{processes}, but this model is too small to be split; start one")
     if transformer.is_cache_enabled:
-        raise PlacementError(f"{said}, each of which would decide for itself what to leave out; drop --speed cache")
+        raise PlacementError(f"{processes}, which would skip different blocks; leave out `speed` cache")
     counts = {"attention heads": transformer.config.num_attention_heads}
-    if transformer.conventions.attend_padding:  # text stands in the shared sequence
+    if transformer.conventions.attend_padding:  # text is part of the split sequence
         counts["tokens of text"] = len(prompt_prefixes(transformer.config)) * transformer.config.text_length
-    for what, count in counts.items():
+    for name, count in counts.items():
         if count % share:
-            raise PlacementError(f"{said}, which do not divide the {count} {what} of this model; start another number")
+            raise PlacementError(
+                f"{processes}, which do not divide the {count} {name} of this model; start another number"
+            )
 
 
 def _quantize(transformer: Any, name: str) -> None:
-    """Weights of linear layers in 8 bits, but for those that the model names as delicate, and odd shapes."""
+    """Quantise the weights of linear layers to 8 bits, except delicate ones and shapes that 8-bit kernels refuse."""
     from torchao.quantization import Float8DynamicActivationFloat8WeightConfig, Int8WeightOnlyConfig, quantize_
 
     def takes(module: nn.Module, path: str) -> bool:

@@ -1,7 +1,7 @@
-"""What a run needs, before any weights are loaded: sequence length, arithmetic, memory under each setting.
+"""Requirements of a run, before weights are loaded: sequence length, operations, memory under each setting.
 
-Nothing is estimated by formula. The parts of the model are built without weights and run on tensors without data,
-which cost neither memory nor time; what they would allocate and compute is counted, see `cost.py`.
+The parts of the model are built without weights and run on tensors without data, which costs neither memory nor time;
+allocations and operations are counted, see `cost.py`, and not estimated by formulas.
 """
 
 from __future__ import annotations
@@ -21,31 +21,30 @@ from ..models.text import MAX_TOKENS
 from .cost import Cost, cost_of
 
 MEMORY = ("full", "low", "lowest")
-"""Settings of memory, see `placement`; each needs less than the one before and is slower."""
+"""Memory settings, see `placement`; each needs less memory than the previous one and is slower."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What generating one video needs."""
+    """Requirements of generating one video."""
 
     frames: int
     height: int
     width: int
     steps: int
     calls: int
-    """Calls of the transformer in a step: one for each prediction that guidance wants, unless they are batched."""
+    """Calls of the transformer in a step: one for each prediction that guidance needs, unless they are batched."""
     layout: Layout
     video_tokens: int
     text_tokens: int
     parts: dict[str, Cost]
-    """Text encoder, transformer, and second transformer, autoencoder and upscaler where there are any; the autoencoder
-    without tiling."""
+    """Text encoder, transformer and, if present, second transformer, autoencoder (without tiling) and upscaler."""
     tiled: Cost | None = None
-    """The autoencoder's with tiling."""
+    """Memory of the autoencoder with tiling; its operations are not counted."""
 
     @property
     def step_flops(self) -> int:
-        """Floating-point operations of a denoising step; of two transformers, which are alike, one makes it."""
+        """Floating-point operations of a denoising step, which uses one of two equal transformers, if there are two."""
         return self.parts["transformer"].flops * self.calls
 
     @property
@@ -55,9 +54,9 @@ class Plan:
         return self.step_flops * self.steps + others
 
     def peak(self, memory: str, prefetch: bool = True) -> int:
-        """Bytes on the device at the peak, under one of `MEMORY`.
+        """Return the bytes on the device at the peak under one of `MEMORY`.
 
-        `prefetch` says whether the device fetches the next layer while one works, as NVIDIA cards do.
+        With `prefetch` the next layer is loaded while one runs, as on NVIDIA GPUs.
         """
         if memory == "full":
             costs = self.parts.values()
@@ -70,7 +69,7 @@ class Plan:
         raise ValueError(f"memory must be one of {', '.join(MEMORY)}, got {memory!r}")
 
     def seconds(self, tflops: float) -> float:
-        """Seconds of a run at a rate in TFLOP/s."""
+        """Return the seconds of a run at a rate in TFLOP/s."""
         return self.flops / (tflops * 1e12)
 
 
@@ -85,20 +84,19 @@ def plan_run(
     guided: bool | None = None,
     dtype: torch.dtype = torch.bfloat16,
 ) -> Plan:
-    """Plan a run of the model in a folder, of which only configurations are read.
+    """Plan a run of the model in a folder; only its configuration files are read.
 
     Args:
         folder: a model folder.
-        frames, height, width: of the clips as the transformer draws them, in pixels; as the model was trained, where
-            None.
-        upscale: how many times as large the upscaler makes them.
+        frames, height, width: frames and pixels of the clips as the transformer draws them; as in training if None.
+        upscale: factor of the upscaler.
         steps: denoising steps; the model's default if None.
-        guided: with classifier-free guidance; as the model is used if nothing is said, where None.
+        guided: with classifier-free guidance; by the model's default scale if None.
         dtype: number format of weights and activations.
 
     Raises:
-        UnknownModelError: the folder is no model.
-        ValueError: a size that the model does not take; names the nearest.
+        UnknownModelError: the folder is not a model.
+        ValueError: a size that the model does not take; the message names the nearest.
     """
     transformer, vae, upscaler, listing, transformer_2 = skeleton(folder)
     codec, conventions = SequenceCodec.of(transformer, vae), transformer.conventions
@@ -136,27 +134,34 @@ def plan_run(
         if vae is not None:
             vae.to("meta", dtype)
             sequence = torch.empty(1, layout.length, config.in_channels, *latent)
-            # Clips that are decoded one by one cost the same; the last one has the others beside it.
+            # Clips that are decoded one by one cost the same; the others are in memory beside the last one.
             alike = 1 if codec.joint else len(layout.clips)
             beside = (alike - 1) * frames * 3 * height * width * torch.float32.itemsize
             decode = lambda: codec.decode(sequence, layout, layout.clips if codec.joint else layout.clips[:1])  # noqa: E731
             plain = cost_of(vae, decode, kept=beside)
             vae.enable_tiling()
-            tiled = cost_of(vae, decode, kept=beside)
-            parts["vae"], tiled = (replace(cost, flops=cost.flops * alike) for cost in (plain, tiled))
+            tiled = cost_of(vae, decode, kept=beside, count_flops=False)
+            parts["vae"] = replace(plain, flops=plain.flops * alike)
         if upscaler is not None:
             upscaler.to("meta", dtype).to(memory_format=upscaler.memory_format)
             size = 1, layout.frames, 3, height, width
             upscaling = lambda: upscaler.upscale({name: torch.empty(size) for name in layout.clips}, upscale)  # noqa: E731
             parts["upscaler"] = cost_of(upscaler, upscaling)
     return Plan(
-        frames, height, width, steps or conventions.steps, 1 if batched else conditions, layout,
+        frames,
+        height,
+        width,
+        steps or conventions.steps,
+        1 if batched else conditions,
+        layout,
         video_tokens=transformer.video_tokens(layout, *latent),
-        text_tokens=prompts * words, parts=parts, tiled=tiled,
-    )  # fmt: skip
+        text_tokens=prompts * words,
+        parts=parts,
+        tiled=tiled,
+    )
 
 
 def _kept(inputs: tuple[Any, ...]) -> int:
-    """Bytes of a call's inputs, and of the sequences that are kept beside it in float32: what is given, and the last
-    step's prediction, output, clean and next ones."""
+    """Return the bytes of a call's inputs and of five float32 sequences beside it: the given one, and prediction,
+    output, clean and next sequence of the last step."""
     return sum(x.nbytes for x in inputs if isinstance(x, Tensor)) + 5 * inputs[0][0].numel() * 4

@@ -1,4 +1,4 @@
-"""A Ray cluster, joined for as long as a piece of work takes."""
+"""Connection to a Ray cluster."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from ..core.errors import UserError
 
 
 class ClusterError(UserError):
-    """There is no such cluster; one sentence that says so."""
+    """A cluster that cannot be reached."""
 
 
 @contextmanager
 def joined(address: str, cpus: int) -> Iterator[None]:
-    """Join the cluster at an address, or with `local` one of this machine's own with so many CPUs, quietly.
+    """Join the cluster at an address, or with `local` start one on this machine with this number of CPUs.
 
-    While it lasts, standard output is standard error: Ray prints there when a worker dies.
+    While the context lasts, standard output goes to standard error: Ray prints there when a worker dies.
 
     Raises:
-        ClusterError: it cannot be reached.
+        ClusterError: the cluster cannot be reached.
         RuntimeError: an error of the cluster ended the work.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anyone unasked
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage reports without consent
     import ray
     from ray.data import DataContext
 
@@ -34,7 +34,7 @@ def joined(address: str, cpus: int) -> Iterator[None]:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ClusterError(
-            f"--ray {address}: no cluster could be reached there ({error}); or use --ray local"
+            f"`ray` {address}: no cluster could be reached there ({error}); or use `ray` local"
         ) from error
     try:
         DataContext.get_current().enable_progress_bars = False
@@ -42,7 +42,7 @@ def joined(address: str, cpus: int) -> Iterator[None]:
         with redirect_stdout(sys.stderr):
             yield
     except ray.exceptions.RayError as error:
-        why = str(error).strip().splitlines()[-1]  # above it stands the trace of the worker
-        raise RuntimeError(f"the cluster gave up: {why}; what is done stays done") from error
+        why = str(error).strip().splitlines()[-1]  # the lines above are the traceback of the worker
+        raise RuntimeError(f"the cluster failed: {why}; finished jobs are kept") from error
     finally:
         ray.shutdown()

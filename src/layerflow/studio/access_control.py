@@ -1,4 +1,4 @@
-"""What every request passes before anything looks at it: who asks, from where, how much, for which route."""
+"""Access control before any route: token, origin and host of a request, its size, and the allowed routes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 COOKIE = "layerflow_token"
 SMALL_BODY = 64 * 1024
-"""Most bytes of a request that is no upload."""
+"""Maximum size in bytes of a request that is not an upload."""
 UPLOADS = "/api/uploads"
 GRADIO = "/gradio"
 GRADIO_ROUTES = re.compile(
@@ -24,7 +24,7 @@ GRADIO_ROUTES = re.compile(
     r"|POST /gradio_api/call/(run|job|cancel)/?|GET /gradio_api/call/(run|job|cancel)/[\w-]+"
     r"|POST /gradio_api/queue/join/?|GET /gradio_api/queue/data"
 )
-"""All that calling functions through Gradio takes. Its routes for files, uploads, proxies, pages stay shut."""
+"""Routes of Gradio that function calls need. Its routes for files, uploads, proxies and pages stay closed."""
 HEADERS = {
     "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; style-src 'self'; object-src 'none'; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
@@ -33,30 +33,30 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
-ENTRANCE = b"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+LOGIN = b"""<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>LayerFlow studio</title><body><h1>LayerFlow studio</h1><form action="/"><label>Token, as the server printed it:
 <input name="token" type="password" autocomplete="current-password" required autofocus></label>
 <button>Enter</button></form></body></html>"""
 
 
 class AccessControl:
-    """ASGI middleware. It refuses with 401, 403, 404, 413 or 421 before a route is looked for."""
+    """ASGI middleware that refuses requests with 401, 403, 404, 413 or 421 before routing."""
 
     def __init__(self, app: ASGIApp, token: str = "", hosts: frozenset[str] = frozenset()) -> None:
-        """
+        """Wrap an application.
+
         Args:
-            app: what is behind it.
-            token: that every request must show; empty for none.
-            hosts: names that the server may be called by, without which a page elsewhere could have its own name
-                point here (DNS rebinding); empty for any, where a token keeps strangers out.
+            app: the protected application.
+            token: token that every request must carry; empty for none.
+            hosts: host names accepted in requests, which prevents DNS rebinding; empty for any, if there is a token.
         """
         self.app, self.token, self.hosts = app, token, hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See `AccessControl`."""
+        """Pass a request on to the application, or refuse it."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
-        if scope["type"] != "http":  # there are no web sockets here
+        if scope["type"] != "http":  # web sockets are not supported
             return await send({"type": "websocket.close", "code": 1008})
         sent = _Sent(send)
         try:
@@ -65,50 +65,50 @@ class AccessControl:
                 return await refused(scope, receive, sent)
             receive = _bounded(scope, receive)
             if scope["path"].startswith(GRADIO) and scope["method"] == "POST":
-                receive = await _checked(receive)
+                receive = await _validated(receive)
             await self.app(scope, receive, sent)
         except _MalformedError:
             await _error(400, "a call is a JSON object with a list named data")(scope, receive, sent)
         except _TooLargeError:
             if not sent.started:
-                await _error(413, f"more than {SMALL_BODY} bytes are no request for this")(scope, receive, sent)
+                await _error(413, f"the request is larger than {SMALL_BODY} bytes")(scope, receive, sent)
 
     def _refuse(self, scope: Scope) -> Response | None:
         headers, path = Headers(scope=scope), scope["path"]
         host = headers.get("host", "")
         if self.hosts and _name(host) not in self.hosts:
-            return _error(421, "this server is not called so; use the address that it printed")
+            return _error(421, "this is not the server's host name; use the address that it printed")
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host:
-            return _error(403, "requests from other sites' pages are not answered")
-        if self.token and not self._shown(headers):
-            return self._enter(scope)
+            return _error(403, "requests from pages of other sites are refused")
+        if self.token and not self._has_token(headers):
+            return self._log_in(scope)
         if path.startswith(GRADIO) and not GRADIO_ROUTES.fullmatch(f"{scope['method']} {path.removeprefix(GRADIO)}"):
-            return _error(404, "there is nothing here; the page is at /")
+            return _error(404, "there is no such route; the page is at /")
         return None
 
-    def _shown(self, headers: Headers) -> bool:
-        kind, _, shown = headers.get("authorization", "").partition(" ")
+    def _has_token(self, headers: Headers) -> bool:
+        kind, _, token = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer":
             try:
                 cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
             except CookieError:
                 return False
-            shown = cookie.value if cookie is not None else ""
-        return self._fits(shown.strip())
+            token = cookie.value if cookie is not None else ""
+        return self._is_valid(token.strip())
 
-    def _fits(self, shown: str) -> bool:
-        return hmac.compare_digest(shown.encode("utf-8", "replace"), self.token.encode())
+    def _is_valid(self, token: str) -> bool:
+        return hmac.compare_digest(token.encode("utf-8", "replace"), self.token.encode())
 
-    def _enter(self, scope: Scope) -> Response:
+    def _log_in(self, scope: Scope) -> Response:
         if scope["path"] != "/" or scope["method"] != "GET":
-            return _error(401, "this server wants its token, as `Authorization: Bearer TOKEN`")
-        shown = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if not self._fits(shown):
-            return Response(ENTRANCE, 401, media_type="text/html")
-        entered = RedirectResponse("/", 303)
-        entered.set_cookie(COOKIE, self.token, httponly=True, samesite="strict", secure=scope["scheme"] == "https")
-        return entered
+            return _error(401, "this server requires its token, as `Authorization: Bearer TOKEN`")
+        token = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if not self._is_valid(token):
+            return Response(LOGIN, 401, media_type="text/html")
+        redirect = RedirectResponse("/", 303)
+        redirect.set_cookie(COOKIE, self.token, httponly=True, samesite="strict", secure=scope["scheme"] == "https")
+        return redirect
 
 
 class _TooLargeError(Exception):
@@ -120,7 +120,7 @@ class _MalformedError(Exception):
 
 
 class Call(BaseModel):
-    """What Gradio's clients send: of what Gradio would take, no more than they need."""
+    """Body of a function call through Gradio: only those of Gradio's fields that its clients use."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -132,8 +132,8 @@ class Call(BaseModel):
     simple_format: bool = False
 
 
-async def _checked(receive: Receive) -> Receive:
-    """`receive` of a call to Gradio, which answers what is no call with an error of its own (500) otherwise."""
+async def _validated(receive: Receive) -> Receive:
+    """Return `receive` of a valid call to Gradio, which answers an invalid one with status 500."""
     body, more = b"", True
     while more:
         message = await receive()
@@ -146,14 +146,14 @@ async def _checked(receive: Receive) -> Receive:
         raise _MalformedError from error
     whole: list[Message] = [{"type": "http.request", "body": body}]
 
-    async def again() -> Message:
+    async def replay() -> Message:
         return whole.pop() if whole else await receive()
 
-    return again
+    return replay
 
 
 class _Sent:
-    """`send` that adds our headers and remembers whether an answer has begun."""
+    """`send` that adds security headers and records if a response has started."""
 
     def __init__(self, send: Send) -> None:
         self._send, self.started = send, False
@@ -168,7 +168,7 @@ class _Sent:
 
 
 def _bounded(scope: Scope, receive: Receive) -> Receive:
-    """`receive` that raises when a request other than an upload, which counts for itself, is too large."""
+    """Return `receive` that raises when a request is too large; uploads have their own limit."""
     if scope["path"] == UPLOADS:
         return receive
     size = 0
@@ -185,7 +185,7 @@ def _bounded(scope: Scope, receive: Receive) -> Receive:
 
 
 def _name(host: str) -> str:
-    """A Host header without its port."""
+    """Return a Host header without its port."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:

@@ -1,4 +1,4 @@
-"""The studio as a web application: the page, the job API, and Gradio's API beside it."""
+"""Web application of the studio: the page, the job API and Gradio's API."""
 
 from __future__ import annotations
 
@@ -36,34 +36,34 @@ from .worker import Start
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
 MOST_EXPORTS = 8
-"""Exports that may be asked for at once; each waits in a thread of the server."""
+"""Maximum number of concurrent exports; each waits in a thread of the server."""
 UPLOAD_SECONDS = 600
-"""Longest that a file may take to arrive."""
+"""Maximum time in seconds that a file may take to arrive."""
 FOREVER = "private, max-age=31536000, immutable"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a studio is set up."""
+    """Settings of a studio."""
 
     work: Path
-    """The work folder; nothing outside of it is written, nor read for anybody."""
+    """Work folder; nothing outside of it is written, or read for a client."""
     start: Start
-    """Loads what does the jobs, in a process of its own."""
+    """Function that loads the model in a worker process."""
     model: dict[str, Any] = field(default_factory=dict)
-    """What the page is told of the model, see `describe_model`."""
+    """Facts of the model for the page, see `describe_model`."""
     limits: Limits = field(default_factory=Limits)
     token: str = ""
-    """That every request must show; without one the server answers to its own names alone."""
+    """Token that every request must carry; without one, only requests to `hosts` are accepted."""
     hosts: frozenset[str] = LOCAL
-    """Those names."""
+    """Host names of the server."""
 
 
 class Studio:
-    """The parts behind the routes."""
+    """Application logic behind the routes."""
 
     def __init__(self, settings: Settings) -> None:
-        """Opens the work folder; raises WorkFolderError."""
+        """Open the work folder; raises WorkFolderError."""
         self.settings, self.limits = settings, settings.limits
         self.store = Store(settings.work)
         self.uploads = Uploads(settings.work, self.limits)
@@ -71,17 +71,17 @@ class Studio:
         self._exporting = threading.BoundedSemaphore(2)
         self._waiting = threading.BoundedSemaphore(MOST_EXPORTS)
 
-    def submit(self, asked: JobRequest) -> dict[str, Any]:
+    def submit(self, body: JobRequest) -> dict[str, Any]:
         """Queue a job; raises QueueFullError, UploadError or UnknownJobError."""
-        given: dict[str, Path] = {clip: self.given_file(clip, source) for clip, source in asked.given.items()}
-        return self.told(self.queue.submit(asked.kept(), asked.session, given))
+        given: dict[str, Path] = {clip: self.given_file(clip, source) for clip, source in body.given.items()}
+        return self.describe(self.queue.submit(body.kept(), body.session, given))
 
     def given_file(self, clip: Clip, source: Given) -> Path:
-        """The file of a given clip."""
+        """Return the file of a given clip; raises UploadError or UnknownJobError."""
         if source.upload is not None:
             path, facts = self.uploads.clip(source.upload)
             if clip in ALPHA_OF and not facts[ALPHA]:
-                raise UploadError("a foreground needs transparent parts, and this clip has none; send one with alpha")
+                raise UploadError("a foreground needs transparency, and this clip has none; send one with alpha")
             return path
         place = self.store.place(self.queue.get(source.job or ""))
         name = source.clip or clip
@@ -91,51 +91,51 @@ class Studio:
                 return path
         raise UnknownJobError(f"that job has no {name}; it is {self.queue.get(source.job or '').state}")
 
-    def told(self, job: Job) -> dict[str, Any]:
-        """What a client is told of a job."""
+    def describe(self, job: Job) -> dict[str, Any]:
+        """Return the state of a job as clients get it."""
         before = self.queue.place_in_queue(job) if job.state == "queued" else 0
         return {**job.manifest(), "progress": dict(job.progress), "before": before}
 
     def file(self, job: Job, *names: str) -> Path:
-        """A file in a job's folder; raises HTTPException when it is not there, or not in there."""
+        """Return a file in a job's folder; raises HTTPException if it does not exist or lies outside."""
         place = self.store.place(job)
         path = place.joinpath(*names)
         if not path.resolve().is_relative_to(place) or not path.is_file():
             raise HTTPException(404, "there is no such file")
         return path
 
-    def export(self, job: Job, asked: ExportRequest) -> str:
-        """Write an archive for a place that layers go to; returns its name. Raises ChildError."""
+    def export(self, job: Job, body: ExportRequest) -> str:
+        """Write an archive of layers in the format of a preset; return its name. Raises ChildError."""
         if job.state != "done":
             raise HTTPException(409, f"only jobs that are done can be exported; this one is {job.state}")
         folder = self.store.place(job) / "exports"
-        name = f"{asked.preset}-{hashlib.sha256(asked.model_dump_json().encode()).hexdigest()[:16]}.zip"
+        name = f"{body.preset}-{hashlib.sha256(body.model_dump_json().encode()).hexdigest()[:16]}.zip"
         if (folder / name).is_file():
             return name
         if not self._waiting.acquire(blocking=False):
             raise QueueFullError(f"{MOST_EXPORTS} exports are being written already; try again in a moment")
         try:
-            self._write_export(job, asked, folder, name)
+            self._write_export(job, body, folder, name)
         finally:
             self._waiting.release()
         return name
 
-    def _write_export(self, job: Job, asked: ExportRequest, folder: Path, name: str) -> None:
+    def _write_export(self, job: Job, body: ExportRequest, folder: Path, name: str) -> None:
         folder.mkdir(exist_ok=True)
         with self._exporting, whole_files(folder) as partial:
             confined(
                 export_layers, self.store.place(job) / "layers", partial / name,
-                asked.preset, asked.size, asked.edges, asked.timecode,
+                body.preset, body.size, body.edges, body.timecode,
                 seconds=self.limits.job_seconds, memory=self.limits.job_memory,
             )  # fmt: skip
 
     def close(self) -> None:
-        """Stop the workers and let the work folder go."""
+        """Stop the workers and release the work folder."""
         self.queue.close()
 
 
 def create_app(settings: Settings, with_gradio: bool = True) -> FastAPI:
-    """The application. Its `state.studio` is the `Studio`, opened at once; raises WorkFolderError."""
+    """Return the application; its `state.studio` is the `Studio`. Raises WorkFolderError."""
     studio = Studio(settings)
 
     @asynccontextmanager
@@ -145,9 +145,13 @@ def create_app(settings: Settings, with_gradio: bool = True) -> FastAPI:
         await run_in_threadpool(studio.close)
 
     app = FastAPI(
-        title="LayerFlow studio", version=__version__, docs_url=None, redoc_url=None,
-        openapi_url="/api/openapi.json", lifespan=lifespan,
-    )  # fmt: skip
+        title="LayerFlow studio",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        lifespan=lifespan,
+    )
     app.state.studio = studio
     app.add_middleware(AccessControl, token=settings.token, hosts=frozenset() if settings.token else settings.hosts)
     for error, status in ERRORS.items():
@@ -163,7 +167,7 @@ def create_app(settings: Settings, with_gradio: bool = True) -> FastAPI:
 
 
 def add_pages(app: FastAPI) -> None:
-    """The page and its files."""
+    """Add the page and its files."""
     static = Path(str(resources.files("layerflow.studio") / "static"))
 
     @app.get("/", include_in_schema=False)
@@ -174,11 +178,11 @@ def add_pages(app: FastAPI) -> None:
 
 
 def add_uploads(app: FastAPI, studio: Studio) -> None:
-    """Files in."""
+    """Add the facts of the studio, and uploads."""
 
     @app.get("/api/studio")
     def studio_facts() -> dict[str, Any]:
-        """What this studio is, has and allows."""
+        """Return version, model, limits, example prompts and load of the studio."""
         jobs = studio.queue.jobs()
         return {
             "version": __version__,
@@ -191,7 +195,7 @@ def add_uploads(app: FastAPI, studio: Studio) -> None:
 
     @app.post("/api/uploads", status_code=201)
     async def upload(request: Request) -> dict[str, Any]:
-        """A clip or picture as the body, `application/octet-stream`; returns its id."""
+        """Upload a clip or picture as the body, `application/octet-stream`; returns its id."""
         if request.headers.get("content-type") != "application/octet-stream":
             raise HTTPException(415, "send the file itself, with content-type application/octet-stream")
         try:
@@ -203,48 +207,48 @@ def add_uploads(app: FastAPI, studio: Studio) -> None:
 
 
 def add_jobs(app: FastAPI, studio: Studio) -> None:
-    """Jobs in, progress and files out."""
+    """Add jobs, their progress and their files."""
 
     @app.post("/api/jobs", status_code=202)
-    def submit(asked: JobRequest) -> dict[str, Any]:
-        return studio.submit(asked)
+    def submit(body: JobRequest) -> dict[str, Any]:
+        return studio.submit(body)
 
     @app.get("/api/jobs")
     def jobs(
         session: Annotated[str | None, Query(max_length=64)] = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
     ) -> list[dict[str, Any]]:
-        return [studio.told(job) for job in studio.queue.jobs(session)[:limit]]
+        return [studio.describe(job) for job in studio.queue.jobs(session)[:limit]]
 
     @app.get("/api/jobs/{id}")
     def job(id: str) -> dict[str, Any]:
-        return studio.told(studio.queue.get(id))
+        return studio.describe(studio.queue.get(id))
 
     @app.post("/api/jobs/{id}/cancel")
     def cancel(id: str) -> dict[str, Any]:
-        return studio.told(studio.queue.cancel(id))
+        return studio.describe(studio.queue.cancel(id))
 
     @app.delete("/api/jobs/{id}")
     def remove(id: str) -> dict[str, Any]:
-        """Forget a job that has ended, or cancel one that has not."""
+        """Delete a job that has ended, or cancel one that has not."""
         job = studio.queue.get(id)
         studio.queue.remove(id)
-        return studio.told(job)
+        return studio.describe(job)
 
     @app.get("/api/jobs/{id}/preview", response_class=FileResponse)
     def preview(id: str) -> FileResponse:
-        """The layers as they are predicted by now, a moving picture."""
+        """Return the layers as currently predicted, as an animation."""
         return _sent(studio.file(studio.queue.get(id), "preview.webp"), "no-store")
 
     @app.get("/api/jobs/{id}/sheets/{layer}.{kind}", response_class=FileResponse)
     def sheet(id: str, layer: Clip, kind: str) -> FileResponse:
-        """All frames of a layer in one PNG, or where each frame is, as JSON."""
+        """Return all frames of a layer in one PNG, or the position of each frame as JSON."""
         if kind not in ("png", "json"):
             raise HTTPException(404, "there is no such file")
         return _sent(studio.file(studio.queue.get(id), "sheets", f"{layer}.{kind}"))
 
     @app.get("/api/jobs/{id}/files", response_model=list[str])
     def files(id: str) -> list[str]:
-        """Names of the layers' files, lossless, and of `layers.json`."""
+        """Return the names of the layers' lossless files and of `layers.json`."""
         folder = studio.store.place(studio.queue.get(id)) / "layers"
         return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
@@ -256,9 +260,9 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
         return _sent(studio.file(job, "layers", name), filename=name)
 
     @app.post("/api/jobs/{id}/exports", status_code=201)
-    def export(id: str, asked: ExportRequest) -> dict[str, str]:
-        """Write layers for a place that they go to; returns where to fetch them."""
-        return {"url": f"/api/jobs/{id}/exports/{studio.export(studio.queue.get(id), asked)}"}
+    def export(id: str, body: ExportRequest) -> dict[str, str]:
+        """Export layers in the format of a preset; returns the URL of the archive."""
+        return {"url": f"/api/jobs/{id}/exports/{studio.export(studio.queue.get(id), body)}"}
 
     @app.get("/api/jobs/{id}/exports/{name}", response_class=FileResponse)
     def exported(id: str, name: str) -> FileResponse:
@@ -280,16 +284,16 @@ def _answer_with(status: int) -> Callable[[Request, Exception], JSONResponse]:
 
 
 def sentence_of(error: Exception) -> str:
-    """An error as a client is told it: never what was sent, nor a path."""
+    """Return an error as clients get it: without the content of the request and without paths."""
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
-        said = str(first["msg"]).removeprefix("Value error, ")
-        return json.dumps(f"{where}: {said}" if where else said)[1:-1][:300]
+        location = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+        message = str(first["msg"]).removeprefix("Value error, ")
+        return json.dumps(f"{location}: {message}" if location else message)[1:-1][:300]
     if isinstance(error, HTTPException):
         return str(error.detail)
     if isinstance(error, OSError):
-        return "the studio's disk cannot be written; tell who runs it"
+        return "the studio cannot write to its disk; tell its administrator"
     return str(error)
 
 

@@ -1,7 +1,6 @@
-"""What is done with an uploaded file in a confined child: its header is read, checked, then its frames.
+"""Decoding of uploaded files in a sandbox: first the header, which is checked, then the frames.
 
-Whatever a person sends becomes one kind of file, FFV1 of 16 bits with alpha where there was alpha, that this package
-wrote itself. Nothing else ever opens what was sent.
+Every upload is converted to 16-bit FFV1, with alpha if it had alpha. The uploaded file is opened nowhere else.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from .sniffing import PICTURES
 
 @dataclass(frozen=True)
 class Header:
-    """What a file claims of itself."""
+    """Properties that a file's header states."""
 
     width: int
     height: int
@@ -31,14 +30,14 @@ class Header:
 
 
 def read_header(path: Path, kind: str) -> Header:
-    """What a file claims of itself, before a frame is decoded; raises MediaError."""
+    """Read the header of a file, without decoding a frame; raises MediaError."""
     if kind in PICTURES:
         try:
             with Image.open(path, formats=["AVIF" if kind == "avif" else "JPEG" if kind == "jpg" else kind]) as image:
                 return Header(*image.size, int(getattr(image, "n_frames", 1)), 0.0)
         except Image.DecompressionBombError as error:
             raise MediaError("the picture has too many pixels; scale it down") from error
-        except Exception as error:  # Pillow's readers raise whatever a damaged header led them to
+        except Exception as error:  # Pillow raises arbitrary errors for damaged headers
             raise MediaError("the picture is damaged; export it again") from error
     with open_video(path) as container:
         if not container.streams.video:
@@ -54,33 +53,34 @@ def read_header(path: Path, kind: str) -> Header:
 
 
 def check_header(header: Header, limits: Limits) -> int:
-    """How many frames to read; raises MediaError for a file that asks for too much."""
+    """Return the number of frames to read; raises MediaError for a file over the limits."""
     pixels = header.width * header.height
     if pixels < 1:
-        raise MediaError("its header names no size; export it again")
+        raise MediaError("its header states no size; export it again")
     if pixels > limits.upload_pixels:
         raise MediaError(
             f"{header.width}x{header.height} are more than the {limits.upload_pixels} pixels that a frame may have; "
             "scale it down"
         )
     for value, limit, unit in (
-        (header.seconds, limits.upload_seconds, "seconds"), (header.frames, limits.upload_frames, "frames"),
-    ):  # fmt: skip
+        (header.seconds, limits.upload_seconds, "seconds"),
+        (header.frames, limits.upload_frames, "frames"),
+    ):
         if value > limit:
             raise MediaError(f"{value:g} {unit} are more than the {limit:g} that a clip may have; cut it")
     return max(1, min(limits.read_frames, limits.read_pixels // pixels))
 
 
 def decode(source: Path, target: Path, kind: str, limits: Limits) -> dict[str, Any]:
-    """Read an uploaded file, write what it shows as FFV1; returns what the person is told of it.
+    """Convert an uploaded file to FFV1; return its properties as clients get them.
 
     Raises:
-        MediaError: the file is at fault; says how, without naming a path.
+        MediaError: the file cannot be used; the message says why, without a path.
     """
     try:
         header = read_header(source, kind)
         frames = check_header(header, limits)
-        most = 2 * max(limits.read_pixels, limits.upload_pixels)  # a file may hold more than its header says
+        most = 2 * max(limits.read_pixels, limits.upload_pixels)  # a file may hold more than its header states
         bounds = ReadLimits(limits.upload_frames, limits.upload_pixels, most)
         video = read_video(source, frames=frames, limits=bounds)
     except MediaError as error:

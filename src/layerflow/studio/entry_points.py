@@ -1,4 +1,4 @@
-"""What children do, by names that can be handed to them. Heavy imports happen in the child: the server has none."""
+"""Entry points of child processes, importable by name. Heavy imports happen in the child: the server has none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .worker import Work
 
 
 def decode_upload(source: Path, target: Path, kind: str, limits: Limits) -> dict[str, Any]:
-    """See `decoding.decode`."""
+    """Convert an uploaded file, see `decoding.decode`."""
     from .decoding import decode
 
     return decode(source, target, kind, limits)
@@ -21,9 +21,9 @@ def decode_upload(source: Path, target: Path, kind: str, limits: Limits) -> dict
 def export_layers(
     layers: Path, archive: Path, preset: str, size: str | None, edges: float, timecode: str
 ) -> dict[str, Any]:
-    """Write a job's layers for a place that they go to, as one archive; returns what is in it.
+    """Export a job's layers by a preset into one archive; return the record of its content.
 
-    `layers` is a folder as `save_layers` writes it, with `layers.safetensors` beside it if there is that.
+    `layers` is a folder as `save_layers` writes it, optionally with `layers.safetensors` beside it.
     """
     import shutil
     from zipfile import ZIP_STORED, ZipFile
@@ -36,7 +36,7 @@ def export_layers(
     folder = archive.with_suffix("")
     video = read_raw(layers.parent) or load_layers(layers)
     record = deliver(video, folder, preset, Settings(parse_size(size)[::-1] if size else None, edges, timecode))
-    with ZipFile(archive, "w", ZIP_STORED) as file:  # what goes in is compressed already
+    with ZipFile(archive, "w", ZIP_STORED) as file:  # the files are compressed already
         for path in sorted(folder.rglob("*")):
             file.write(path, f"layerflow-{preset}/{path.relative_to(folder).as_posix()}")
     shutil.rmtree(folder)
@@ -44,7 +44,7 @@ def export_layers(
 
 
 def describe_model(name: str) -> dict[str, Any]:
-    """What a page needs to know of a model, from its configuration alone; raises UnknownModelError."""
+    """Return the facts of a model that the page needs, from its configuration files; raises UnknownModelError."""
     from ..generation.load import model_facts, model_folder
 
     facts = model_facts(model_folder(name, weights=False))
@@ -65,7 +65,7 @@ def describe_model(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class ModelStart:
-    """Loads a model in the process that calls it."""
+    """Function object that loads a model in the calling process."""
 
     options: ModelOptions = field(default_factory=ModelOptions)
     limits: Limits = field(default_factory=Limits)
@@ -73,7 +73,7 @@ class ModelStart:
     """Folder of the LoRAs that jobs may name."""
 
     def __call__(self) -> Work:
-        """Raises ValueError for a model or a device that cannot be used."""
+        """Load the model; raises ValueError for a model or a device that cannot be used."""
         from ..generation.load import load_model, model_facts, model_folder, model_hash
         from ..runtime.device import pick_device
         from .runner import Maker

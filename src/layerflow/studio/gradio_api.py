@@ -1,4 +1,4 @@
-"""The same jobs through Gradio's API, for `gradio_client` and what speaks it. Files go by the job API alone."""
+"""Jobs through Gradio's API, for `gradio_client` and compatible clients. Files go through the job API only."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ TICK = 0.25
 
 def mount(app: FastAPI, studio: Studio) -> None:
     """Add Gradio's API under `/gradio`: functions `run`, `job` and `cancel`."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # else importing it already calls home
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # set before the import, which sends analytics
     import gradio
 
     async def run(request: dict) -> AsyncIterator[dict]:  # type: ignore[type-arg]
-        """Queue a job and tell of it until it has ended; `request` is as for POST /api/jobs."""
-        told = studio.submit(JobRequest.model_validate(request))
+        """Queue a job and yield its state until it has ended; `request` is as for POST /api/jobs."""
+        state = studio.submit(JobRequest.model_validate(request))
         while True:
-            yield told
-            if told["state"] in ENDED:
+            yield state
+            if state["state"] in ENDED:
                 return
             await asyncio.sleep(TICK)
-            told = studio.told(studio.queue.get(told["id"]))
+            state = studio.describe(studio.queue.get(state["id"]))
 
     def job(id: str) -> dict[str, Any]:
-        """What is known of a job."""
-        return studio.told(studio.queue.get(id))
+        """Return the state of a job."""
+        return studio.describe(studio.queue.get(id))
 
     def cancel(id: str) -> dict[str, Any]:
         """Stop a job."""
-        return studio.told(studio.queue.cancel(id))
+        return studio.describe(studio.queue.cancel(id))
 
     with gradio.Blocks(analytics_enabled=False, title="LayerFlow studio") as blocks:
         gradio.api(run, api_name="run", concurrency_limit=None)
@@ -48,6 +48,15 @@ def mount(app: FastAPI, studio: Studio) -> None:
         gradio.api(cancel, api_name="cancel", queue=False)
     blocks.queue(max_size=studio.limits.queue + studio.limits.concurrency)
     gradio.mount_gradio_app(
-        app, blocks, GRADIO, allowed_paths=[], blocked_paths=["/"], ssr_mode=False, run_history=False, mcp_server=False,
-        show_error=True, max_file_size=1, enable_monitoring=False,
-    )  # fmt: skip
+        app,
+        blocks,
+        GRADIO,
+        allowed_paths=[],
+        blocked_paths=["/"],
+        ssr_mode=False,
+        run_history=False,
+        mcp_server=False,
+        show_error=True,
+        max_file_size=1,
+        enable_monitoring=False,
+    )

@@ -1,4 +1,4 @@
-"""The queue: jobs wait, run in processes of their own, and are kept for a while. It knows of no web framework."""
+"""Job queue: jobs wait, run in worker processes, and are kept for a while. Independent of any web framework."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ SWEEP_SECONDS = 60.0
 
 
 class QueueFullError(Exception):
-    """As many jobs wait as may."""
+    """The queue has reached its limit."""
 
 
 class UnknownJobError(Exception):
-    """No job has this id; it may have expired."""
+    """There is no job with this id; it may have expired."""
 
 
 class JobQueue:
-    """Jobs in the order that they came, at most `limits.concurrency` of them at work.
+    """Queue of jobs in order of arrival, at most `limits.concurrency` of them running.
 
-    A job that ended outlives the server, in the work folder. One that was at work when the server ended is
-    `interrupted` when the next one starts; those that waited wait again.
+    Jobs outlive the server, in the work folder. After a restart, jobs that were running are `interrupted`, and those
+    that were waiting wait again.
     """
 
     def __init__(self, store: Store, start: Start, limits: Limits, clock: Callable[[], float] = time.time) -> None:
@@ -51,7 +51,7 @@ class JobQueue:
                 self._end(job, "interrupted", INTERRUPTED)
         self.workers = [Worker(start) for _ in range(limits.concurrency)]
         self._threads = [threading.Thread(target=self._work, args=(worker,), daemon=True) for worker in self.workers]
-        self._threads.append(threading.Thread(target=self._sweep_now_and_then, daemon=True))
+        self._threads.append(threading.Thread(target=self._sweep_periodically, daemon=True))
         for thread in self._threads:
             thread.start()
 
@@ -59,9 +59,9 @@ class JobQueue:
         """Add a job; raises QueueFullError.
 
         Args:
-            request: for the work.
-            session: whose it is.
-            given: files that it gets, by clip.
+            request: request for the worker.
+            session: session that it belongs to.
+            given: files of given clips, by clip.
         """
         with self._changed:
             if sum(job.state == WAITING for job in self._jobs.values()) >= self.limits.queue:
@@ -73,7 +73,7 @@ class JobQueue:
         return job
 
     def get(self, identifier: str) -> Job:
-        """The job of an id; raises UnknownJobError."""
+        """Return the job with an id; raises UnknownJobError."""
         with self._changed:
             job = self._jobs.get(identifier) if IDENTIFIER.fullmatch(identifier) else None
         if job is None:
@@ -81,18 +81,18 @@ class JobQueue:
         return job
 
     def jobs(self, session: str | None = None) -> list[Job]:
-        """All jobs, or those of a session, newest first."""
+        """Return all jobs, or those of a session, newest first."""
         with self._changed:
-            found = [job for job in self._jobs.values() if session is None or job.session == session]
-        return sorted(found, key=lambda job: job.created, reverse=True)
+            jobs = [job for job in self._jobs.values() if session is None or job.session == session]
+        return sorted(jobs, key=lambda job: job.created, reverse=True)
 
     def place_in_queue(self, job: Job) -> int:
-        """How many jobs wait before this one."""
+        """Return the number of jobs that wait before this one."""
         with self._changed:
             return sum(other.state == WAITING and other.created < job.created for other in self._jobs.values())
 
     def cancel(self, identifier: str) -> Job:
-        """Stop a job soon, or take it out of the queue; one that has ended stays as it is."""
+        """Stop a running job, or take a waiting one out of the queue; a job that has ended is not changed."""
         job = self.get(identifier)
         with self._changed:
             job.stopping.set()
@@ -101,7 +101,7 @@ class JobQueue:
         return job
 
     def remove(self, identifier: str) -> None:
-        """Forget a job that has ended, and its files; one that has not is cancelled and stays until it ends."""
+        """Delete a job that has ended, with its files; cancel one that has not, which stays until it ends."""
         job = self.cancel(identifier)
         with self._changed:
             if job.state not in ENDED:
@@ -121,12 +121,12 @@ class JobQueue:
             self.store.remove(job)
 
     def warm_up(self) -> None:
-        """Let every worker load what it needs."""
+        """Start all workers, so that they load the model."""
         for worker in self.workers:
             worker.warm_up()
 
     def close(self) -> None:
-        """Stop the workers where they are. What was at work is interrupted when the folder is opened again."""
+        """Stop the workers at once. Running jobs become `interrupted` when the folder is opened again."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -142,23 +142,27 @@ class JobQueue:
         while (job := self._next()) is not None:
             try:
                 result = worker.run(
-                    self.store.place(job), job.request, job.progress.update, job.stopping,
-                    self.limits.job_seconds, self.limits.job_memory,
-                )  # fmt: skip
+                    self.store.place(job),
+                    job.request,
+                    job.progress.update,
+                    job.stopping,
+                    self.limits.job_seconds,
+                    self.limits.job_memory,
+                )
                 outcome: tuple[str, str, dict[str, Any]] = "done", "", result
             except CancelledError:
                 outcome = "cancelled", "", {}
             except ChildError as error:
                 outcome = "failed", str(error), {}
-            except Exception as error:  # of this code: the job is lost, the queue is not
-                outcome = "failed", f"the studio failed at it: {type(error).__name__}", {}
+            except Exception as error:  # a bug here fails the job, but not the queue
+                outcome = "failed", f"internal error of the studio: {type(error).__name__}", {}
             with self._changed:
                 if self._closed:
                     return
                 self._end(job, *outcome)
 
     def _next(self) -> Job | None:
-        """The next job, now running; waits for one. None when the queue is closed."""
+        """Wait for the next job, mark it as running and return it; None when the queue is closed."""
         with self._changed:
             while not self._closed:
                 waiting = [job for job in self._jobs.values() if job.state == WAITING]
@@ -177,10 +181,10 @@ class JobQueue:
     def _save(self, job: Job) -> None:
         try:
             self.store.save(job)
-        except OSError as error:  # a full disk: go on with what is in memory, and say so
+        except OSError as error:  # a full disk: continue with the state in memory
             print(f"layerflow studio: the manifest of {job.id} cannot be written ({error.strerror})", file=sys.stderr)
 
-    def _sweep_now_and_then(self) -> None:
+    def _sweep_periodically(self) -> None:
         while True:
             with self._changed:
                 if self._closed or (self._changed.wait_for(lambda: self._closed, SWEEP_SECONDS)):

@@ -1,4 +1,4 @@
-"""What the studio lets anybody ask of the machine. All of it can be set on the command line or by code."""
+"""Limits on the resources that clients of the studio may use."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds, with defaults for one person's machine."""
+    """Limits, with defaults for a personal machine."""
 
     concurrency: int = 1
-    """Jobs that run at the same time; each has a process with a model of its own."""
+    """Jobs that run at the same time, each in a process with its own model."""
     queue: int = 20
-    """Jobs that may wait; one more is refused."""
+    """Jobs that may wait; further ones are refused."""
     job_seconds: float = 900
-    """A job that takes longer is stopped."""
+    """Time limit of a job, in seconds; it is stopped then."""
     job_memory: int = 16 * 1024 * MIB
-    """Bytes of main memory that a job's process may hold; beyond, it is stopped."""
+    """Bytes of main memory that a job's process may hold; it is stopped beyond."""
     keep_seconds: float = 7 * 24 * 3600
-    """Ended jobs and uploads are removed after so long."""
+    """Age in seconds at which ended jobs and uploads are removed."""
     keep_jobs: int = 1000
-    """Ended jobs that are kept; beyond, the oldest go."""
+    """Number of ended jobs that are kept; beyond, the oldest are removed."""
     keep_uploads: int = 200
-    """Uploads that are kept; beyond, the oldest go."""
+    """Number of uploads that are kept; beyond, the oldest are removed."""
     upload_bytes: int = 64 * MIB
-    """Of one uploaded file."""
+    """Bytes of one uploaded file."""
     upload_seconds: float = 60
-    """Longest clip, by its header."""
+    """Duration of a clip in seconds, by its header."""
     upload_frames: int = 1800
-    """Most frames of a clip, by its header; of these the first `read_frames` are read."""
+    """Frames of a clip, by its header; the first `read_frames` are read."""
     upload_pixels: int = 4096 * 2304
-    """Most pixels of one frame, by its header."""
+    """Pixels of one frame, by its header."""
     read_frames: int = 64
-    """Frames that are taken of a clip, from its start."""
+    """Frames that are read of a clip, from its start."""
     read_pixels: int = 2**25
-    """Pixels over all frames that are taken: 16 frames of 1920x1080, 64 of 960x540."""
+    """Pixels over all frames that are read: 16 frames of 1920x1080, 64 of 960x540."""
     child_seconds: float = 60
-    """Longest that a clip may take to decode; an export may take as long as a job."""
+    """Time limit for decoding a clip, in seconds; exports have that of a job."""
     child_memory: int = 3 * 1024 * MIB
-    """Bytes that the process which decodes may add to what it starts with; one that exports, as many as a job holds."""
+    """Bytes that a decoding process may allocate beyond those at its start; exports have the limit of a job."""
     make_frames: int = 97
-    """Most frames of a result."""
+    """Frames of a result."""
     make_pixels: int = 2**26
-    """Most pixels over all frames of a result, in each clip."""
+    """Pixels over all frames of a result, in each clip."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():

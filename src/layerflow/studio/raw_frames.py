@@ -1,7 +1,7 @@
-"""A job's layers as bare samples beside its files, so that an export need not decode what was just encoded.
+"""Layers of a job as raw samples beside its files, so that exports need not decode them.
 
-FFV1 of 16 bits takes longer to decode than most exports take to write. The samples are the same ones, rounded in the
-same way: `read_raw` gives what reading the files would.
+Decoding 16-bit FFV1 takes longer than writing most exports. The samples are rounded in the same way, so `read_raw`
+returns the same values as reading the files.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from ..core.layered_video import LayeredVideo
 
 NAME = "layers.safetensors"
 LARGEST = 2**29
-"""Bytes of a file beyond which there is none; 16 frames of 720x480 with all clips are 111 million."""
+"""Maximum bytes of the file; 16 frames of 720x480 with all clips take 111 million."""
 WHITE = 65535
 
 
 def write_raw(video: LayeredVideo, folder: Path) -> None:
-    """Write `layers.safetensors`, 16 bits a sample, unless it would be larger than `LARGEST`."""
+    """Write `layers.safetensors`, 16 bits per sample, unless it would be larger than `LARGEST`."""
     clips = video.clips()
     if sum(clip.numel() for clip in clips.values()) * 2 > LARGEST:
         return
-    # Offset to fit int16: unsigned 16 bits are not everywhere in torch.
+    # Offset to fit int16: torch supports uint16 only in part.
     samples = {
         name: ((clip * WHITE + 0.5).floor() - 32768).to(torch.int16).contiguous() for name, clip in clips.items()
     }
@@ -33,7 +33,7 @@ def write_raw(video: LayeredVideo, folder: Path) -> None:
 
 
 def read_raw(folder: Path) -> LayeredVideo | None:
-    """The layers that `write_raw` wrote, None where there are none."""
+    """Return the layers that `write_raw` wrote; None if there are none."""
     if not (folder / NAME).exists():
         return None
     with safe_open(folder / NAME, "pt") as file:

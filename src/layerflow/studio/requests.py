@@ -1,4 +1,4 @@
-"""What clients may ask for, checked before it is queued."""
+"""Bodies of requests, validated before a job is queued."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ Prompt = Annotated[str, Field(max_length=1000), AfterValidator(_printable)]
 
 
 class Given(BaseModel):
-    """Where a given clip comes from: an upload, or a clip of another job."""
+    """Source of a given clip: an upload, or a clip of another job."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     upload: Identifier | None = None
     job: Identifier | None = None
     clip: Clip | None = None
-    """Of the job; by default the one of the same name."""
+    """Clip of the job; by default that of the same name."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Given:
@@ -46,9 +46,9 @@ class Given(BaseModel):
 
 
 MAXIMUM = {"seed": 2**53 - 1, "steps": 200, "frames": 1000, "upscale": 16}
-"""Most of a field's value here: seeds up to what a browser's numbers hold exactly."""
+"""Maximum values of fields here: seeds up to the largest integer that browsers represent exactly."""
 SERVER_ONLY = ("formats",)
-"""Fields that clients do not set: layers are stored without loss."""
+"""Fields that clients cannot set: layers are always stored losslessly."""
 LORA = r"^[0-9A-Za-z_][0-9A-Za-z_.-]{0,98}(:-?[0-9.]{1,8})?$"
 
 
@@ -72,7 +72,7 @@ class JobBase(BaseModel):
         return self
 
     def kept(self) -> dict[str, Any]:
-        """Return the part that the manifest keeps: what was set."""
+        """Return the fields that were set, for the manifest."""
         return self.model_dump(exclude={"session"}, exclude_none=True, exclude_unset=True)
 
 
@@ -104,7 +104,7 @@ else:
 
 
 class ExportRequest(BaseModel):
-    """How layers are to be exported; see docs/delivery.md."""
+    """An export of layers by a preset; see docs/delivery.md."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 

@@ -1,4 +1,4 @@
-"""What a worker does: a request to layers, sheets for the viewer, previews on the way."""
+"""Work of a worker: from a request to layers, sprite sheets for the viewer, and previews during denoising."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from .worker import CancelledError
 
 PREVIEW = "preview.webp"
 PREVIEW_SHARE = 0.2
-"""Part of the time that may go into previews."""
+"""Maximum share of the time spent on previews."""
 
 
 @dataclass
 class Maker:
-    """Makes layers with one model."""
+    """Generates layers with one model."""
 
     model: LoadedModel
     limits: Limits
@@ -44,7 +44,7 @@ class Maker:
     def __call__(
         self, folder: Path, request: dict[str, Any], report: Callable[..., None], cancelled: Callable[[], bool]
     ) -> dict[str, Any]:
-        """Do a job: `layers/` as the command line writes them, `sheets/` for the viewer."""
+        """Run a job; write `layers/` in the format of the command line, and `sheets/` for the viewer."""
         report(stage="reading")
         parsed = parse(request, folder, self.loras)
         check_request(parsed)
@@ -54,7 +54,7 @@ class Maker:
         if resolved.frames > self.limits.make_frames or pixels > self.limits.make_pixels:
             raise MediaError(
                 f"{resolved.frames} frames of {width}x{height} are more than a job may make, which is "
-                f"{self.limits.make_frames} frames and {self.limits.make_pixels} pixels in all; ask for less"
+                f"{self.limits.make_frames} frames and {self.limits.make_pixels} pixels in all; request less"
             )
         report(stage="denoising", step=0, steps=resolved.steps)
         watcher = Watcher(self.model, resolved, folder, report, cancelled)
@@ -62,7 +62,7 @@ class Maker:
         report(stage="writing", seconds_left=None)
         video = video.with_blended()
         metadata = json.dumps(describe(self.model, resolved, seconds, folder / "layers"))
-        for private in (folder, self.loras):  # where the server keeps its files is nobody's business
+        for private in (folder, self.loras):  # clients do not get paths of the server
             metadata = metadata.replace(f"{private}/", "")
         index = save_layers(video, folder / "layers", ["ffv1"], json.loads(metadata))
         write_raw(video, folder)
@@ -79,7 +79,7 @@ class Maker:
 
 
 def parse(request: Mapping[str, Any], folder: Path, loras: Path | None) -> Request:
-    """Return the request of a job, whose given clips lie in its folder; raises FieldError for an unknown LoRA."""
+    """Return the request of a job, with the given clips in its folder; raises FieldError for an unknown LoRA."""
     given = {name: path for name in CLIPS if (path := folder / "given" / f"{name}.mkv").exists()}
     fields = {name: request[name] for name in options(Request) if request.get(name) is not None}
     fields[BLENDED] = fields.get(BLENDED) or None
@@ -88,20 +88,20 @@ def parse(request: Mapping[str, Any], folder: Path, loras: Path | None) -> Reque
 
 
 def find_lora(text: str, folder: Path | None) -> str:
-    """Return "PATH:WEIGHT" of "NAME[:WEIGHT]", a LoRA in the studio's folder of them; raises FieldError."""
+    """Return "PATH:WEIGHT" for "NAME[:WEIGHT]", a LoRA in a folder; raises FieldError."""
     if folder is None:
-        raise FieldError("lora", f"{text}: this studio has no LoRAs; start it with a folder of them")
+        raise FieldError("lora", f"{text}: this studio has no LoRAs; start it with a folder of LoRAs")
     name, colon, weight = text.partition(":")
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     if name not in names:
-        raise FieldError("lora", f"{name} is not there; this studio has {', '.join(names) or 'none'}")
+        raise FieldError("lora", f"{name} does not exist; this studio has {', '.join(names) or 'none'}")
     return f"{folder / name}{colon}{weight}"
 
 
 class Watcher:
-    """Told after each step: reports how far it is, shows what can be seen; raises `CancelledError` when asked to stop.
+    """Step callback: reports progress, writes previews, and raises `CancelledError` if the job was cancelled.
 
-    That leaves the pipeline at once, where its `interrupt` would still decode and upscale what nobody wants.
+    The error leaves the pipeline at once, whereas its `interrupt` would still decode and upscale.
     """
 
     def __init__(
@@ -112,19 +112,14 @@ class Watcher:
         report: Callable[..., None],
         cancelled: Callable[[], bool],
     ) -> None:
-        self._model, self._resolved, self._folder, self._report, self._cancelled = (
-            model,
-            resolved,
-            folder,
-            report,
-            cancelled,
-        )
+        self._model, self._resolved, self._folder = model, resolved, folder
+        self._report, self._cancelled = report, cancelled
         self._started = time.monotonic()
         self._previewing = 0.0
         self._previews = 0
 
     def __call__(self, done: int, tensors: Mapping[str, Tensor]) -> None:
-        """`done` steps are done; `tensors["clean"]` is the sequence without noise, as predicted by now."""
+        """Report that `done` steps are done; `tensors["clean"]` is the current prediction of the clean sequence."""
         if self._cancelled():
             raise CancelledError
         before = time.monotonic()
@@ -146,7 +141,7 @@ class Watcher:
 
 
 def write_sheets(video: LayeredVideo, folder: Path) -> None:
-    """A sheet of all frames of each layer, lossless, for the viewer; alpha has one of its own too, as grey."""
+    """Write a lossless sprite sheet of each layer for the viewer, and one of alpha in grey."""
     folder.mkdir(exist_ok=True)
     for layer, colour, alpha, _ in layers_of(video, FORMATS["png"]):
         write_sheet(folder / f"{layer}.png", colour, alpha, video.fps)

@@ -1,7 +1,7 @@
-"""Child processes: they may crash, hang or eat memory, and the studio goes on.
+"""Sandboxed child processes, which may crash, hang or run out of memory without harm to the studio.
 
-Children are forked from a server process that has the heavy imports done and nothing else (multiprocessing's
-`forkserver`), so that one starts in milliseconds and holds none of the studio's open files.
+Children are forked from a server process that has imported the heavy modules (multiprocessing's `forkserver`), so that
+a child starts in milliseconds and inherits none of the studio's open files.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ PRELOAD = ("layerflow.studio.runner", "layerflow.studio.decoding", "layerflow.me
 
 
 SLACK = 5.0
-"""Seconds of wall clock that a child gets beside those of its work: to start, and where the machine is busy."""
+"""Extra seconds of wall-clock time for a child: to start, and for a busy machine."""
+OUT_OF_MEMORY = "it needs more memory than its limit allows"
 
 
 class ChildError(RuntimeError):
-    """A child did not do its work; the message is one sentence for the person who asked."""
+    """A child failed; the message is one sentence for the client."""
 
 
 class ChildRefusedError(ChildError):
-    """What was asked for is at fault, and the message says how."""
+    """A child refused its arguments; the message says why."""
 
 
 def context() -> Any:
-    """How children are started here."""
+    """Return the multiprocessing context in which children are started."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     chosen = multiprocessing.get_context("forkserver")
@@ -42,18 +43,18 @@ def context() -> Any:
 
 
 def confined(work: Callable[..., Any], *values: Any, seconds: float, memory: int, bytes_written: int = 2**31) -> Any:
-    """What `work(*values)` returns, run in a child with limits on time, memory and the size of files.
+    """Return `work(*values)`, run in a child with limits on time, memory and the size of files.
 
     Args:
-        work: a function of a module, or anything else that can be pickled.
+        work: function of a module, or another picklable callable.
         values: its arguments.
-        seconds: of wall clock, and of CPU.
-        memory: bytes of address space beyond what the child starts with.
-        bytes_written: of one file.
+        seconds: limit of wall-clock and of CPU time.
+        memory: limit in bytes of address space beyond that at the start of the child.
+        bytes_written: limit in bytes of each file.
 
     Raises:
-        ChildRefusedError: `work` raised a ValueError, whose first line this says.
-        ChildError: it took too long or too much, or it crashed.
+        ChildRefusedError: `work` raised a ValueError; the message is its first line.
+        ChildError: it exceeded a limit, or it crashed.
     """
     spawning = context()
     ours, theirs = spawning.Pipe()
@@ -80,7 +81,7 @@ def confined(work: Callable[..., Any], *values: Any, seconds: float, memory: int
 
 
 def stop(child: Any) -> None:
-    """End a child for certain, and leave no zombie."""
+    """Kill a child, and reap it."""
     with contextlib.suppress(ValueError, OSError):
         if child.is_alive():
             child.kill()
@@ -105,30 +106,29 @@ def _confined_child(
     except ValueError as error:
         answer = ("refused", first_line(error))
     except MemoryError:
-        answer = ("failed", "it wants more memory than there is for it")
+        answer = ("failed", OUT_OF_MEMORY)
     except Exception as error:
-        short = "allocate memory" in str(error)
-        answer = ("failed", "it wants more memory than there is for it" if short else first_line(error))
+        answer = ("failed", OUT_OF_MEMORY if "allocate memory" in str(error) else first_line(error))
     connection.send(answer)
     connection.close()
     sys.stdout.flush()
-    os._exit(0)  # libraries' threads and exit handlers have nothing to do here
+    os._exit(0)  # without exit handlers, and without waiting for threads of libraries
 
 
 def limit_resources(seconds: float, memory: int, size: int) -> None:
-    """Bound this process for good, where the system can."""
+    """Set limits on this process for good, as far as the system supports them."""
     import torch
 
     torch.set_num_threads(1)
     try:
         import resource
-    except ImportError:  # Windows has none; there the parent's clock is all
+    except ImportError:  # not on Windows, where only the parent's clock limits the child
         return
     used = time.process_time()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
     resource.setrlimit(resource.RLIMIT_CPU, (int(used + seconds) + 1, int(used + seconds) + 2))
-    with contextlib.suppress(OSError, ValueError):  # macOS knows no limit of address space
+    with contextlib.suppress(OSError, ValueError):  # macOS has no limit of address space
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * os.sysconf("SC_PAGE_SIZE") + memory
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

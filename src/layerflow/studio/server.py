@@ -1,4 +1,4 @@
-"""Starting a studio: what is checked first, the address, the token."""
+"""Start of a studio: checks, address and token."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .sandbox import ChildError, confined
 
 
 class StudioError(UserError):
-    """A studio that cannot be started as asked."""
+    """A studio that cannot be started as requested."""
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine can reach an address to bind to."""
+    """Return True if only this machine can reach an address to bind to."""
     if host == "localhost":
         return True
     with contextlib.suppress(ValueError):
@@ -31,7 +31,10 @@ def is_local(host: str) -> bool:
 
 
 def pick_token(host: str, token: str | None) -> str:
-    """The token to want: the one asked for, a new one beyond this machine, else none; raises FieldError."""
+    """Return the token to require: `token`, else a new one if other machines can connect, else none.
+
+    Raises FieldError for a token that is too short.
+    """
     if token is not None and len(token) < 16:
         raise FieldError("token", f"has {len(token)} characters: it must have 16 or more; leave it out to get one")
     return token or ("" if is_local(host) else secrets.token_urlsafe(24))
@@ -49,7 +52,7 @@ def run_studio(
     """Serve until interrupted; raises StudioError, WorkFolderError or a model's error before anything is served."""
     import uvicorn
 
-    shown = pick_token(host, token)
+    required = pick_token(host, token)
     listening = bind(host, port)
     with listening:
         try:
@@ -57,17 +60,17 @@ def run_studio(
         except ChildError as error:
             raise StudioError(str(error)) from error
         start = ModelStart(model, limits, loras)
-        app = create_app(Settings(work, start, facts, limits, shown, LOCAL | {host}))
+        app = create_app(Settings(work, start, facts, limits, required, LOCAL | {host}))
         address = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}/"
-        print(f"layerflow studio: {address}{f'?token={shown}' if shown else ''}", file=sys.stderr, flush=True)
+        print(f"layerflow studio: {address}{f'?token={required}' if required else ''}", file=sys.stderr, flush=True)
         if not is_local(host):
-            print("anybody with this address, token and all, can use it; it is not encrypted", file=sys.stderr)
+            print("anyone with this address and its token can use the studio; it is not encrypted", file=sys.stderr)
         config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)
         uvicorn.Server(config).run(sockets=[listening])
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A socket that listens to an address; raises StudioError when it cannot be had."""
+    """Return a socket that listens on an address; raises StudioError if it cannot be used."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
@@ -75,7 +78,7 @@ def bind(host: str, port: int) -> socket.socket:
         listening.bind(address)
         listening.listen(128)
     except OSError as error:
-        raise StudioError(f"{host}:{port} cannot be had ({error.strerror or error}); choose another `port`") from error
+        raise StudioError(f"{host}:{port} cannot be used ({error.strerror or error}); choose another `port`") from error
     return listening
 
 

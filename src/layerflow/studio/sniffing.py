@@ -1,12 +1,12 @@
-"""The kind of a file by its first bytes, whatever it is called."""
+"""Detection of a file's kind by its first bytes, regardless of its name."""
 
 PICTURES = ("png", "jpg", "gif", "webp", "avif")
 KINDS = (*PICTURES, "mp4", "mkv", "avi")
-"""What is taken; mp4 stands for QuickTime too, mkv for WebM."""
+"""Accepted kinds; mp4 includes QuickTime, mkv includes WebM."""
 
 
 def sniff(head: bytes) -> str | None:
-    """The kind of a file by its first 32 bytes, one of `KINDS`; None for anything else."""
+    """Return the kind of a file by its first 32 bytes, one of `KINDS`; None for anything else."""
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "png"
     if head.startswith(b"\xff\xd8\xff"):

@@ -1,11 +1,11 @@
-"""The work folder: a folder for each job with its manifest, which outlives the server.
+"""Work folder: a folder for each job, with a manifest that outlives the server.
 
     work/studio.lock            held by the one server that uses the folder
     work/jobs/<id>/job.json     the manifest
-    work/jobs/<id>/...          what the job was given and what it made
+    work/jobs/<id>/...          given files and results of the job
     work/uploads/<id>/          see `uploads`
 
-Names under it are made here: random, hexadecimal, never a word that a client sent.
+Names in it are random and hexadecimal, and never contain text from a client.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class WorkFolderError(UserError):
 
 
 def new_identifier() -> str:
-    """A name that nobody can guess: 128 random bits."""
+    """Return an unguessable name: 128 random bits."""
     return secrets.token_hex(16)
 
 
@@ -47,7 +47,7 @@ class Job:
     id: str
     request: dict[str, Any]
     session: str = ""
-    """Whose it is, by a name that the client made up; empty for nobody's."""
+    """Session that the job belongs to, named by the client; empty for none."""
     state: str = WAITING
     created: float = 0.0
     """Seconds since 1970, as `started` and `ended`."""
@@ -60,7 +60,7 @@ class Job:
     stopping: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
     def manifest(self) -> dict[str, Any]:
-        """What is kept on disk, and told to clients beside the progress."""
+        """Return the state that is stored on disk, and sent to clients together with the progress."""
         names = [f.name for f in dataclasses.fields(self) if f.name not in ("progress", "stopping")]
         return {name: getattr(self, name) for name in names}
 
@@ -84,11 +84,11 @@ class Store:
             raise WorkFolderError(f"work folder {folder} is in use by another studio; name another") from error
 
     def place(self, job: Job) -> Path:
-        """The job's folder."""
+        """Return the folder of a job."""
         return self.jobs / job.id
 
     def add(self, job: Job, given: dict[str, Path]) -> None:
-        """Make a job's folder with its given files, `given/<clip>.mkv`, and manifest: whole or not at all."""
+        """Create a job's folder with its given files, `given/<clip>.mkv`, and manifest, whole or not at all."""
         with whole_folder(self.place(job)) as hidden:
             (hidden / "given").mkdir()
             for clip, path in given.items():
@@ -96,12 +96,12 @@ class Store:
             self._write(job, hidden)
 
     def save(self, job: Job) -> None:
-        """Write the manifest of a job that is there."""
+        """Write the manifest of a job, if its folder exists."""
         if self.place(job).is_dir():
             self._write(job, self.place(job))
 
     def remove(self, job: Job) -> None:
-        """Remove a job's folder; it is gone at once, also when removing takes a while."""
+        """Remove a job's folder; it disappears at once, even if removing the files takes a while."""
         hidden = self.jobs / f".{job.id}"
         try:
             os.rename(self.place(job), hidden)
@@ -110,19 +110,19 @@ class Store:
         shutil.rmtree(hidden, ignore_errors=True)
 
     def load(self) -> Iterator[Job]:
-        """The jobs of an earlier server, oldest first; what is not whole is cleared away."""
-        found = []
+        """Yield the jobs of an earlier server, oldest first; remove incomplete folders."""
+        jobs = []
         for place in self.jobs.iterdir():
             try:
                 job = read_manifest(place)
             except (OSError, ValueError, TypeError, KeyError):
                 shutil.rmtree(place, ignore_errors=True)
                 continue
-            found.append(job)
-        yield from sorted(found, key=lambda job: job.created)
+            jobs.append(job)
+        yield from sorted(jobs, key=lambda job: job.created)
 
     def close(self) -> None:
-        """Let another server have the folder."""
+        """Release the folder for another server."""
         self._lock.close()
 
     def _write(self, job: Job, place: Path) -> None:
@@ -130,7 +130,7 @@ class Store:
 
 
 def read_manifest(place: Path) -> Job:
-    """The job of a folder; raises ValueError, TypeError, KeyError or OSError where there is none."""
+    """Return the job of a folder; raises ValueError, TypeError, KeyError or OSError if there is none."""
     values = json.loads((place / MANIFEST).read_text("utf-8"))
     job = Job(**values)
     if IDENTIFIER.fullmatch(place.name) is None or job.id != place.name or not isinstance(job.created, int | float):
@@ -141,7 +141,7 @@ def read_manifest(place: Path) -> Job:
 
 
 def link(source: Path, target: Path) -> None:
-    """The same file under another name; a copy where the file system has no links."""
+    """Link a file under another name; copy it if the file system has no links."""
     try:
         os.link(source, target)
     except OSError:
@@ -149,9 +149,9 @@ def link(source: Path, target: Path) -> None:
 
 
 def lock(descriptor: int) -> None:
-    """Hold a file for this process alone; raises OSError when another holds it."""
+    """Lock a file for this process; raises OSError if another process has locked it."""
     try:
         import fcntl
-    except ImportError:  # Windows: two servers on one folder are not told apart there
+    except ImportError:  # Windows: a second server on the same folder is not detected there
         return
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

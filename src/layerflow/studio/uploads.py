@@ -1,4 +1,4 @@
-"""The door for files: bounded, sniffed by content, decoded in a confined child. A file's name is never asked for."""
+"""Uploaded files: limited in size, detected by content, decoded in a sandbox. File names are never used."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ from .store import IDENTIFIER, new_identifier
 
 CLIP, FACTS = "clip.mkv", "clip.json"
 MOST_PENDING = 8
-"""Uploads that may be on their way at once."""
+"""Maximum number of concurrent uploads."""
 
 
 class UploadError(UserError):
-    """A file that is not taken; one sentence says why."""
+    """A file that is not accepted; the message is one sentence that says why."""
 
 
 class Uploads:
-    """Uploaded clips on disk, `uploads/<id>/clip.mkv` and what is known of each."""
+    """Uploaded clips on disk, each in `uploads/<id>/` as `clip.mkv` and `clip.json`."""
 
     def __init__(self, folder: Path, limits: Limits, clock: Callable[[], float] = time.time) -> None:
-        """
+        """Create the folder of uploads, and remove incomplete ones.
+
         Args:
             folder: the studio's work folder.
             limits: see `Limits`.
@@ -41,18 +42,18 @@ class Uploads:
         """
         self.folder, self.limits, self._clock = folder.resolve() / "uploads", limits, clock
         self.folder.mkdir(parents=True, exist_ok=True)
-        for place in self.folder.glob(".*"):  # an earlier server was at it when it ended
+        for place in self.folder.glob(".*"):  # left by an earlier server
             shutil.rmtree(place, ignore_errors=True)
         self._decoding = threading.BoundedSemaphore(2)
 
     async def receive(self, body: AsyncIterable[bytes]) -> tuple[Path, str]:
-        """Write what is sent into a folder of its own; returns that and the kind of file.
+        """Write a body into a new folder; return that folder and the kind of file.
 
         Raises:
-            UploadError: it is empty, too large, or nothing that is read here. Nothing stays behind then.
+            UploadError: the file is empty, too large or of an unknown kind; nothing is left of it then.
         """
         if len(list(self.folder.glob(".*"))) >= MOST_PENDING:
-            raise UploadError(f"{MOST_PENDING} files are on their way already; try again in a moment")
+            raise UploadError(f"{MOST_PENDING} files are being uploaded already; try again in a moment")
         place = self.folder / f".{new_identifier()}"
         place.mkdir()
         try:
@@ -63,7 +64,7 @@ class Uploads:
                     size += len(block)
                     if size > self.limits.upload_bytes:
                         raise UploadError(
-                            f"the file is larger than the {self.limits.upload_bytes} bytes that are taken; cut it"
+                            f"the file is larger than the {self.limits.upload_bytes} bytes that are accepted; cut it"
                         )
                     if kind is None:
                         start += block
@@ -81,7 +82,7 @@ class Uploads:
         return place, kind
 
     def take(self, place: Path, kind: str) -> dict[str, Any]:
-        """Decode what `receive` wrote; returns its id and facts. Raises UploadError; nothing stays behind then."""
+        """Decode a file from `receive`; return its id and facts. Raises UploadError; nothing is left of it then."""
         identifier = new_identifier()
         limits = self.limits
         try:
@@ -96,14 +97,14 @@ class Uploads:
             os.utime(place, (self._clock(), self._clock()))
             replace_path(place, self.folder / identifier)
         except ChildError as error:
-            raise UploadError(f"the file cannot be taken: {error}") from error
+            raise UploadError(f"the file cannot be used: {error}") from error
         finally:
             shutil.rmtree(place, ignore_errors=True)
         self.sweep()
         return facts
 
     def clip(self, identifier: str) -> tuple[Path, dict[str, Any]]:
-        """File and facts of an upload, which is kept longer from now on; raises UploadError."""
+        """Return file and facts of an upload, and renew its age; raises UploadError."""
         place = self.folder / identifier
         try:
             if IDENTIFIER.fullmatch(identifier) is None:
@@ -116,22 +117,22 @@ class Uploads:
 
     def sweep(self) -> None:
         """Remove uploads that are too old or too many."""
-        found = []
+        ages = []
         for place in self.folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 if not place.name.startswith("."):
-                    found.append((place.stat().st_mtime, place))
+                    ages.append((place.stat().st_mtime, place))
         oldest = self._clock() - self.limits.keep_seconds
-        for n, (when, place) in enumerate(sorted(found, reverse=True)):
-            if when < oldest or n >= self.limits.keep_uploads:
+        for n, (modified, place) in enumerate(sorted(ages, reverse=True)):
+            if modified < oldest or n >= self.limits.keep_uploads:
                 shutil.rmtree(place, ignore_errors=True)
 
 
 def known_kind(head: bytes) -> str:
-    """The kind of a file by its first bytes; raises UploadError."""
+    """Return the kind of a file by its first bytes; raises UploadError."""
     if not head:
         raise UploadError("the file is empty; choose another")
     kind = sniff(head)
     if kind is None:
-        raise UploadError(f"this is no file that is read here; send one of {', '.join(KINDS)}")
+        raise UploadError(f"the kind of file is unknown; send one of {', '.join(KINDS)}")
     return kind

@@ -1,4 +1,4 @@
-"""A process that holds a model and does one job after another, watched from outside."""
+"""Worker process that holds a model and runs one job after another, supervised from outside."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..core.errors import sentence
 from .sandbox import ChildError, context, stop
 
 TICK = 0.1
-"""Seconds between looks at a working process."""
+"""Seconds between checks of a running process."""
 GRACE = 10.0
-"""Seconds that a job has to end by itself when it is cancelled; then its process is stopped."""
+"""Seconds that a cancelled job has to end by itself before its process is stopped."""
 
 
 class CancelledError(Exception):
@@ -25,20 +25,20 @@ class CancelledError(Exception):
 
 
 class Work(Protocol):
-    """Does a job: writes into its folder, reports on the way, returns what the manifest keeps of the result."""
+    """Function that runs a job: writes into its folder, reports progress, returns the result for the manifest."""
 
     def __call__(
         self, folder: Path, request: dict[str, Any], report: Callable[..., None], cancelled: Callable[[], bool]
     ) -> dict[str, Any]:
-        """Raises `CancelledError` soon after `cancelled()` turns true."""
+        """Run a job; raises `CancelledError` soon after `cancelled()` turns true."""
 
 
 Start = Callable[[], Work]
-"""Loads what the work needs. Called in the process, so it must be picklable."""
+"""Function that loads the model. It is called in the worker process, so it must be picklable."""
 
 
 class Worker:
-    """Runs `Work` in a process of its own, which is started when it is needed."""
+    """Runs `Work` in a process that is started on demand."""
 
     def __init__(self, start: Start) -> None:
         self._start = start
@@ -47,11 +47,11 @@ class Worker:
 
     @property
     def pid(self) -> int | None:
-        """Of the process, while there is one."""
+        """Id of the process; None if there is none."""
         return self._child.pid if self._child is not None else None
 
     def warm_up(self) -> None:
-        """Start the process, so that it has loaded when the first job comes."""
+        """Start the process, so that it loads before the first job."""
         if self._child is not None and self._child.is_alive():
             return
         self.close()
@@ -70,22 +70,22 @@ class Worker:
         seconds: float,
         memory: int,
     ) -> dict[str, Any]:
-        """Do a job and return its result.
+        """Run a job and return its result.
 
         Args:
-            folder: the job's.
-            request: what is asked for.
-            report: told of progress.
-            stopping: set to cancel the job.
-            seconds: most that it may take.
-            memory: most bytes that its process may hold.
+            folder: folder of the job.
+            request: request of the job.
+            report: receives progress.
+            stopping: event that cancels the job.
+            seconds: time limit in seconds.
+            memory: limit in bytes of the memory that the process may hold.
 
         Raises:
-            CancelledError: it was cancelled.
-            ChildError: it failed, took too long or too much, or crashed; the process is fresh after the last three.
+            CancelledError: the job was cancelled.
+            ChildError: the job failed, exceeded a limit or crashed; the process is replaced after the last two.
         """
         self.warm_up()
-        deadline, asked = time.monotonic() + seconds, None
+        deadline, cancelled_at = time.monotonic() + seconds, None
         try:
             self._connection.send((str(folder), request))
             while True:
@@ -100,28 +100,28 @@ class Worker:
                     else:
                         raise ChildError(value)
                 now = time.monotonic()
-                if stopping.is_set() and asked is None:
-                    asked = now
+                if stopping.is_set() and cancelled_at is None:
+                    cancelled_at = now
                     self._connection.send("cancel")
-                if asked is not None and now - asked > GRACE:
+                if cancelled_at is not None and now - cancelled_at > GRACE:
                     self.close()
                     raise CancelledError
                 if now > deadline:
                     self.close()
                     raise ChildError(
-                        f"it took longer than the {seconds:g} s that a job may take and was stopped; ask for fewer "
+                        f"it took longer than the {seconds:g} s that a job may take and was stopped; request fewer "
                         "frames or steps, or a smaller size"
                     )
                 if (held := resident_bytes(self.pid)) > memory:
                     self.close()
                     raise ChildError(
                         f"it held {held / 2**30:.1f} GiB of memory, more than the {memory / 2**30:.1f} GiB that a job "
-                        "may hold, and was stopped; ask for fewer frames or a smaller size"
+                        "may hold, and was stopped; request fewer frames or a smaller size"
                     )
         except (EOFError, OSError) as error:
             code = self._exit_code()
             self.close()
-            raise ChildError(f"its process died (exit code {code}); try again, or ask for less") from error
+            raise ChildError(f"its process died (exit code {code}); try again, or request less") from error
 
     def kill(self) -> None:
         """End the process from another thread; a job that runs in it fails."""
@@ -143,7 +143,7 @@ class Worker:
 
 
 def resident_bytes(pid: int | None) -> int:
-    """Main memory that a process holds; 0 when it is gone."""
+    """Return the main memory that a process holds, in bytes; 0 if it does not exist."""
     import psutil
 
     try:
@@ -153,7 +153,7 @@ def resident_bytes(pid: int | None) -> int:
 
 
 def serve(connection: Connection, start: Start) -> None:
-    """What the process does: load, then one job after another, until the studio is gone."""
+    """Load the model, then run one job after another until the studio closes the connection."""
     work: Work | None = None
     broken = ""
     try:
@@ -163,7 +163,7 @@ def serve(connection: Connection, start: Start) -> None:
     while True:
         try:
             message = connection.recv()
-            if message == "cancel":  # for a job that has ended meanwhile
+            if message == "cancel":  # for a job that has already ended
                 continue
             folder, request = message
             connection.send(_attempt(work, broken, Path(folder), request, connection))
@@ -185,7 +185,7 @@ def _attempt(
         )
     except CancelledError:
         return "cancelled", None
-    except (EOFError, BrokenPipeError):  # the studio is gone
+    except (EOFError, BrokenPipeError):  # the studio has ended
         raise
     except Exception as error:
         if not isinstance(error, ValueError):
@@ -194,6 +194,6 @@ def _attempt(
 
 
 def message_of(error: Exception, folder: Path | None = None) -> str:
-    """Return an error in one sentence for a client, who knows neither paths nor options of the command line."""
+    """Return an error in one sentence for a client, without paths and without command-line options."""
     message = sentence(error).replace("`", "")
     return message.replace(f"{folder}/", "") if folder is not None else message

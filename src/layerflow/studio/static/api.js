@@ -3,9 +3,9 @@
 async function call(method, path, body, type = "application/json") {
   const headers = body === undefined ? {} : { "content-type": type };
   const answer = await fetch(path, { method, headers, body: type === "application/json" ? JSON.stringify(body) : body });
-  const told = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(told.error ?? `the server answered ${answer.status}`);
-  return told;
+  const data = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(data.error ?? `the server answered ${answer.status}`);
+  return data;
 }
 
 // A name for this browser, so that each sees its own runs.

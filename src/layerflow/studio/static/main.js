@@ -11,7 +11,7 @@ const NUMBERS = ["seed", "steps", "guidance", "noise_scale", "frames", "upscale"
 const POLL = 400; // ms
 
 const given = {}; // clip to {source: {upload} or {job, clip}, label}
-let batch = []; // ids of the jobs that were asked for last
+let batch = []; // ids of the jobs of the last request
 const viewer = new Viewer(keep);
 
 function say(message) {
@@ -82,18 +82,18 @@ function keep(job, layer) {
 // Asking
 
 function request() {
-  const asked = { foreground: byId("foreground").value, background: byId("background").value, given: {} };
-  if (byId("blended").value) asked.blended = byId("blended").value;
-  for (const id of NUMBERS) if (byId(id).value !== "") asked[id] = Number(byId(id).value);
-  for (const [clip, { source }] of Object.entries(given)) asked.given[clip] = source;
-  return asked;
+  const values = { foreground: byId("foreground").value, background: byId("background").value, given: {} };
+  if (byId("blended").value) values.blended = byId("blended").value;
+  for (const id of NUMBERS) if (byId(id).value !== "") values[id] = Number(byId(id).value);
+  for (const [clip, { source }] of Object.entries(given)) values.given[clip] = source;
+  return values;
 }
 
-function fill(asked) {
-  for (const id of ["foreground", "background", "blended", ...NUMBERS]) byId(id).value = asked[id] ?? "";
+function fill(values) {
+  for (const id of ["foreground", "background", "blended", ...NUMBERS]) byId(id).value = values[id] ?? "";
   for (const [clip] of SLOTS) {
-    const source = asked.given?.[clip];
-    give(clip, source ? { source, label: source.upload ? "as uploaded" : "of another run", alpha: clip === "foreground" && !asked.given.alpha } : null);
+    const source = values.given?.[clip];
+    give(clip, source ? { source, label: source.upload ? "as uploaded" : "of another run", alpha: clip === "foreground" && !values.given.alpha } : null);
   }
 }
 
@@ -102,10 +102,10 @@ async function make(event) {
   say("");
   byId("make").disabled = true;
   try {
-    const asked = request();
+    const values = request();
     const seeds = Math.min(4, Math.max(1, Number(byId("seeds").value) || 1));
     batch = [];
-    for (let n = 0; n < seeds; n++) batch.push((await api.submit({ ...asked, seed: (asked.seed ?? 0) + n })).id);
+    for (let n = 0; n < seeds; n++) batch.push((await api.submit({ ...values, seed: (values.seed ?? 0) + n })).id);
   } catch (error) {
     say(error.message);
   }
@@ -130,9 +130,9 @@ function showProgress(jobs) {
     const job = busy.find((one) => one.state === "running") ?? busy.at(-1);
     const { stage, step, steps, seconds_left: left, preview } = job.progress;
     const many = jobs.length > 1 ? `${jobs.length - busy.length + 1} of ${jobs.length}: ` : "";
-    const said = job.state === "queued" ? `waiting, ${job.before} before it`
+    const status = job.state === "queued" ? `waiting, ${job.before} before it`
       : stage === "denoising" ? `step ${step} of ${steps}${left != null ? `, ${Math.ceil(left)} s left` : ""}` : stage ?? "loading the model";
-    byId("progress-text").textContent = many + said;
+    byId("progress-text").textContent = many + status;
     byId("progress").value = steps ? step / steps : 0;
     const picture = `/api/jobs/${job.id}/preview?n=${preview}`;
     byId("preview").hidden = !preview;

@@ -7,7 +7,7 @@ const SCALES = { min: 0.2, max: 3 };
 
 export class Viewer {
   constructor(onKeep) {
-    this.onKeep = onKeep; // told when a layer is to be given to the next run
+    this.onKeep = onKeep; // called when a layer is to be given to the next run
     this.view = freshView();
     this.runs = []; // side by side; the first is what layers, export and facts are about
     this.input = false; // show what was given beside it
@@ -150,9 +150,9 @@ export class Viewer {
     const others = this.jobs.filter((job) => job.state === "done" && job.id !== this.run?.job.id);
     const option = (value, text) => element("option", { value, textContent: text });
     const name = (job) => `${(job.result.prompts.background || job.result.prompts.blended || job.result.task).slice(0, 40)} (seed ${job.result.seed})`;
-    const fill = (id, first, wanted) => {
+    const fill = (id, first, matches) => {
       const select = byId(id), chosen = select.value;
-      select.replaceChildren(...first, ...others.filter(wanted).map((job) => option(job.id, name(job))));
+      select.replaceChildren(...first, ...others.filter(matches).map((job) => option(job.id, name(job))));
       select.value = [...select.options].some((one) => one.value === chosen) ? chosen : first[0].value;
     };
     fill("swap", [option("own", "its own"), option("image", "my image")], (job) => job.result.sheets.includes("background"));
@@ -183,8 +183,8 @@ export class Viewer {
   }
 
   edge() {
-    const found = findEdge(this.run, this.frame);
-    if (found) this.set({ zoom: Math.min(16, Math.max(2, this.run.width / 24)), panX: found.dx, panY: found.dy });
+    const edge = findEdge(this.run, this.frame);
+    if (edge) this.set({ zoom: Math.min(16, Math.max(2, this.run.width / 24)), panX: edge.dx, panY: edge.dy });
   }
 
   reset() {
@@ -249,9 +249,9 @@ export class Viewer {
     byId("export-make").disabled = true;
     text.textContent = "writing …";
     try {
-      const asked = { preset: byId("preset").value, edges: byId("clean").checked ? 1 : 0 };
-      const { url } = await api.export(id, asked);
-      text.replaceChildren(element("a", { href: url, textContent: `Download layerflow-${asked.preset}.zip`, download: "" }));
+      const body = { preset: byId("preset").value, edges: byId("clean").checked ? 1 : 0 };
+      const { url } = await api.export(id, body);
+      text.replaceChildren(element("a", { href: url, textContent: `Download layerflow-${body.preset}.zip`, download: "" }));
     } catch (error) {
       text.textContent = error.message;
     }
