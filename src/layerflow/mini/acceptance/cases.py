@@ -170,14 +170,14 @@ def name_layers(
 def prompt_matches(scene: Scene, named: dict[str, str | None]) -> dict[str, bool]:
     """Compare the named classes with the prompted ones.
 
-    An object's colour counts as `colour` where the prompt names one and as `own_colour` where it names none;
+    An object's colour counts as `colour` where the prompt names one and as `natural_colour` where it names none;
     `background` needs both family and colour.
     """
     spec = scene.spec
     matches: dict[str, bool] = {}
     if "object" in named:
         matches["object"] = named["object"] == spec.object.name
-        matches["colour" if spec.colour else "own_colour"] = named["colour"] == (spec.colour or NATURAL)
+        matches["colour" if spec.colour else "natural_colour"] = named["colour"] == (spec.colour or NATURAL)
         matches["motion"] = named["motion"] == spec.motion
     if "family" in named:
         matches["family"] = named["family"] == spec.family
