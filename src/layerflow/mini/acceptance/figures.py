@@ -1,4 +1,4 @@
-"""Figures of the table from the records of samples, each beside its bar. Pure functions."""
+"""Figures of the table from the records of samples, each with its bar. Pure functions."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _baseline(name: str, key: str) -> Getter:
 
 
 SLACK = 5.0
-"""Percentage points by which a layer generated beside a given one may fall behind `generate`."""
+"""Percentage points by which a layer generated for a given one may fall behind `generate`."""
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def _hard_scenes(case: str, records: Sequence[Record]) -> list[Row]:
 
 
 def _see_through(case: str, records: Sequence[Record], opaque: Sequence[Record] | None) -> list[Row]:
-    """Return rows of soft mattes, beside those of opaque foregrounds and beside hard masks."""
+    """Return rows of soft mattes, compared with opaque foregrounds and with hard masks."""
     iou = _mean(_getter("alpha_iou"))(opaque) if opaque else None
     reference, bar = (f"decompose: {iou:.4f}", iou - HARDER_BY) if iou is not None else ("", None)
     hard = _mean(_getter("hard_mask_mae"))(records) or 0.0
@@ -267,7 +267,7 @@ PARAPHRASE_SLACK = 10.0
 
 
 def _paraphrases(by_case: dict[str, list[Record]]) -> list[Row]:
-    """Return the row of paraphrased prompts beside plain ones."""
+    """Return the row of paraphrased prompts, compared with plain ones."""
     if not {"plain-words", "other-words"} <= set(by_case):
         return []
     accuracy = _share(_getter("matches", "object"))
