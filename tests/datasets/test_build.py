@@ -39,7 +39,7 @@ def recipe_of(footage: Path, *sources: SourceRecipe, **changes: object) -> Foota
 
 
 def shards_in(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob("*.tar")}
+    return {path.name: path.read_bytes() for path in folder.glob("shard-*.tar")}
 
 
 # --- clips ------------------------------------------------------------------------------------------------

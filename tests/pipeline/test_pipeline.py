@@ -98,7 +98,7 @@ def test_mini_runs_in_a_fresh_process_without_warnings(tmp_path: Path) -> None:
     code = f"""
 import gc, torch
 from diffusers.utils import logging
-from layerflow import LayerFlowPipeline, LayeredVideo
+from layerflow import LayerFlowPipeline, LayeredVideo, save_layers
 
 logging.disable_progress_bar()
 pipeline = LayerFlowPipeline.from_pretrained("mini")
@@ -106,7 +106,7 @@ assert pipeline.upscaler.factors == [1, 2, 4]
 assert gc.isenabled()
 pipeline.set_progress_bar_config(disable=True)
 video = pipeline("a red ball", "green hills", num_frames=2, num_inference_steps=1, guidance_scale=2.0).video
-video.save({str(tmp_path / "layers")!r})
+save_layers(video, {str(tmp_path / "layers")!r})
 pipeline(given=LayeredVideo(blended=video.blended), num_inference_steps=1)
 pipeline.to(torch.bfloat16).save_pretrained({str(tmp_path / "model")!r})
 """

@@ -27,8 +27,16 @@ from layerflow.training.recipe import AdapterRecipe, PhaseRecipe, Recipe, load_r
 from layerflow.training.stages import train_stages
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes" / "ablations").glob("*.yaml"))
-TINY = {"widths": [8, 8, 8], "blocks_up": [1, 1, 1], "dim": 16, "num_layers": 1, "num_heads": 2, "cond_dim": 16,
-        "sketch_width": 16, "fill_width": 8}  # fmt: skip
+TINY = {
+    "widths": [8, 8, 8],
+    "blocks_up": [1, 1, 1],
+    "dim": 16,
+    "num_layers": 1,
+    "num_heads": 2,
+    "cond_dim": 16,
+    "sketch_width": 16,
+    "fill_width": 8,
+}
 
 
 def tiny(path: Path, start: Path) -> Recipe:
@@ -91,8 +99,10 @@ def test_runs_are_measured_once(
     runs = find_runs(tmp_path)
     both = ("decompose", "generate")
     assert [(run.variant, run.tasks) for run in runs] == [
-        ("full", both), ("motion-left-on", both), ("separate", ("decompose",)),
-    ]  # fmt: skip
+        ("full", both),
+        ("motion-left-on", both),
+        ("separate", ("decompose",)),
+    ]
     plain, moved = (load_run(run).transformer.state_dict() for run in runs[:2])
     name = next(name for name in plain if name.endswith("to_q.weight"))
     assert not torch.equal(plain[name], moved[name])
@@ -119,8 +129,8 @@ def test_table_and_charts(tmp_path: Path) -> None:
     assert "| motion ↑ | 0.5 ± 0 | **0.6** |" in text
     assert "(full: 2, crude-only: 1)" in text
     chart = ElementTree.parse(tmp_path / "alpha-mae.svg").getroot()
-    widths = [float(bar.attrib["width"]) for bar in chart if bar.tag.endswith("rect") and "fill" in bar.attrib
-              and bar.attrib["width"] != "100%"]  # fmt: skip
+    bars = [element.attrib for element in chart if element.tag.endswith("rect") and "fill" in element.attrib]
+    widths = [float(bar["width"]) for bar in bars if bar["width"] != "100%"]
     assert widths[0] / widths[1] == pytest.approx(0.4, abs=0.01)
     assert "![motion](motion.svg)" in text
 

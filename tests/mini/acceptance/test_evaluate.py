@@ -169,7 +169,7 @@ def test_report_as_table_json_and_page(
     content = json.loads((tmp_path / "report.json").read_text())
     assert len(content["records"]) == 4
     assert {row["passed"] for row in content["rows"]} <= {True, False, None}
-    assert set(content["real_clips"]) <= {"object", "colour", "own_colour", "motion", "family", "background"}
+    assert set(content["judge_accuracy"]) <= {"object", "colour", "natural_colour", "motion", "family", "background"}
     out = io.StringIO()
     Console(file=out, width=220).print(rich_table(report))
     assert "<b>mini</b> [red]" in out.getvalue()

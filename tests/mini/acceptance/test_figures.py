@@ -12,12 +12,22 @@ def decomposed(seed: int, iou: float, mae: float, squared: float, case: str = "d
     worse = trivial | {"alpha_iou": 0.1, "alpha_mae": 0.2}
     names = ("border colour", "centre disc", "alpha = 0")
     return {
-        "case": case, "seed": seed, "scene": {"background_moves": seed == 0, "motion": "rising"},
-        "alpha_iou": iou, "alpha_mae": mae, "background_mse": squared,
-        "background_psnr": 30.0, "background_leak": 0.0, "background_flicker": 0.0, "foreground_psnr": 30.0,
-        "dtssd": 0.0, "sad": 0.0, "gradient_error": 0.0, "given_exact": True,
+        "case": case,
+        "seed": seed,
+        "scene": {"background_moves": seed == 0, "motion": "rising"},
+        "alpha_iou": iou,
+        "alpha_mae": mae,
+        "background_mse": squared,
+        "background_psnr": 30.0,
+        "background_leak": 0.0,
+        "background_flicker": 0.0,
+        "foreground_psnr": 30.0,
+        "dtssd": 0.0,
+        "sad": 0.0,
+        "gradient_error": 0.0,
+        "given_exact": True,
         "baselines": {"temporal median": trivial} | {name: worse for name in names},
-    }  # fmt: skip
+    }
 
 
 def generated(case: str, seed: int, psnr: float = 30.0, **matches: bool) -> dict[str, Any]:
@@ -38,7 +48,7 @@ def test_value_and_spread() -> None:
     assert result.spread == pytest.approx(abs(0.9 - 0.7) / 2**0.5)
     assert result.count == 3
     assert result.passed is False
-    assert "0.3000 (temporal median)" in result.beside
+    assert "0.3000 (temporal median)" in result.reference
 
 
 def test_alpha_mae_has_an_upper_limit() -> None:
@@ -67,13 +77,13 @@ def test_bar_of_unseen_objects() -> None:
 def test_accuracy_counts_records_with_the_attribute() -> None:
     records = [
         generated("generate", 0, object=True, colour=True, motion=True, background=True, family=True),
-        generated("generate", 0, object=False, own_colour=False, motion=False, background=False, family=True),
+        generated("generate", 0, object=False, natural_colour=False, motion=False, background=False, family=True),
     ]
     rows = make_rows(records)
     assert row(rows, "generate", "prompted object").value == 50
     assert row(rows, "generate", "foreground colour").value == 100
     assert row(rows, "generate", "foreground colour").count == 1
-    assert row(rows, "generate", "own colours").value == 0
+    assert row(rows, "generate", "natural colours").value == 0
     assert row(rows, "generate", "background family and").passed is False
     assert row(rows, "generate", "composite").passed is False
     assert row(make_rows([generated("generate", 0, psnr=33.0)]), "generate", "composite").passed
@@ -87,11 +97,11 @@ def test_single_layers_may_lose_five_points(correct: int, reached: bool) -> None
     result = row(make_rows(generate + added), "add-background", "background family and")
     assert result.bar == pytest.approx(85)
     assert result.passed is reached
-    assert "generate: 90.0 %" in result.beside
+    assert "generate: 90.0 %" in result.reference
 
 
 def test_bars_need_the_generate_case() -> None:
-    rows = make_rows([generated("add-foreground", 0, object=True, own_colour=True, motion=True)])
+    rows = make_rows([generated("add-foreground", 0, object=True, natural_colour=True, motion=True)])
     assert row(rows, "add-foreground", "prompted object").passed is None
     colour = row(rows, "add-foreground", "foreground colour")
     assert (colour.value, colour.passed, colour.format(colour.value)) == (None, None, "-")
@@ -122,7 +132,7 @@ def test_photographs_have_no_bars() -> None:
 def test_paraphrases_may_lose_ten_points(correct: int, reached: bool) -> None:
     plain = [generated("plain-words", seed, object=True) for seed in (0, 1)]
     other = [generated("other-words", seed, object=seed < correct) for seed in (0, 1)]
-    result = row(make_rows(plain + other), "generate", "object found")
+    result = row(make_rows(plain + other), "generate", "object recognised")
     assert result.passed is reached
     assert result.bar == 90
     assert make_rows(other) == []
@@ -131,7 +141,7 @@ def test_paraphrases_may_lose_ten_points(correct: int, reached: bool) -> None:
 def test_bars_of_soft_mattes() -> None:
     soft = decomposed(0, 0.2, 0.04, 0.001, case="decompose-see-through") | {"cover_iou": 0.83, "hard_mask_mae": 0.07}
     rows = make_rows([decomposed(0, 0.9, 0.01, 0.001), soft])
-    cover = row(rows, "decompose-see-through", "IoU of what is covered")
+    cover = row(rows, "decompose-see-through", "IoU of covered")
     assert (cover.value, cover.bar, cover.passed) == (0.83, pytest.approx(0.82), True)
     error = row(rows, "decompose-see-through", "alpha MAE")
     assert (error.value, error.bar, error.passed) == (0.04, pytest.approx(0.035), False)
@@ -154,9 +164,9 @@ def test_leak_has_an_upper_limit(left: int, reached: bool) -> None:
         generated("generate", 0, object=True) | {"leak": n < left, "false_leak": False, "true_leak": True}
         for n in range(20)
     ]
-    leak = row(make_rows(records), "generate", "backgrounds in which")
+    leak = row(make_rows(records), "generate", "backgrounds with")
     assert (leak.value, leak.passed) == (5 * left, reached)
-    assert leak.beside == "true backgrounds: 0.0 %, true blended clips: 100.0 %"
+    assert leak.reference == "true backgrounds: 0.0 %, true blended clips: 100.0 %"
 
 
 def test_flicker_and_distance_between_seeds() -> None:
@@ -176,6 +186,6 @@ def test_flicker_and_distance_between_seeds() -> None:
     flicker = row(rows, "generate", "flicker")
     assert flicker.value == pytest.approx(1.5)
     assert flicker.passed is False
-    apart = row(rows, "generate", "levels between")
-    assert (apart.value, apart.count, apart.beside) == (4, 1, "real clips of the same facts: 6.0")
-    assert row(rows, "generate", "levels to the nearest").value == 9
+    apart = row(rows, "generate", "distance between")
+    assert (apart.value, apart.count, apart.reference) == (4, 1, "true clips of the same facts: 6.0")
+    assert row(rows, "generate", "distance to the nearest").value == 9

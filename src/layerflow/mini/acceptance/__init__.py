@@ -1,4 +1,4 @@
-"""Evaluation of a model on held-out scenes, beside trivial baselines and the scores of true clips."""
+"""Evaluation of a model on held-out scenes, compared with trivial baselines and with true clips."""
 
 from ...evaluation.baselines import BASELINES
 from .cases import CASES, Case

@@ -57,7 +57,7 @@ class Case:
 
 
 def measure_decompose(scene: Scene, video: LayeredVideo, judge: Judge) -> Record:
-    """Compare a decomposed video with the true layers, and the trivial baselines on the same video."""
+    """Compare a decomposed video and trivial baselines with the true layers."""
     truth = _true_video(scene, CLIPS)
     alpha, background = require_clips(truth, ALPHA, BACKGROUND)
     foreground, predicted_alpha, predicted_background = require_clips(video, FOREGROUND, ALPHA, BACKGROUND)
@@ -124,7 +124,7 @@ def _leak(scene: Scene, video: LayeredVideo, judge: Judge) -> Record:
 
 
 def measure_object(scene: Scene, video: LayeredVideo, judge: Judge) -> Record:
-    """Measure whether a generated video shows the prompted object, whatever else the prompt says."""
+    """Measure whether a generated video shows the prompted object, regardless of other attributes."""
     record = measure_prompted(scene, video, judge, layers=(FOREGROUND,))
     for key in ("matches", "real_matches"):
         record[key] = {"object": record[key]["object"]}
@@ -132,7 +132,7 @@ def measure_object(scene: Scene, video: LayeredVideo, judge: Judge) -> Record:
 
 
 def measure_prompted(scene: Scene, video: LayeredVideo, judge: Judge, *, layers: Collection[str]) -> Record:
-    """Measure whether generated layers show what their prompts name, beside the same for the true layers."""
+    """Measure how well generated layers match their prompts, and the same for the true layers."""
     named, score = name_layers(scene, video, judge, layers)
     real, _ = name_layers(scene, _true_video(scene, CLIPS), judge, layers)
     return {
@@ -170,14 +170,14 @@ def name_layers(
 def prompt_matches(scene: Scene, named: dict[str, str | None]) -> dict[str, bool]:
     """Compare the named classes with the prompted ones.
 
-    An object's colour counts as `colour` where the prompt names one and as `own_colour` where it names none;
+    An object's colour counts as `colour` where the prompt names one and as `natural_colour` where it names none;
     `background` needs both family and colour.
     """
     spec = scene.spec
     matches: dict[str, bool] = {}
     if "object" in named:
         matches["object"] = named["object"] == spec.object.name
-        matches["colour" if spec.colour else "own_colour"] = named["colour"] == (spec.colour or NATURAL)
+        matches["colour" if spec.colour else "natural_colour"] = named["colour"] == (spec.colour or NATURAL)
         matches["motion"] = named["motion"] == spec.motion
     if "family" in named:
         matches["family"] = named["family"] == spec.family

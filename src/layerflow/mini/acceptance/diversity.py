@@ -57,7 +57,7 @@ def second_difference(clip: Tensor) -> float:
 
 
 def measure_diversity(scene: Scene, clip: Tensor) -> dict[str, Any]:
-    """Return thumbnail and distances of a blended clip (F, 3, H, W), beside the same of its true scene.
+    """Return thumbnail and distances of a blended clip (F, 3, H, W), and the same of its true scene.
 
     `real_distance` is that to another scene of the same specification, the difference that prompts leave open.
     """

@@ -69,7 +69,7 @@ class Report:
         """Return settings, table and records as JSON values, without the pictures."""
         rows = [asdict(row) | {"passed": row.passed} for row in self.rows()]
         ceiling = ceilings(self.records)
-        return {"settings": self.settings, "rows": rows, "real_clips": ceiling, "records": self.records}
+        return {"settings": self.settings, "rows": rows, "judge_accuracy": ceiling, "records": self.records}
 
 
 def evaluate(

@@ -1,4 +1,4 @@
-"""Figures of the table from the records of samples, each beside its bar. Pure functions."""
+"""Figures of the table from the records of samples, each with its bar. Pure functions."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _baseline(name: str, key: str) -> Getter:
 
 
 SLACK = 5.0
-"""Percentage points by which a layer generated beside a given one may fall behind `generate`."""
+"""Percentage points by which a layer generated for a given one may fall behind `generate`."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Row:
     """`%`, `dB` or empty."""
     count: int
     """Number of records."""
-    beside: str = ""
+    reference: str = ""
     """Score of a trivial baseline or of true clips."""
     bar: float | None = None
     """Value to reach; None for figures without a bar."""
@@ -140,14 +140,14 @@ def make_rows(records: Sequence[Record]) -> list[Row]:
     given = [record for record in records if "given_exact" in record]
     if given:
         exact = _share(_getter("given_exact"))
-        rows.append(_row("all with given clips", "given clips come back bit for bit", given, exact, "%", bar=100))
+        rows.append(_row("all with given clips", "given clips returned bit for bit", given, exact, "%", bar=100))
     return rows
 
 
 def ceilings(records: Sequence[Record]) -> dict[str, float]:
     """Return the accuracy of judge and motion rule in percent on the true clips of the same scenes, by attribute."""
     result: dict[str, float] = {}
-    for key in ("object", "colour", "own_colour", "motion", "family", BACKGROUND):
+    for key in ("object", "colour", "natural_colour", "motion", "family", BACKGROUND):
         value = _share(_getter("real_matches", key))(records)
         if value is not None:
             result[key] = value
@@ -203,11 +203,11 @@ def _decompose(case: str, records: Sequence[Record]) -> list[Row]:
         ),
     ]
     for figure, key, unit in further:
-        beside = ""
+        reference = ""
         if key == "background_psnr":
             single = _mean(_baseline("temporal median", key))(records)
-            beside = f"temporal median: {single:.1f} dB"
-        rows.append(_row(case, figure, records, _mean(_getter(key)), unit, beside))
+            reference = f"temporal median: {single:.1f} dB"
+        rows.append(_row(case, figure, records, _mean(_getter(key)), unit, reference))
     return rows
 
 
@@ -232,12 +232,12 @@ def _hard_scenes(case: str, records: Sequence[Record]) -> list[Row]:
 
 
 def _see_through(case: str, records: Sequence[Record], opaque: Sequence[Record] | None) -> list[Row]:
-    """Return rows of soft mattes, beside those of opaque foregrounds and beside hard masks."""
+    """Return rows of soft mattes, compared with opaque foregrounds and with hard masks."""
     iou = _mean(_getter("alpha_iou"))(opaque) if opaque else None
-    beside, bar = (f"decompose: {iou:.4f}", iou - HARDER_BY) if iou is not None else ("", None)
+    reference, bar = (f"decompose: {iou:.4f}", iou - HARDER_BY) if iou is not None else ("", None)
     hard = _mean(_getter("hard_mask_mae"))(records) or 0.0
     figures: tuple[tuple[str, str, str, str, float | None], ...] = (
-        ("IoU of what is covered, alpha over 0.1", "cover_iou", "", beside, bar),
+        ("IoU of covered pixels, alpha over 0.1", "cover_iou", "", reference, bar),
         ("alpha MAE", "alpha_mae", "", f"the best hard mask: {hard:.4f}", hard / 2),
         ("background PSNR, mean of single clips", "background_psnr", "dB", "", None),
         ("foreground PSNR over grey", "foreground_psnr", "dB", "", None),
@@ -249,9 +249,9 @@ def _see_through(case: str, records: Sequence[Record], opaque: Sequence[Record] 
 
 
 _FOREGROUND_FIGURES: tuple[tuple[str, str, float | None], ...] = (
-    (f"prompted object found among {len(FOREGROUND_HEADS['object'])} objects", "object", 0.80),
+    (f"prompted object recognised, of {len(FOREGROUND_HEADS['object'])}", "object", 0.80),
     ("foreground colour named by the prompt", "colour", 0.90),
-    ("own colours where the prompt names none", "own_colour", None),
+    ("natural colours where the prompt names none", "natural_colour", None),
     ("motion named by the prompt", "motion", 0.85),
 )
 """Figure, key of `matches`, and bar as a share of the score of true clips."""
@@ -267,15 +267,15 @@ PARAPHRASE_SLACK = 10.0
 
 
 def _paraphrases(by_case: dict[str, list[Record]]) -> list[Row]:
-    """Return the row of paraphrased prompts beside plain ones."""
+    """Return the row of paraphrased prompts, compared with plain ones."""
     if not {"plain-words", "other-words"} <= set(by_case):
         return []
     accuracy = _share(_getter("matches", "object"))
     plain = accuracy(by_case["plain-words"])
     assert plain is not None
-    figure = "object found: prompts in words that no training caption has"
-    beside = f"the same in plain words: {plain:.1f} %"
-    return [_row("generate", figure, by_case["other-words"], accuracy, "%", beside, bar=plain - PARAPHRASE_SLACK)]
+    figure = "object recognised from paraphrased prompts"
+    reference = f"plain prompts: {plain:.1f} %"
+    return [_row("generate", figure, by_case["other-words"], accuracy, "%", reference, bar=plain - PARAPHRASE_SLACK)]
 
 
 def _generate(records: Sequence[Record]) -> list[Row]:
@@ -285,13 +285,13 @@ def _generate(records: Sequence[Record]) -> list[Row]:
 
 def _leak(records: Sequence[Record]) -> list[Row]:
     """Return the row of backgrounds that hold remains of the foreground."""
-    beside = ", ".join(
+    reference = ", ".join(
         f"{label}: {value:.1f} %"
         for label, key in (("true backgrounds", "false_leak"), ("true blended clips", "true_leak"))
         if (value := _share(_getter(key))(records)) is not None
     )
-    figure = "backgrounds in which the judge finds a foreground"
-    return [_row("generate", figure, records, _share(_getter("leak")), "%", beside, bar=5, at_most=True)]
+    figure = "backgrounds with a detected foreground"
+    return [_row("generate", figure, records, _share(_getter("leak")), "%", reference, bar=5, at_most=True)]
 
 
 def _diversity(by_case: dict[str, list[Record]]) -> list[Row]:
@@ -302,11 +302,11 @@ def _diversity(by_case: dict[str, list[Record]]) -> list[Row]:
     if change is None or nearest is None or apart is None:
         return []
     flicker = Measure(_getter("second_difference"), lambda mean: mean / max(change, 1e-9))
-    figure = "flicker: second differences in time, over those of the real clips"
+    figure = "flicker: second differences in time, relative to the true clips"
     rows = [_row("generate", figure, records, flicker, "", f"{change:.4f} in [0, 1]", bar=1.25, at_most=True)]
-    figure = f"levels to the nearest of {TRAINING_SCENES} training scenes"
-    beside = f"true held-out clips: {nearest:.1f}"
-    rows.append(_row("generate", figure, records, _mean(_getter("nearest_training")), "", beside))
+    figure = f"distance to the nearest of {TRAINING_SCENES} training scenes, levels"
+    reference = f"true held-out clips: {nearest:.1f}"
+    rows.append(_row("generate", figure, records, _mean(_getter("nearest_training")), "", reference))
     again = {(r["seed"], r["index"]): r["thumbnail"] for r in by_case.get("generate-again", [])}
     pairs = [
         {"seed": r["seed"], "distance": thumbnail_distance(r["thumbnail"], other)}
@@ -314,8 +314,8 @@ def _diversity(by_case: dict[str, list[Record]]) -> list[Row]:
         if (other := again.get((r["seed"], r["index"]))) is not None
     ]
     if pairs:
-        figure, beside = "levels between two seeds", f"real clips of the same facts: {apart:.1f}"
-        rows.append(_row("generate", figure, pairs, _mean(_getter("distance")), "", beside))
+        figure, reference = "distance between two seeds, levels", f"true clips of the same facts: {apart:.1f}"
+        rows.append(_row("generate", figure, pairs, _mean(_getter("distance")), "", reference))
     return rows
 
 
@@ -337,15 +337,15 @@ def _named(
     The bar is a share of the score of true clips or, given the values of `generate`, these minus `SLACK`.
     """
     real = _share(_getter("real_matches", key))(records)
-    beside = "" if real is None else f"real clips: {real:.1f} %"
+    reference = "" if real is None else f"true clips: {real:.1f} %"
     bar = share * real if share is not None and real is not None else None
     if generate is not None:
         value = generate.get(figure)
         # The motion rule is not part of the judge, so it has no bar here.
         bar = value - SLACK if value is not None and share is not None and key != "motion" else None
         if value is not None:
-            beside += f"; generate: {value:.1f} %"
-    return _row(case, figure, records, _share(_getter("matches", key)), "%", beside.lstrip("; "), bar=bar)
+            reference += f"; generate: {value:.1f} %"
+    return _row(case, figure, records, _share(_getter("matches", key)), "%", reference.lstrip("; "), bar=bar)
 
 
 def _row(
@@ -354,7 +354,7 @@ def _row(
     records: Sequence[Record],
     measure: Measure,
     unit: str,
-    beside: str = "",
+    reference: str = "",
     *,
     bar: float | None = None,
     at_most: bool = False,
@@ -363,4 +363,4 @@ def _row(
     each = [measure([r for r in records if r["seed"] == seed]) for seed in seeds]
     values = [value for value in each if value is not None]
     spread = stdev(values) if len(values) > 1 else None
-    return Row(task, figure, measure(records), spread, unit, len(measure.values(records)), beside, bar, at_most)
+    return Row(task, figure, measure(records), spread, unit, len(measure.values(records)), reference, bar, at_most)

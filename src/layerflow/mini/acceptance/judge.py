@@ -1,6 +1,6 @@
 """The judge: three small classifiers, trained on drawn clips, of the contents of generated layers.
 
-No output of a model is in its training data. Reports print its accuracy on true clips beside every figure, because no
+No output of a model is in its training data. Reports print its accuracy on true clips next to every figure, because no
 model can be expected to score higher. Letters: N stills, F frames, C channels, S side in pixels.
 """
 

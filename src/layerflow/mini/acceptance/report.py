@@ -54,7 +54,7 @@ def rich_table(report: Report) -> Table:
     from rich.table import Table
 
     table = Table(title=plain(_title(report)), caption=plain(_settings_text(report)))
-    for heading in ("task", "figure", "value", "spread", "n", "beside", "bar", ""):
+    for heading in ("task", "figure", "value", "spread", "n", "reference", "bar", ""):
         table.add_column(heading, justify="right" if heading in ("value", "n") else "left")
     colours = {True: "green", False: "red", None: ""}
     last = None
@@ -81,7 +81,7 @@ def html_page(report: Report) -> str:
     for case in dict.fromkeys(picture.case for picture in report.pictures):
         shown = [_figure(picture) for picture in report.pictures if picture.case == case]
         sections.append(f"<h2>{escape(case)}</h2>\n" + "\n".join(shown))
-    heads = ("task", "figure", "value", "spread", "n", "beside", "bar", "reached")
+    heads = ("task", "figure", "value", "spread", "n", "reference", "bar", "reached")
     title = escape(_title(report))
     return f"""<!doctype html>
 <html lang="en">
@@ -124,7 +124,7 @@ def _settings_text(report: Report) -> str:
 
 
 def _judge_text(report: Report) -> str:
-    names = {"own_colour": "own colours", BACKGROUND: "background family and colour"}
+    names = {"natural_colour": "natural colours", BACKGROUND: "background family and colour"}
     accuracy = [f"{names.get(key, key)} {value:.1f} %" for key, value in ceilings(report.records).items()]
     if not accuracy:
         return ""
@@ -143,7 +143,7 @@ def _cells(row: Row) -> list[str]:
         row.format(row.value),
         spread,
         str(row.count),
-        row.beside,
+        row.reference,
         row.bar_text,
         verdict,
     ]
@@ -172,7 +172,7 @@ def _measurements(record: dict) -> list[str]:
         return []
     named = {key: value or "nothing" for key, value in record["named"].items()}
     if named.get("colour") == NATURAL:
-        named["colour"] = "its own"
+        named["colour"] = "natural"
     seen = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in named.items())
     return [f"named: {seen}", f"composite {record['composite_psnr']:.1f} dB"]
 
