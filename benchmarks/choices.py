@@ -47,11 +47,21 @@ TIMED = 6
 FITTED = ("sketch.", "fill.", "text_whitening.", "pool_whitening.")
 STILLS, MIXED, CLIPS_ONLY = {1: 0.85, 2: 0.15}, {1: 0.3, 2: 0.2, 8: 0.5}, {8: 1.0}
 BASE = StageRecipe(
-    "choices", size=32, frames_per_batch=24, warmup=30, decay=0.5, ema=0.99, precision="auto", hidden_weight=6.0,
-    tasks={"generate": 0.5, "decompose": 0.4, "any": 0.1}, mini=MiniRecipe(sketch_scenes=0, fill_steps=0),
-    noise=NoiseRecipe(pure=0.33, mean=1.5, std=1.2), phases=(PhaseRecipe(1, STILLS), PhaseRecipe(1, MIXED)),
-    checkpoint_every=10**6, sample_every=10**6,
-)  # fmt: skip
+    "choices",
+    size=32,
+    frames_per_batch=24,
+    warmup=30,
+    decay=0.5,
+    ema=0.99,
+    precision="auto",
+    hidden_weight=6.0,
+    tasks={"generate": 0.5, "decompose": 0.4, "any": 0.1},
+    mini=MiniRecipe(sketch_scenes=0, fill_steps=0),
+    noise=NoiseRecipe(pure=0.33, mean=1.5, std=1.2),
+    phases=(PhaseRecipe(1, STILLS), PhaseRecipe(1, MIXED)),
+    checkpoint_every=10**6,
+    sample_every=10**6,
+)
 
 
 def alternating(self: CompactBlock, hidden_states: Tensor, text: Tensor, mask: Tensor, temb: Tensor) -> Tensor:
@@ -150,9 +160,12 @@ def measure(pipeline: LayerFlowPipeline, recipe: StageRecipe) -> dict[str, float
         scene = source.scene(number, SEED)
         true = LayeredVideo(**{name: getattr(scene, name).clamp(0, 1) for name in CLIPS})
         output: Any = pipeline(
-            given=[LayeredVideo(blended=true.blended)], num_frames=recipe.clip_frames, height=recipe.size,
-            width=recipe.size, generator=[noise_generator("decompose", SEED, number)],
-        )  # fmt: skip
+            given=[LayeredVideo(blended=true.blended)],
+            num_frames=recipe.clip_frames,
+            height=recipe.size,
+            width=recipe.size,
+            generator=[noise_generator("decompose", SEED, number)],
+        )
         found = output.videos[0].clips()
         own = {
             "alpha MAE": metrics.alpha_mae(found["alpha"], true.clips()["alpha"]),

@@ -46,11 +46,13 @@ def reached(
         drawn = pipeline.transformer(noised, timestep, states[None], mask[None], layout).sample
         found = ((drawn + 1) / 2).clamp(0, 1)
         apart = layout.unpack(found)
-        rows.append({
-            **{name: psnr(apart[name][0], truly[name][0]) for name in CLIPS},
-            "all clips": psnr(found[0], true[0]),
-            NOISED: psnr(((noised + 1) / 2).clamp(0, 1)[0], true[0]),
-        })  # fmt: skip
+        rows.append(
+            {
+                **{name: psnr(apart[name][0], truly[name][0]) for name in CLIPS},
+                "all clips": psnr(found[0], true[0]),
+                NOISED: psnr(((noised + 1) / 2).clamp(0, 1)[0], true[0]),
+            }
+        )
     return rows
 
 

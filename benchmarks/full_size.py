@@ -165,9 +165,15 @@ def write_configuration(folder: Path) -> None:
     vae.save_config(folder / "vae")
     LayerFlowDPMScheduler().save_pretrained(folder / "scheduler")
     T5Config(
-        d_model=4096, d_kv=64, d_ff=10240, num_layers=24, num_heads=64, vocab_size=32128,
-        feed_forward_proj="gated-gelu", is_encoder_decoder=False,
-    ).save_pretrained(folder / "text_encoder")  # fmt: skip
+        d_model=4096,
+        d_kv=64,
+        d_ff=10240,
+        num_layers=24,
+        num_heads=64,
+        vocab_size=32128,
+        feed_forward_proj="gated-gelu",
+        is_encoder_decoder=False,
+    ).save_pretrained(folder / "text_encoder")
     index = {
         "_class_name": "LayerFlowPipeline",
         "transformer": [type(transformer).__module__, type(transformer).__name__],

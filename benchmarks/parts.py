@@ -36,9 +36,14 @@ class Skipped(nn.Module):
 
 def scenes(task: str, count: int) -> Batch:
     recipe = StageRecipe(
-        name="parts", phases=NO_STEPS, tasks={task: 1.0}, frames_per_batch=count, seed=999,
-        prompt_dropout=0.0, layer_dropout=0.0,
-    )  # fmt: skip
+        name="parts",
+        phases=NO_STEPS,
+        tasks={task: 1.0},
+        frames_per_batch=count,
+        seed=999,
+        prompt_dropout=0.0,
+        layer_dropout=0.0,
+    )
     return ClipBatches(recipe)[0]
 
 

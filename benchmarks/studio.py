@@ -88,9 +88,16 @@ def measure_export(places: Sequence[str]) -> None:
         for preset in places:
             started = time.perf_counter()
             confined(
-                export_layers, layers, Path(folder) / f"{preset}.zip", preset, None, 0.0, "00:00:00:00",
-                seconds=600, memory=2**33,
-            )  # fmt: skip
+                export_layers,
+                layers,
+                Path(folder) / f"{preset}.zip",
+                preset,
+                None,
+                0.0,
+                "00:00:00:00",
+                seconds=600,
+                memory=2**33,
+            )
             print(f"export {preset}: {time.perf_counter() - started:.2f} s (16 frames of 720x480)")
 
 
@@ -205,8 +212,10 @@ def measure_load(url: str, pid: int, clients: int, seconds: float) -> None:
     first, last = statistics.median(memory[part : 2 * part] or memory), statistics.median(memory[-part:])
     jobs = f"{len(load.promised)} jobs, {len(lost)} lost, {dict(load.counts)}"
     print(f"load: {clients} clients for {seconds:g} s: {jobs}")
-    print(f"load: an answer takes {1000 * statistics.median(answers):.0f} ms, of 100 the slowest "
-          f"{1000 * answers[int(0.99 * (len(answers) - 1))]:.0f} ms")  # fmt: skip
+    print(
+        f"load: an answer takes {1000 * statistics.median(answers):.0f} ms, of 100 the slowest "
+        f"{1000 * answers[int(0.99 * (len(answers) - 1))]:.0f} ms"
+    )
     print(f"load: server and children hold {first:.0f} MiB in the second quarter, {last:.0f} MiB in the last")
 
 

@@ -64,14 +64,26 @@ def build_tiny_pipeline() -> LayerFlowPipeline:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         text_encoder = LayerTextEncoder(
-            projection_dim=24, embedding_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+            projection_dim=24,
+            embedding_size=8,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
             intermediate_size=32,
-        )  # fmt: skip
+        )
         transformer = CompactTransformer3DModel(
-            widths=(8, 8, 8), blocks_up=(1, 1, 1), dim=16, num_layers=1, num_heads=2, cond_dim=16, sketch_width=16,
+            widths=(8, 8, 8),
+            blocks_up=(1, 1, 1),
+            dim=16,
+            num_layers=1,
+            num_heads=2,
+            cond_dim=16,
+            sketch_width=16,
             fill_width=8,
-            text_dim=24, sample_size=16, sample_frames=2,
-        )  # fmt: skip
+            text_dim=24,
+            sample_size=16,
+            sample_frames=2,
+        )
         for parameter in transformer.parameters():  # new networks predict nothing; let these predict something
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.2)

@@ -48,17 +48,27 @@ def tokenizer():
 def cogvideox_autoencoder() -> AutoencoderKLCogVideoX:
     torch.manual_seed(0)
     return AutoencoderKLCogVideoX(
-        block_out_channels=(8, 8, 8, 8), latent_channels=4, layers_per_block=1, norm_num_groups=2,
-        sample_height=32, sample_width=48, scaling_factor=1.15258426,
-    ).eval()  # fmt: skip
+        block_out_channels=(8, 8, 8, 8),
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        sample_height=32,
+        sample_width=48,
+        scaling_factor=1.15258426,
+    ).eval()
 
 
 def wan_autoencoder() -> AutoencoderKLWan:
     torch.manual_seed(0)
     return AutoencoderKLWan(
-        base_dim=8, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True], z_dim=4,
-        latents_mean=[0.1, -0.1, 0.2, 0.0], latents_std=[1.0, 1.2, 0.9, 1.1],
-    ).eval()  # fmt: skip
+        base_dim=8,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        z_dim=4,
+        latents_mean=[0.1, -0.1, 0.2, 0.0],
+        latents_std=[1.0, 1.2, 0.9, 1.1],
+    ).eval()
 
 
 def plain_cogvideox() -> CogVideoXPipeline:
@@ -68,9 +78,14 @@ def plain_cogvideox() -> CogVideoXPipeline:
         **TINY_COGVIDEOX, sample_height=LATENT_SIZE[0], sample_width=LATENT_SIZE[1], max_text_seq_length=WORDS
     )
     scheduler = CogVideoXDPMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", snr_shift_scale=3.0,
-        rescale_betas_zero_snr=True, prediction_type="v_prediction", timestep_spacing="trailing",
-    )  # fmt: skip
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        snr_shift_scale=3.0,
+        rescale_betas_zero_snr=True,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+    )
     encoder = T5EncoderModel(T5Config(**TINY_TEXT)).eval()
     return CogVideoXPipeline(tokenizer(), encoder, cogvideox_autoencoder(), transformer.eval(), scheduler)
 
@@ -108,11 +123,18 @@ def build(family: str, configuration: OfficialConfiguration | None = None) -> La
     else:
         one = configuration or CONFIGURATIONS[0]
         transformer = CogVideoXLayerTransformer3DModel(
-            **TINY_COGVIDEOX, clips=one.clips, sample_size=LATENT_SIZE, sample_frames=4, lead_frames=one.lead_frames,
-            position_frames=one.position_frames, layer_embedding=one.layer_embedding, text_length=WORDS,
+            **TINY_COGVIDEOX,
+            clips=one.clips,
+            sample_size=LATENT_SIZE,
+            sample_frames=4,
+            lead_frames=one.lead_frames,
+            position_frames=one.position_frames,
+            layer_embedding=one.layer_embedding,
+            text_length=WORDS,
             prompt_prefixes=tuple(f"{i}, " for i in range(one.prompts)),
-            task=configuration and one.task, given_frames=one.given_frames if configuration else None,
-        ).eval()  # fmt: skip
+            task=configuration and one.task,
+            given_frames=one.given_frames if configuration else None,
+        ).eval()
         encoder = T5EncoderModel(T5Config(**TINY_TEXT)).eval()
         parts = tokenizer(), encoder, transformer, LayerFlowDPMScheduler(), cogvideox_autoencoder()
     pipeline = LayerFlowPipeline(*parts, **second)

@@ -152,10 +152,16 @@ def formats() -> Iterator[str]:
     yield "Alpha is straight. In a format without alpha, the foreground is composited over grey, and alpha is a"
     yield "separate file.\n"
     rows = [
-        [code(f.name), code(f.name_of("foreground") + ("/" if f.folder else "")), f.purpose, "yes" if f.alpha else "no",
-         "yes" if f.lossless else "no", str(f.bits)]
+        [
+            code(f.name),
+            code(f.name_of("foreground") + ("/" if f.folder else "")),
+            f.purpose,
+            "yes" if f.alpha else "no",
+            "yes" if f.lossless else "no",
+            str(f.bits),
+        ]
         for f in FORMATS.values()
-    ]  # fmt: skip
+    ]
     yield from table(["format", "file", "for", "alpha", "lossless", "bits"], rows)
     yield "Encoding:\n"
     rows = []
@@ -203,10 +209,16 @@ def request() -> Iterator[str]:
     yield from field_table(Request)
     yield "Names of the fields in each front end:\n"
     rows = [
-        [code(name), python_name(name), code(flag(Request, name)), code(name) if name in KEYS else NONE,
-         rest_name(name), socket_of(nodes, name)]
+        [
+            code(name),
+            python_name(name),
+            code(flag(Request, name)),
+            code(name) if name in KEYS else NONE,
+            rest_name(name),
+            socket_of(nodes, name),
+        ]
         for name in options(Request)
-    ]  # fmt: skip
+    ]
     columns = ["field", "`LayerFlowPipeline(...)`", "command line", "`layerflow batch`, key", "studio's API", "ComfyUI"]
     yield from table(columns, rows)
     yield "Given clips: arguments of a command or `--given CLIP=VIDEO`; in a job file `given`, clips and their files;"

@@ -95,9 +95,11 @@ class Sampler:
         resolved = resolve(request_of(inputs), facts, sources_of(given))
         with loras(model, resolved.request.lora):
             result = model(
-                **pipeline_arguments(resolved), given=resolved.given, fps=resolved.fps,
+                **pipeline_arguments(resolved),
+                given=resolved.given,
+                fps=resolved.fps,
                 callback_on_step_end=progress_bar(resolved.steps),
-            )  # fmt: skip
+            )
         assert not isinstance(result, tuple)
         video = result.video.with_blended()
         clips = video.clips()

@@ -108,9 +108,15 @@ def test_load_features_from_a_folder(tmp_path: Path) -> None:
     from transformers import VideoMAEConfig, VideoMAEModel
 
     config = VideoMAEConfig(
-        image_size=16, patch_size=8, num_frames=4, tubelet_size=2, hidden_size=8, num_hidden_layers=1,
-        num_attention_heads=2, intermediate_size=8,
-    )  # fmt: skip
+        image_size=16,
+        patch_size=8,
+        num_frames=4,
+        tubelet_size=2,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+    )
     VideoMAEModel(config).save_pretrained(tmp_path / "features")
     features = video.load_features(str(tmp_path / "features"))
     assert features(moving(2)).shape == (8,)
@@ -139,9 +145,7 @@ def test_load_embedder_from_a_folder(tmp_path: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
     (folder / "merges.txt").write_text("#version: 0.2\n")
     text = {**tiny, "vocab_size": len(words), "bos_token_id": 0, "eos_token_id": 1, "max_position_embeddings": 20}
-    config = CLIPConfig(
-        text_config=text, vision_config={**tiny, "image_size": 16, "patch_size": 8}, projection_dim=4
-    )  # fmt: skip
+    config = CLIPConfig(text_config=text, vision_config={**tiny, "image_size": 16, "patch_size": 8}, projection_dim=4)
     CLIPModel(config).save_pretrained(folder)
     tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=20)
     size = {"height": 16, "width": 16}

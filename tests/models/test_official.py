@@ -162,9 +162,15 @@ def test_given_frames_are_those_of_the_tasks_clips(configuration: OfficialConfig
 def test_full_size_tables_have_the_official_rows() -> None:
     rows = {name: one.table_rows((60, 90)) for name, one in BY_NAME.items()}
     assert rows == {
-        "gen_rgba": 22278, "seg_rgba": 22052, "fg2bg_rgba": 23628, "bg2fg_rgba": 23628,
-        "gen_rgb": 18228, "seg_rgb": 18002, "fg2bg_rgb": 18228, "bg2fg_rgb": 18228,
-    }  # fmt: skip
+        "gen_rgba": 22278,
+        "seg_rgba": 22052,
+        "fg2bg_rgba": 23628,
+        "bg2fg_rgba": 23628,
+        "gen_rgb": 18228,
+        "seg_rgb": 18002,
+        "fg2bg_rgb": 18228,
+        "bg2fg_rgb": 18228,
+    }
 
 
 def test_all_official_tensors_are_accounted_for() -> None:

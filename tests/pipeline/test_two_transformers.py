@@ -30,15 +30,21 @@ def seeded() -> torch.Generator:
 def without_layers(plain: WanPipeline) -> LayerFlowPipeline:
     """The same parts, with one clip and embeddings that say nothing."""
     first, second = (
-        one and WanLayerTransformer3DModel.from_plain(
+        one
+        and WanLayerTransformer3DModel.from_plain(
             one, clips=("background",), text_length=WORDS, sample_size=LATENT_SIZE, sample_frames=2
         )
         for one in (plain.transformer, plain.transformer_2)
-    )  # fmt: skip
+    )
     return LayerFlowPipeline(
-        plain.tokenizer, plain.text_encoder, first, deepcopy(plain.scheduler), plain.vae,
-        transformer_2=second, boundary_ratio=plain.config.boundary_ratio,
-    )  # fmt: skip
+        plain.tokenizer,
+        plain.text_encoder,
+        first,
+        deepcopy(plain.scheduler),
+        plain.vae,
+        transformer_2=second,
+        boundary_ratio=plain.config.boundary_ratio,
+    )
 
 
 def calls_of(pipeline: WanPipeline | LayerFlowPipeline) -> list[str]:
@@ -73,9 +79,11 @@ def test_without_layers_each_step_is_that_of_the_plain_pipeline(style: str) -> N
     noise = layout.noise(torch.zeros(1, layout.length, 4, *LATENT_SIZE), seeded())
     plain("green hills", latents=noise.transpose(1, 2), max_sequence_length=WORDS, callback_on_step_end=keep, **shared)
     ours(
-        background="green hills", generator=seeded(),
-        callback_on_step_end=lambda *args: traced.append(args[-1]["latents"]) or {}, **shared,
-    )  # fmt: skip
+        background="green hills",
+        generator=seeded(),
+        callback_on_step_end=lambda *args: traced.append(args[-1]["latents"]) or {},
+        **shared,
+    )
     assert len(traced) == len(expected) == 8
     for mine, theirs in zip(traced, expected, strict=True):
         assert torch.allclose(mine, theirs, atol=1e-5)
@@ -92,9 +100,12 @@ def test_guidance_scale_2_acts_on_the_second_transformer_only() -> None:
     def trace(**kwargs: float) -> list[torch.Tensor]:
         kept: list[torch.Tensor] = []
         pipeline(
-            **PROMPTS, **kwargs, generator=seeded(), output_type="latent",
+            **PROMPTS,
+            **kwargs,
+            generator=seeded(),
+            output_type="latent",
             callback_on_step_end=lambda *args: kept.append(args[-1]["latents"]) or {},
-        )  # fmt: skip
+        )
         return kept
 
     (high, low), (high_2, low_2) = trace(guidance_scale=4.0), trace(guidance_scale=4.0, guidance_scale_2=1.0)

@@ -68,10 +68,23 @@ def test_torchrun_writes_the_same_layers_once(tmp_path: Path) -> None:
     command += ["--model", str(tmp_path / "model"), "--format", "png", "-o"]
     assert run([*command, str(tmp_path / "one")]) == 0
     launched = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
-         "-m", "layerflow.cli", *command, str(tmp_path / "two")],
-        check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            "-m",
+            "layerflow.cli",
+            *command,
+            str(tmp_path / "two"),
+        ],
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert launched.stdout.count("layers.json") == 1
     one, two = load_layers(tmp_path / "one"), load_layers(tmp_path / "two")
     for name, clip in one.clips().items():

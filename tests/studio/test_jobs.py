@@ -140,8 +140,9 @@ def test_restart_keeps_ended_interrupts_running_and_runs_waiting_jobs(tmp_path: 
         assert (queue.store.place(again) / "made").read_text() == "whole"
         interrupted = queue.get(running.id)
         assert (interrupted.state, interrupted.error) == (
-            "interrupted", "the studio was stopped while this job ran; run it again",
-        )  # fmt: skip
+            "interrupted",
+            "the studio was stopped while this job ran; run it again",
+        )
         assert ended(queue, queue.get(waiting.id)).state == "done"
         assert [job.id for job in queue.jobs("mine")] == [done.id]
         assert not half.exists()
@@ -232,9 +233,12 @@ os.kill(os.getpid(), 9)
 
 def test_killed_server_loses_no_job_and_leaves_no_process(tmp_path: Path) -> None:
     killed = subprocess.run(
-        [sys.executable, "-c", DIES, str(tmp_path)], capture_output=True, text=True, timeout=300,
+        [sys.executable, "-c", DIES, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    )  # fmt: skip
+    )
     done, running, pid = killed.stdout.split()
     with opened(tmp_path) as queue:
         assert queue.get(done).state == "done"

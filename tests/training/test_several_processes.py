@@ -126,9 +126,10 @@ def alone(home: Path) -> dict[tuple[str, int], list[float]]:
     torch.set_num_threads(1)  # as in the others: the whitening's eigenvectors make much of a last bit
     try:
         train_stages(
-            load_recipe(home / "shared.yaml"), home / "one",
+            load_recipe(home / "shared.yaml"),
+            home / "one",
             report=lambda step, values, of: found.update({(of.stage, step): [values["loss"], values["gradient_norm"]]}),
-        )  # fmt: skip
+        )
     finally:
         torch.set_num_threads(threads)
     return found
@@ -155,9 +156,13 @@ def test_two_processes_match_one_and_survive_a_loss(home: Path, alone: dict[tupl
     assert not (home / "two" / "shared" / "model").exists()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     again = subprocess.run(
-        [*command, __file__, str(home), "two"], capture_output=True, text=True, timeout=1800, check=False,
+        [*command, __file__, str(home), "two"],
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )  # fmt: skip
+    )
     assert again.returncode == 0, again.stderr[-2000:]
     assert check_losses(home, "two", alone) == [1, 2, 3, 3, 4, 5, 1, 2, 3]  # the third step twice
     cards = [(home / run / "shared" / "content" / "result" / "README.md").read_text() for run in ("one", "two")]
@@ -166,14 +171,17 @@ def test_two_processes_match_one_and_survive_a_loss(home: Path, alone: dict[tupl
 
 def test_sharded_weights_match_and_leave_whole_tensors(home: Path, alone: dict[tuple[str, int], list[float]]) -> None:
     goes_on(home, "sharded", alone)
-    whole, shards = (load_file(home / run / "shared" / "base" / "result" / "transformer.safetensors")
-                     for run in ("one", "sharded"))  # fmt: skip
+    whole, shards = (
+        load_file(home / run / "shared" / "base" / "result" / "transformer.safetensors") for run in ("one", "sharded")
+    )
     assert whole.keys() == shards.keys()
     for name, tensor in whole.items():
         assert torch.allclose(shards[name], tensor, atol=1e-3), name  # AdamW makes steps of what is nearly no gradient
     # Moving averages are those of one process, also after a loss: far nearer to them than to the weights.
-    states = [load_checkpoint(home / run / "shared" / "base" / "checkpoints" / "step-00000005")[0]
-              for run in ("one", "sharded")]  # fmt: skip
+    states = [
+        load_checkpoint(home / run / "shared" / "base" / "checkpoints" / "step-00000005")[0]
+        for run in ("one", "sharded")
+    ]
     assert states[0]["ema"]["optimization_step"] == states[1]["ema"]["optimization_step"] == 5
     network = build_pipeline(load_recipe(home / "shared.yaml").stages[0], fit=False).transformer
     names = [name for name, _ in network.named_parameters() if not name.startswith("sketch.")]  # which is not trained

@@ -140,9 +140,11 @@ def test_mistakes_in_data_are_refused(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(MediaError, match=r"index\.json is missing"):
         ClipBatches(recipe_of(tmp_path))
     long = recipe_of(
-        shards, clip_frames=8, phases=(PhaseRecipe(1, {8: 1.0}),),
+        shards,
+        clip_frames=8,
+        phases=(PhaseRecipe(1, {8: 1.0}),),
         data=(DataRecipe(kind="shards", folder=str(shards), kinds=("copy-paste",)),),
-    )  # fmt: skip
+    )
     with pytest.raises(ConfigError, match="no source of data has clips of 8 frames"):
         ClipBatches(long)
     with pytest.raises(ConfigError, match="shards need a folder"):

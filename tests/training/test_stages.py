@@ -45,9 +45,10 @@ stages:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
     clips = {
-        **{f"mask{i}": (2, 32, 32, "masks") for i in range(3)}, **{f"pair{i}": (1, 32, 32, "pairs") for i in range(3)},
+        **{f"mask{i}": (2, 32, 32, "masks") for i in range(3)},
+        **{f"pair{i}": (1, 32, 32, "pairs") for i in range(3)},
         **{f"paste{i}": (2, 32, 32, "copy-paste") for i in range(3)},
-    }  # fmt: skip
+    }
     write_set(home / "shards", clips)
     (home / "four.yaml").write_text(STAGES)
     return home
@@ -69,11 +70,17 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_each_stage_leaves_its_result_and_card(finished: Path) -> None:
-    left = {p.name: sorted(str(f.relative_to(p / "result").parent) for f in (p / "result").rglob("*.safetensors"))
-            for p in finished.iterdir() if (p / "result").is_dir()}  # fmt: skip
+    left = {
+        p.name: sorted(str(f.relative_to(p / "result").parent) for f in (p / "result").rglob("*.safetensors"))
+        for p in finished.iterdir()
+        if (p / "result").is_dir()
+    }
     assert left == {
-        "base": ["."], "motion": ["adapters/motion"], "content": ["adapters/content"], "unify": ["adapters/content"],
-    }  # fmt: skip
+        "base": ["."],
+        "motion": ["adapters/motion"],
+        "content": ["adapters/content"],
+        "unify": ["adapters/content"],
+    }
     assert any(tensor.any() for name, tensor in adapter(finished, "motion", "motion").items() if "lora_B" in name)
     first, last = adapter(finished, "content", "content"), adapter(finished, "unify", "content")
     assert any(not torch.equal(first[name], last[name]) for name in first)
@@ -207,9 +214,10 @@ def test_full_size_backbones_train(family: str, frames: int, tmp_path: Path) -> 
     (tmp_path / "large.yaml").write_text(text)
     losses: dict[str, list[float]] = {}
     run = train_stages(
-        load_recipe(tmp_path / "large.yaml"), tmp_path / "runs",
+        load_recipe(tmp_path / "large.yaml"),
+        tmp_path / "runs",
         report=lambda step, values, of: losses.setdefault(of.stage, []).append(values["loss"]) if values else None,
-    )  # fmt: skip
+    )
     assert {stage: len(values) for stage, values in losses.items()} == {"base": 8, "motion": 8, "content": 8}
     assert sum(losses["base"][-3:]) < sum(losses["base"][:3])
     pipeline = LayerFlowPipeline.from_pretrained(run / "model")

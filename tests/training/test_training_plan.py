@@ -54,9 +54,14 @@ def test_bytes_of_trained_parameters(wan: Path) -> None:
 
 def test_samples_and_fitted_parts(wan: Path) -> None:
     stage = StageRecipe(
-        "plan", start_from=str(wan), size=32, clip_frames=5, frames_per_batch=40, batch_multiple=3,
+        "plan",
+        start_from=str(wan),
+        size=32,
+        clip_frames=5,
+        frames_per_batch=40,
+        batch_multiple=3,
         phases=(PhaseRecipe(1, {5: 1.0}),),
-    )  # fmt: skip
+    )
     (plan,) = plan_training(Recipe("plan", (stage,)), (32, 32), processes=3)
     assert plan.samples == 2  # of 8 samples a batch takes 6
     mini = plan_one(start_from="mini", phases=(PhaseRecipe(1, {8: 1.0}),))

@@ -152,9 +152,12 @@ def evaluate_results(results: Path, truth: Path | None, output: Path, features: 
     with progress_bar() as bar:
         row = bar.add_task("measure", total=None, note="")
         report = measure_folders(
-            results, truth, features, load_embedder(embedder) if embedder else None,
+            results,
+            truth,
+            features,
+            load_embedder(embedder) if embedder else None,
             lambda done, total: bar.update(row, completed=done, total=total),
-        )  # fmt: skip
+        )
     for name, why in report.failed.items():
         say(f"{name}: {why}")
     table = Table("figure", "value", "spread", "n", "unit", title=f"Layers of {results}")
@@ -192,9 +195,14 @@ def evaluate_beside(
             bar.update(rows[task], completed=done)
 
         results, failed = run_on(
-            pipeline, truth, output / "results", steps=steps, guidance=guidance,
-            settings={"model": model, "model_sha256": model_hash(folder)}, progress=progress,
-        )  # fmt: skip
+            pipeline,
+            truth,
+            output / "results",
+            steps=steps,
+            guidance=guidance,
+            settings={"model": model, "model_sha256": model_hash(folder)},
+            progress=progress,
+        )
     for name, why in failed.items():
         say(f"{name}: {why}")
     for task, made in results.items():

@@ -135,9 +135,16 @@ class Mini(Family):
         from .acceptance.cases import available_cases
 
         report = evaluate(
-            pipeline, samples=samples, quick=quick, cases=cases or available_cases(), steps=steps, guidance=guidance,
-            folder=folder, name=name, progress=progress,
-        )  # fmt: skip
+            pipeline,
+            samples=samples,
+            quick=quick,
+            cases=cases or available_cases(),
+            steps=steps,
+            guidance=guidance,
+            folder=folder,
+            name=name,
+            progress=progress,
+        )
         return MiniEvaluation(report)
 
     def evaluate_runs(

@@ -124,10 +124,16 @@ class Studio:
         folder.mkdir(exist_ok=True)
         with self._exporting, whole_files(folder) as partial:
             confined(
-                export_layers, self.store.place(job) / "layers", partial / name,
-                body.preset, body.size, body.edges, body.timecode,
-                seconds=self.limits.job_seconds, memory=self.limits.job_memory,
-            )  # fmt: skip
+                export_layers,
+                self.store.place(job) / "layers",
+                partial / name,
+                body.preset,
+                body.size,
+                body.edges,
+                body.timecode,
+                seconds=self.limits.job_seconds,
+                memory=self.limits.job_memory,
+            )
 
     def close(self) -> None:
         """Stop the workers and release the work folder."""

@@ -88,9 +88,14 @@ class Uploads:
         try:
             with self._decoding:
                 facts = confined(
-                    decode_upload, place / f"sent.{kind}", place / CLIP, kind, limits,
-                    seconds=limits.child_seconds, memory=limits.child_memory,
-                )  # fmt: skip
+                    decode_upload,
+                    place / f"sent.{kind}",
+                    place / CLIP,
+                    kind,
+                    limits,
+                    seconds=limits.child_seconds,
+                    memory=limits.child_memory,
+                )
             (place / f"sent.{kind}").unlink()
             facts = {"id": identifier, **facts}
             write_atomically(place / FACTS, json.dumps(facts).encode())

@@ -196,17 +196,27 @@ def _plan_stage(
     held = FULL if own == "base" else frozen
     states = 1 if recipe.optimizer == "muon" else 2
     return TrainingPlan(
-        stage=recipe.stage, trained=own, frames=frames, height=height, width=width, samples=samples,
-        processes=processes, parameters=total, trained_parameters=trained,
-        weights=FULL * trained + held * (total - trained), copies=HALF * trained if half else 0,
-        gradients=FULL * trained, optimizer=FULL * states * trained, averages=FULL * trained,
+        stage=recipe.stage,
+        trained=own,
+        frames=frames,
+        height=height,
+        width=width,
+        samples=samples,
+        processes=processes,
+        parameters=total,
+        trained_parameters=trained,
+        weights=FULL * trained + held * (total - trained),
+        copies=HALF * trained if half else 0,
+        gradients=FULL * trained,
+        optimizer=FULL * states * trained,
+        averages=FULL * trained,
         activations=peaks[recipe.gradient_checkpointing],
         activations_otherwise=peaks[not recipe.gradient_checkpointing],
         encoding=encoding,
         largest_block=_largest_block(model) * (HALF if half else FULL),
         frozen_parts=(HALF if half_encoders else FULL) * _count(vae, encoder),
         flops=flops,
-    )  # fmt: skip
+    )
 
 
 def _parts(recipe: StageRecipe) -> tuple[Any, Any, Any, int]:

@@ -171,9 +171,13 @@ class StageRecipe:
     """Divisor of every batch's number of samples, so that this many processes can share it."""
     tasks: dict[str, float] = field(
         default_factory=lambda: {
-            "generate": 0.5, "decompose": 0.22, "add-background": 0.08, "add-foreground": 0.08, ANY: 0.12,
+            "generate": 0.5,
+            "decompose": 0.22,
+            "add-background": 0.08,
+            "add-foreground": 0.08,
+            ANY: 0.12,
         }
-    )  # fmt: skip
+    )
     """How often each set of given clips is drawn; `any` is a random proper subset."""
     noise: NoiseRecipe = field(default_factory=NoiseRecipe)
     """Noise levels."""

@@ -107,18 +107,29 @@ class Trainer:
         """Train to the recipe's last step, or to step `until`."""
         recipe, last = self.recipe, min(until or self.recipe.steps, self.recipe.steps)
         batches = DataLoader(
-            self.batches, batch_size=None, sampler=range(self.step, last), num_workers=recipe.workers,
-            prefetch_factor=4 if recipe.workers else None, worker_init_fn=_one_thread,
+            self.batches,
+            batch_size=None,
+            sampler=range(self.step, last),
+            num_workers=recipe.workers,
+            prefetch_factor=4 if recipe.workers else None,
+            worker_init_fn=_one_thread,
             pin_memory=self.device.type == "cuda",
-        )  # fmt: skip
+        )
         actions = [
             Every(recipe.checkpoint_every, lambda _: self.save()),
             Every(recipe.sample_every, lambda _: self.sample(), at_end=False),
         ]
         run_steps(
-            self._next_step, batches, self.step, last, self._log, recipe.log_every, actions,
-            unit="frames", size=lambda batch: batch.size * batch.positions.shape[1],
-        )  # fmt: skip
+            self._next_step,
+            batches,
+            self.step,
+            last,
+            self._log,
+            recipe.log_every,
+            actions,
+            unit="frames",
+            size=lambda batch: batch.size * batch.positions.shape[1],
+        )
         if self.writer is not None:
             self.writer.flush()
         if self.step == recipe.steps:
@@ -147,9 +158,14 @@ class Trainer:
         positions = batch.positions if self.pipeline.vae is None else None
         with self.accelerator.autocast():
             output = self.model(
-                target.noised.to(self.dtype), target.timestep, text.to(self.dtype), mask, layout, positions,
+                target.noised.to(self.dtype),
+                target.timestep,
+                text.to(self.dtype),
+                mask,
+                layout,
+                positions,
                 **self.further_inputs(batch, clean, layout, text, mask, seed),
-            )  # fmt: skip
+            )
         errors = clip_errors(output.sample, target)
         loss = loss_of(errors, target)
         self.accelerator.backward(loss)
@@ -214,10 +230,12 @@ class Trainer:
     def save(self) -> None:
         """Write a checkpoint, whole or not at all."""
         tensors = {
-            "model": self._state(), "ema": gathered(self.ema.state_dict()),
-            "optimizer": self.zero.optimizer_state(self.optimizer) if self.zero
+            "model": self._state(),
+            "ema": gathered(self.ema.state_dict()),
+            "optimizer": self.zero.optimizer_state(self.optimizer)
+            if self.zero
             else gathered(self.optimizer.state_dict()),
-        }  # fmt: skip
+        }
         if self.accelerator.scaler is not None:  # fp16: how much the loss is scaled by now
             tensors["scaler"] = self.accelerator.scaler.state_dict()
         if self.is_main:

@@ -46,9 +46,17 @@ def tiny(path: Path, start: Path) -> Recipe:
     for stage in recipe.stages:
         most = max(frames for phase in stage.phases for frames in phase.frames)
         small = dataclasses.replace(
-            stage, name=name, start_from=str(start), size=32, clip_frames=2, frames_per_batch=4, workers=0,
-            adapters=AdapterRecipe(rank=2), precision="no", phases=(PhaseRecipe(1, {min(2, most): 1.0}),),
-        )  # fmt: skip
+            stage,
+            name=name,
+            start_from=str(start),
+            size=32,
+            clip_frames=2,
+            frames_per_batch=4,
+            workers=0,
+            adapters=AdapterRecipe(rank=2),
+            precision="no",
+            phases=(PhaseRecipe(1, {min(2, most): 1.0}),),
+        )
         stages.append(small)
     return Recipe(name, tuple(stages), recipe.staged)
 

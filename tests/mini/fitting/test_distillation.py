@@ -125,9 +125,13 @@ def test_training_approaches_the_teacher(
     recipe = TextRecipe("tiny", steps=120, batch=16, pool=64, held_out=2, minutes=5, max_tokens=16)
     reports: list[tuple[int, dict[str, float]]] = []
     steps = train(
-        tiny.train(), teacher, tokenizer, Texts(wordnet, tokenizer, recipe), recipe,
+        tiny.train(),
+        teacher,
+        tokenizer,
+        Texts(wordnet, tokenizer, recipe),
+        recipe,
         lambda step, values: reports.append((step, values)),
-    )  # fmt: skip
+    )
     assert steps == 120
     assert [step for step, _ in reports] == [20, 40, 60, 80, 100, 120]
     assert reports[-1][1]["done"] == pytest.approx(1, abs=0.1)

@@ -10,9 +10,14 @@ from layerflow.mini.recipes import MiniRecipe
 from layerflow.training.recipe import PhaseRecipe, StageRecipe
 
 RECIPE = StageRecipe(
-    name="fill", phases=(PhaseRecipe(1, {1: 1.0}),), size=32, clip_frames=2, mini=MiniRecipe(fill_steps=60), workers=0,
+    name="fill",
+    phases=(PhaseRecipe(1, {1: 1.0}),),
+    size=32,
+    clip_frames=2,
+    mini=MiniRecipe(fill_steps=60),
+    workers=0,
     model={"widths": (8, 8, 8), "blocks_up": (1, 1, 1), "dim": 16, "num_heads": 2, "fill_width": 16},
-)  # fmt: skip
+)
 
 
 def error_after(steps: int, shares: list[float] | None = None) -> float:

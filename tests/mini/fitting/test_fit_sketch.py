@@ -36,10 +36,14 @@ from layerflow.models.layout import Layout
 from layerflow.training.recipe import PhaseRecipe, StageRecipe
 
 RECIPE = StageRecipe(
-    name="sketch", phases=(PhaseRecipe(1, {1: 1.0}),), size=32, clip_frames=2, workers=0,
+    name="sketch",
+    phases=(PhaseRecipe(1, {1: 1.0}),),
+    size=32,
+    clip_frames=2,
+    workers=0,
     mini=MiniRecipe(sketch_scenes=500, sketch_epochs=30),
     model={"widths": (8, 8, 8), "blocks_up": (1, 1, 1), "dim": 16, "num_heads": 2, "sketch_width": 64},
-)  # fmt: skip
+)
 
 
 def build() -> tuple:  # type: ignore[type-arg]

@@ -20,9 +20,22 @@ from layerflow.mini.recipes import CROPS, UpscalerRecipe
 from layerflow.training.checkpoints import list_checkpoints
 
 RECIPE = UpscalerRecipe(
-    name="up", size=32, clip_frames=3, factor=2, width=8, num_blocks=3, crop=16, frames=2, batch=8, steps=8, warmup=2,
-    ema=0.8, workers=0, log_every=2, checkpoint_every=4,
-)  # fmt: skip
+    name="up",
+    size=32,
+    clip_frames=3,
+    factor=2,
+    width=8,
+    num_blocks=3,
+    crop=16,
+    frames=2,
+    batch=8,
+    steps=8,
+    warmup=2,
+    ema=0.8,
+    workers=0,
+    log_every=2,
+    checkpoint_every=4,
+)
 
 
 @settings(max_examples=30, deadline=None)

@@ -192,9 +192,23 @@ def upscaling_model(upscaling_pipeline: LayerFlowPipeline, tmp_path: Path) -> Pa
 
 def generate(model: Path, output: Path, *words: str) -> dict:
     code = run(
-        ["complete" if "--given" in words else "generate", "--foreground", "a ball", "--background", "hills", "--model",
-         str(model), "--steps", "1", "--format", "png", "-o", str(output), *words]
-    )  # fmt: skip
+        [
+            "complete" if "--given" in words else "generate",
+            "--foreground",
+            "a ball",
+            "--background",
+            "hills",
+            "--model",
+            str(model),
+            "--steps",
+            "1",
+            "--format",
+            "png",
+            "-o",
+            str(output),
+            *words,
+        ]
+    )
     assert code == 0
     return json.loads((output / "layers.json").read_text())["metadata"]
 

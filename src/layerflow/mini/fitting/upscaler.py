@@ -193,9 +193,16 @@ def train_upscaler(
         save_checkpoint(folder / "checkpoints", step, tensors, {"recipe": asdict(recipe)})
 
     run_steps(
-        train_step, pairs, start, recipe.steps, report, recipe.log_every, [Every(recipe.checkpoint_every, save)],
-        unit="crops", size=lambda _: recipe.batch,
-    )  # fmt: skip
+        train_step,
+        pairs,
+        start,
+        recipe.steps,
+        report,
+        recipe.log_every,
+        [Every(recipe.checkpoint_every, save)],
+        unit="crops",
+        size=lambda _: recipe.batch,
+    )
     model.load_state_dict(averaged)
     with whole_folder(folder / "upscaler", replace=True) as partial:
         model.to(torch.bfloat16).save_pretrained(partial)
