@@ -223,7 +223,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
 
     @property
     def interrupt(self) -> bool:
-        """Whether to stop before the next step; may be set from a callback or another thread."""
+        """True to stop before the next step; may be set from a callback or another thread."""
         return self._interrupt
 
     @interrupt.setter

@@ -36,7 +36,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended."""
+    """Outcome of a job."""
 
     job: Job
     error: str = ""

@@ -29,7 +29,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Option:
-    """How a field is shown and checked, in every front end."""
+    """Presentation and bounds of a field in every front end."""
 
     help: str
     """One line."""

@@ -29,7 +29,7 @@ ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 @dataclass(frozen=True)
 class Conventions:
-    """How a family of weights was trained and is sampled."""
+    """Conventions of training and sampling of a family of weights."""
 
     steps: int
     """Default number of denoising steps."""
@@ -70,7 +70,7 @@ class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
     prediction_type: ClassVar[str]
     """Target of `forward`: "sample" (the clean sequence), "flow" (noise - clean) or "v_prediction"."""
     conventions: ClassVar[Conventions]
-    """How the weights were trained and are sampled."""
+    """Conventions of training and sampling."""
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
     """Memory format in which the network computes fastest."""
 

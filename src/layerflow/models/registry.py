@@ -1,4 +1,4 @@
-"""Classes of a model's parts by name, and what is built of them: parts without weights, encoders, plain models."""
+"""Classes of a model's parts by name, and their builders: parts without weights, encoders, plain models."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ..core.errors import first_line
 from .autoencoders import FAMILIES as AUTOENCODERS
 from .folders import NEEDED, PLAIN, UnknownModelError, read_index
 
-# Named and not imported: to import a family's classes takes a second, which the others have no use for.
+# Named and not imported: importing a family takes a second, which the others need not wait for.
 BACKBONES = {
     "CompactTransformer3DModel": "layerflow.mini.network.transformer",
     "CogVideoXLayerTransformer3DModel": "layerflow.models.cogvideox.transformer",
     "WanLayerTransformer3DModel": "layerflow.models.wan",
 }
 TEXT_ENCODERS = {"LayerTextEncoder": "layerflow.mini.network.text_encoder"}
-"""Text encoders that are not of transformers."""
+"""Text encoders outside of transformers."""
 UPSCALERS = {"LayeredUpscaler": "layerflow.mini.network.upscaler"}
 FAMILIES = {"mini": "layerflow.mini.family"}
 """Modules of families of models that bring more to training than a backbone, see `training.family`."""
 
 
 def import_parts(index: dict[str, Any]) -> None:
-    """Import the modules of a model's parts, for diffusers loads classes of modules that are imported already alone."""
+    """Import the modules of a model's parts: diffusers loads only classes whose modules are imported."""
     homes = BACKBONES | TEXT_ENCODERS | UPSCALERS
     for part in index.values():
         if isinstance(part, list) and len(part) == 2 and part[1] in homes:
@@ -41,7 +41,7 @@ def import_family(name: str) -> Any:
 
 
 class Skeleton(NamedTuple):
-    """The parts of a model without weights, for their sizes alone, and what its model_index.json says."""
+    """The parts of a model without weights, for their sizes, and the content of its model_index.json."""
 
     transformer: Any
     vae: Any | None
@@ -51,7 +51,7 @@ class Skeleton(NamedTuple):
 
 
 def skeleton(folder: Path) -> Skeleton:
-    """Transformer with layers, and autoencoder, upscaler and second transformer if there are any.
+    """Return a model's transformer with layers, and autoencoder, upscaler and second transformer if there are any.
 
     Raises:
         UnknownModelError: a configuration is missing, damaged or of a kind that is not known.
@@ -117,7 +117,7 @@ def _upscaler(folder: Path, name: str) -> Any:
 
 
 def plain_components(folder: Path, **kwargs: Any) -> dict[str, Any]:
-    """The parts of a plain text-to-video model, with fresh layer embeddings on its transformers."""
+    """Load the parts of a plain text-to-video model, with fresh layer embeddings on its transformers."""
     name = PLAIN[read_index(folder)["_class_name"]]
     plain = DiffusionPipeline.from_pretrained(folder, **kwargs)
     parts: dict[str, Any] = {part: getattr(plain, part) for part in (*NEEDED, "vae")}
@@ -136,7 +136,7 @@ def plain_components(folder: Path, **kwargs: Any) -> dict[str, Any]:
 
 
 def encoders(folder: Path, dtype: Any) -> tuple[Any, Any, Any | None]:
-    """Tokenizer, text encoder and, if there is one, autoencoder of a model folder, without its transformer.
+    """Load tokenizer, text encoder and, if there is one, autoencoder of a model folder, without its transformer.
 
     Raises:
         UnknownModelError: it is no model, or not whole.
@@ -160,7 +160,7 @@ def encoders(folder: Path, dtype: Any) -> tuple[Any, Any, Any | None]:
 
 
 def fuse_content(transformer: Any, adapters: Path) -> None:
-    """Fuse the content adapter in a folder, if there is one; the motion adapter is for training (paper, 3.3)."""
+    """Fuse the content adapter in a folder, if there is one; the motion adapter is for training (paper, section 3.3)."""
     content = adapters / "content"
     if content.is_dir():
         try:

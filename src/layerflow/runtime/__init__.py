@@ -1,1 +1,1 @@
-"""Where and how a pipeline runs: device, memory, speed, several processes."""
+"""Placement of a pipeline: device, memory, speed, several processes."""

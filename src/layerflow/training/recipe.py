@@ -178,7 +178,7 @@ class StageRecipe:
             ANY: 0.12,
         }
     )
-    """How often each set of given clips is drawn; `any` is a random proper subset."""
+    """Shares of the sets of given clips, by task; `any` is a random proper subset."""
     noise: NoiseRecipe = field(default_factory=NoiseRecipe)
     """Noise levels."""
     prompt_dropout: float = 0.1
