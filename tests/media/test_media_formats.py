@@ -24,6 +24,10 @@ def content(path) -> bytes:
     return b"".join(file.read_bytes() for file in files)
 
 
+def test_each_format_has_its_own_suffix() -> None:
+    assert len({one.suffix for one in FORMATS.values()}) == len(FORMATS)
+
+
 @pytest.mark.parametrize("size", [(32, 48), (31, 47), (1, 1)], ids=str)
 @pytest.mark.parametrize("alpha", [True, False], ids=["alpha", "opaque"])
 @pytest.mark.parametrize("name", lossless)
@@ -175,7 +179,7 @@ def test_formats_are_found_by_name_or_suffix():
 
 
 def test_mp4_refuses_alpha(scene, tmp_path):
-    with pytest.raises(MediaError, match=r"clip\.mp4: format mp4 cannot hold alpha; choose prores"):
+    with pytest.raises(MediaError, match=r"clip\.mp4: format mp4 cannot hold alpha; choose one of prores"):
         write_video(tmp_path / "clip.mp4", scene.foreground, scene.alpha)
     assert not list(tmp_path.iterdir())
 

@@ -27,7 +27,7 @@ from ..core.compositing import extend_colour
 from ..core.layered_video import LayeredVideo
 from ..core.schema import DEFAULT_FPS
 from .colour import BT709, FULL, LIMITED, tensors_to_frame
-from .formats import Format, find_format
+from .formats import FORMATS, Format, find_format
 from .video import MediaError
 
 
@@ -61,9 +61,9 @@ def write_video(
     path, chosen = Path(path), find_format(format, path)
     LayeredVideo(foreground=colour, alpha=alpha, fps=fps)  # checks shapes, types, ranges and fps
     if alpha is not None and not chosen.alpha:
+        others = ", ".join(name for name, other in FORMATS.items() if other.alpha)
         raise MediaError(
-            f"{path}: format {chosen.name} cannot hold alpha; choose prores, webm, ffv1, png, png16 or webp, "
-            "or write alpha as a separate file."
+            f"{path}: format {chosen.name} cannot hold alpha; choose one of {others}, or write alpha as a separate file"
         )
     colour = colour.detach().cpu()
     alpha = alpha.detach().cpu() if alpha is not None else None

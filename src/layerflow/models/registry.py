@@ -160,7 +160,7 @@ def encoders(folder: Path, dtype: Any) -> tuple[Any, Any, Any | None]:
 
 
 def fuse_content(transformer: Any, adapters: Path) -> None:
-    """Fuse the content adapter in a folder, if there is one; the motion adapter is for training (paper, section 3.3)."""
+    """Fuse the content adapter in a folder, if there is one; the motion adapter is for training (paper, 3.3)."""
     content = adapters / "content"
     if content.is_dir():
         try:

@@ -87,7 +87,7 @@ class DataRecipe:
     precomputed: bool = True
     """Latents and text states are taken from shards that have them; false: clips and prompts are encoded anew."""
     adapters: tuple[str, ...] = ("auto",)
-    """Adapters that are on for its samples. auto: content, and motion where the sample is frozen."""
+    """Adapters that are on for its samples. auto: all, but motion only where the sample is frozen."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("scenes", "shards") or self.form not in ("clean", "crude", "copy-paste"):
@@ -111,7 +111,7 @@ class DataRecipe:
     def adapters_on(self, frozen: bool) -> frozenset[str]:
         """Return the adapters that are on for a sample of this source, as far as the network has them."""
         if "auto" in self.adapters:
-            return frozenset(ADAPTERS if frozen else ("content",))
+            return frozenset(ADAPTERS) - (frozenset() if frozen else {"motion"})
         return frozenset(self.adapters)
 
 
