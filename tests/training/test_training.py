@@ -16,7 +16,6 @@ from forked import fork
 from layerflow.core.config import ConfigError
 from layerflow.core.schema import CLIPS, TASKS
 from layerflow.mini.fitting import fill, sketch, whitening
-from layerflow.mini.recipes import MiniRecipe
 from layerflow.mini.world import MissingFontError, find_font
 from layerflow.pipeline import LayerFlowPipeline
 from layerflow.training import batches as batches_module
@@ -132,7 +131,7 @@ def test_batch_is_a_function_of_its_step(recipe: StageRecipe) -> None:
 def test_share_of_extra_objects(
     recipe: StageRecipe, monkeypatch: pytest.MonkeyPatch, share: float, kinds: set[str]
 ) -> None:
-    source = ClipBatches(dataclasses.replace(recipe, mini=MiniRecipe(extra_objects=share)))
+    source = ClipBatches(dataclasses.replace(recipe, mini=dataclasses.replace(recipe.mini, extra_objects=share)))
     drawn = []
     for name in ("core", "all"):
         real = getattr(source.sources[0], name)
@@ -265,7 +264,9 @@ def test_kill_loses_at_most_one_interval(recipe: StageRecipe, tmp_path: Path, de
 
 @needs_font
 def test_resumed_run_is_not_fitted_again(recipe: StageRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = dataclasses.replace(recipe, mini=MiniRecipe(sketch_scenes=250, sketch_epochs=1, fill_steps=20))
+    recipe = dataclasses.replace(
+        recipe, mini=dataclasses.replace(recipe.mini, sketch_scenes=250, sketch_epochs=1, fill_steps=20)
+    )
     shares: dict[str, float] = {}
 
     def report(_: int, values: dict[str, float]) -> None:
