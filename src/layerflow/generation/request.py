@@ -112,14 +112,14 @@ class Request:
     """
 
     foreground: str = _option(
-        "", "What the foreground shows.", metavar="TEXT", argument="foreground", prompt=True, panel=""
+        "", "Prompt for the foreground.", metavar="TEXT", argument="foreground", prompt=True, panel=""
     )
     background: str = _option(
-        "", "What the background shows.", metavar="TEXT", argument="background", prompt=True, panel=""
+        "", "Prompt for the background.", metavar="TEXT", argument="background", prompt=True, panel=""
     )
     blended: str | None = _option(
         None,
-        "What the whole scene shows.",
+        "Prompt for the blended video.",
         metavar="TEXT",
         unset="from the other two",
         argument="blended",
@@ -128,7 +128,7 @@ class Request:
     )
     negative_prompt: str = _option(
         "",
-        "What no layer should show; needs guidance above 1.",
+        "Content to avoid in all layers; needs guidance above 1.",
         metavar="TEXT",
         argument="negative_prompt",
         prompt=True,
@@ -156,17 +156,17 @@ class Request:
     )
     upscale: int | None = _option(
         None,
-        "Draw at an Nth of the size, and make all layers N times as large together.",
+        "Enlarge all layers N times with the upscaler, after generation at an Nth of the size.",
         metavar="N",
-        unset="as drawn at the model's size, 4 for mini; given clips are not enlarged",
+        unset="the model's largest, 4 for mini; given clips are not enlarged",
         minimum=1,
-        hint="1 leaves layers as they are drawn",
+        hint="1 keeps the generated size",
         argument="upscale",
         panel=OUTPUT,
     )
     fps: float | None = _option(
         None,
-        "Frames a second; given videos are resampled to it.",
+        "Frame rate; given videos are resampled to it.",
         metavar="RATE",
         unset="the given video's, else 8",
         above=0,
@@ -184,7 +184,7 @@ class Request:
     )
     guidance: float | None = _option(
         None,
-        "How closely prompts are followed; 1 turns guidance off and halves the time.",
+        "Strength of classifier-free guidance; 1 turns it off and halves the time.",
         metavar="SCALE",
         unset="the model's, 1 for mini",
         minimum=0,
@@ -194,7 +194,7 @@ class Request:
     )
     guidance_scale_2: float | None = _option(
         None,
-        "Guidance of a model's second transformer, which works at low noise.",
+        "Guidance scale of a model's second transformer, which works at low noise.",
         metavar="SCALE",
         unset="as `guidance`",
         minimum=0,
@@ -204,7 +204,7 @@ class Request:
     )
     noise_scale: float | None = _option(
         None,
-        "How much noise to start from; more gives more variety between seeds and less steady shapes.",
+        "Scale of the initial noise; higher values vary more between seeds, with less stable shapes.",
         metavar="SCALE",
         unset="the model's; for mini 1, decompose 0.4",
         minimum=0,
@@ -237,13 +237,13 @@ class ModelOptions:
     device: str = _option("auto", "auto, cpu, cuda, cuda:1 or mps.", metavar="NAME")
     dtype: str = _option(
         "auto",
-        f"Number format: {', '.join(DTYPES)}; auto takes bfloat16 where it is the faster one.",
+        f"Number format: {', '.join(DTYPES)}; auto takes bfloat16 where that is faster.",
         metavar="NAME",
         choices=DTYPES,
     )
     memory: str = _option(
         "auto",
-        "What may lie on the GPU: full is all, low one part of the model at a time, lowest one layer; auto the "
+        "Weights on the GPU: the whole model (full), one part at a time (low) or one layer (lowest); auto takes the "
         "fastest that fits.",
         metavar="NAME",
         choices=MEMORY,
