@@ -38,21 +38,20 @@ def describe(
     prompts = {name: getattr(request, name) for name in LAYERS}
     values = {
         name: getattr(request, name)
-        for name, option in options(Request).items()
-        if not option.prompt and name not in ("formats", "frames", "size", "fps")
+        for name in options(Request)
+        if name not in (*LAYERS, "formats", "frames", "size", "fps")
     }
     return {
         "task": resolved.task,
         "prompts": prompts,
         "blended_prompt": "written from the other two" if resolved.blended_written else "given",
-        **({"negative_prompt": request.negative_prompt} if request.negative_prompt else {}),
         "given": [source.record() for source in resolved.sources],
         "model": model.options.model,
         "model_sha256": model.sha256,
         **{
             name: list(value) if isinstance(value, tuple) else value
             for name, value in values.items()
-            if value not in (None, ())
+            if value not in (None, "", ())
         },
         "device": model.device,
         "dtype": model.dtype,
