@@ -44,6 +44,7 @@ def main() -> None:
         subprocess.run([*COMMAND, "generate", *PROMPTS, "-o", str(layers)], check=True, capture_output=True)
         commands = {
             "import torch": [sys.executable, "-c", "import torch"],
+            "import diffusers' pipeline": [sys.executable, "-c", "from diffusers import DiffusionPipeline"],
             "layerflow --help": [*COMMAND, "--help"],
             "layerflow info FILE": [*COMMAND, "info", str(layers / "blended.webm")],
             "layerflow info FOLDER": [*COMMAND, "info", str(layers)],

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from ..core.errors import FieldError, UserError
+from ..core.garbage_collection import paused_collection
 from ..core.schema import ALPHA
 from ..generation.request import DTYPES, parse_size
 
@@ -50,8 +51,9 @@ def info(
     [bold]Example[/]: layerflow info models/gen --plan --size 720x480 --frames 16 --tflops 400
     """
     lines = describe_plan(subject, frames, size, steps, dtype, tflops) if plan else describe(subject)
-    for line in lines:
-        print(line)
+    with paused_collection():  # nearly all of the time goes into imports
+        for line in lines:
+            print(line)
 
 
 def describe(subject: str | None) -> Iterator[str]:
