@@ -72,6 +72,7 @@ def test_recipe_is_read_into_dataclasses(recipe: StageRecipe) -> None:
         ("phases: [{steps: 2, frames: {3: 1.0}}]", "3 frames per sample"),
         ("phases: [{step: 2}]", r"phases\[0\]: unknown key 'step'"),
         ("noise: {pure: 2.0}", "noise.pure is a share"),
+        ("mini: {fill_steps: -1}", r"bad\.yaml: mini: fill_steps is -1, but must be at least 0"),
         ("precision: half", "precision is 'half', but must be auto, no, bf16 or fp16"),
     ],
 )

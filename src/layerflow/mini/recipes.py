@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..core.config import ConfigError
+from ..core.errors import FieldError
 from .world.variations import Variations
 
 
@@ -28,11 +29,9 @@ class MiniRecipe:
     def __post_init__(self) -> None:
         for name in ("sketch_scenes", "sketch_epochs", "fill_steps"):
             if getattr(self, name) < 0:
-                raise ConfigError(f"{name} is {getattr(self, name)}, but must be at least 0", name)
+                raise FieldError(name, f"is {getattr(self, name)}, but must be at least 0")
         if not 0 <= self.extra_objects <= 1:
-            raise ConfigError(
-                f"extra_objects is {self.extra_objects}, but must be a share between 0 and 1", "extra_objects"
-            )
+            raise FieldError("extra_objects", f"is {self.extra_objects}, but must be a share between 0 and 1")
 
 
 CROPS = 4

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, BertConfig, BertModel
+from transformers import BertConfig, BertModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from layerflow.core.config import ConfigError, load_config
@@ -12,29 +12,7 @@ from layerflow.mini.fitting.text_corpus import COLOURS, Texts, WordNet
 from layerflow.mini.fitting.text_encoder import distillation_loss, train, write_model
 from layerflow.mini.network.text_encoder import LayerTextEncoder, load_text_encoder
 from layerflow.mini.recipes import TextRecipe
-from layerflow.models.folders import find_model
 from layerflow.models.text import encode_prompts
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return AutoTokenizer.from_pretrained(Path(find_model("mini")) / "tokenizer")
-
-
-@pytest.fixture
-def tiny() -> LayerTextEncoder:
-    torch.manual_seed(0)
-    return LayerTextEncoder(
-        projection_dim=24,
-        vocab_size=30522,
-        embedding_size=8,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-    ).eval()
 
 
 @pytest.fixture

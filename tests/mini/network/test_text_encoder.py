@@ -8,34 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import AutoTokenizer
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from layerflow.mini.network.text_encoder import LayerTextEncoder, load_text_encoder, pool
 from layerflow.models.text import encode_prompts
 
 MINI = Path(str(files("layerflow") / "mini" / "weights"))
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return AutoTokenizer.from_pretrained(MINI / "tokenizer")
-
-
-@pytest.fixture
-def tiny() -> LayerTextEncoder:
-    torch.manual_seed(0)
-    return LayerTextEncoder(
-        projection_dim=24,
-        vocab_size=30522,
-        embedding_size=8,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=64,
-        initializer_range=0.2,
-    ).eval()
 
 
 # --- the wrapper ------------------------------------------------------------------------------------------

@@ -173,17 +173,14 @@ def train_upscaler(
     schedule = make_schedule(
         optimizer, recipe.learning_rate, lambda at: warm_cosine(at, recipe.steps, recipe.warmup, floor=0.01), start
     )
-    step = start
 
     def train_step(pair: tuple[dict[str, Tensor], dict[str, Tensor]]) -> dict[str, float]:
-        nonlocal step
         small, large = pair
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             drawn = model(small)
         loss = upscaling_loss(drawn, large, recipe.temporal_weight)
         optimizer_step(loss, model.parameters(), optimizer, schedule, max_grad_norm=1.0)
-        step += 1
-        decay = min(recipe.ema, step / (step + 10))
+        decay = min(recipe.ema, schedule.last_epoch / (schedule.last_epoch + 10))  # steps done
         for name, tensor in model.state_dict().items():
             averaged[name].lerp_(tensor, 1 - decay)
         return {"loss": float(loss.detach())}
