@@ -51,7 +51,7 @@ def denoiser_step(pipeline: LayerFlowPipeline, frames: int, height: int, width: 
     like = {"device": model.device, "dtype": model.dtype}
     shape = (GUIDED, layout.length, model.config.in_channels, height, width)
     latents = torch.randn(shape, generator=generator).to(**like)
-    timestep = torch.full((GUIDED, len(layout.clips)), 0.5).to(**like)
+    timestep = torch.full((GUIDED, len(layout.clips), 1), 0.5).to(**like)
     text = torch.randn(GUIDED, len(LAYERS), 12, model.config.text_dim, generator=generator).to(**like)
     mask = torch.ones(GUIDED, len(LAYERS), 12, dtype=torch.bool, device=model.device)
 

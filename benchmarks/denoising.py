@@ -42,7 +42,7 @@ def reached(
     truly, rows = layout.unpack(true), []
     for level in levels:
         noised = (1 - level) * clean + level * noise
-        timestep = torch.full((1, len(CLIPS)), level)
+        timestep = torch.full((1, len(CLIPS), 1), level)
         drawn = pipeline.transformer(noised, timestep, states[None], mask[None], layout).sample
         found = ((drawn + 1) / 2).clamp(0, 1)
         apart = layout.unpack(found)

@@ -91,7 +91,7 @@ def step_of(pipeline: LayerFlowPipeline, device: str) -> tuple[Callable[[], torc
     text = torch.randn(1, 3, config.text_length, config.text_embed_dim, generator=generator)
     text = text.to(device, pipeline.transformer.dtype)
     mask = torch.ones(text.shape[:3], dtype=torch.bool, device=device)
-    times = torch.full((1, len(layout.clips)), 0.5, device=device)
+    times = torch.full((1, len(layout.clips), 1), 0.5, device=device)
     guider = DynamicGuidance()
     guider.set_state(0, STEPS, torch.tensor(500))
     guider.guidance_scale = 6.0

@@ -60,7 +60,7 @@ def errors(pipeline: LayerFlowPipeline, batches: list[Batch]) -> list[float]:
             prediction = pipeline.transformer(
                 asked.noised, asked.timestep, text, mask, batch.layout, batch.positions
             ).sample
-            result.append(float(clip_errors(prediction, asked)[~batch.given].mean()))
+            result.append(float(clip_errors(prediction, asked)[(~batch.given).any(2)].mean()))
     return result
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,10 +19,10 @@ from diffusers.guiders import BaseGuidance, ClassifierFreeGuidance
 from diffusers.loaders.lora_base import LoraBaseMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor
-from torch.nn.functional import avg_pool3d
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from .core.garbage_collection import paused_collection
+from .core.given import Given
 from .core.layered_video import LayeredVideo
 from .core.schema import BLENDED, COMPONENTS, DEFAULT_FPS, LAYERS, TASKS
 from .models.adapters import AdapterError
@@ -30,8 +30,9 @@ from .models.backbone import Backbone, Conventions, Upscaler, prompt_prefixes
 from .models.codec import SequenceCodec
 from .models.cogvideox.sampler import DynamicGuidance
 from .models.folders import ADAPTER_FOLDERS, HUB_OPTIONS, PLAIN, model_folder, read_index
+from .models.given import Clean, batched, prepare_given, prepare_hints, pull, restored
 from .models.layout import Layout
-from .models.model_space import from_model_space, to_model_space
+from .models.model_space import from_model_space
 from .models.registry import fuse_content, import_parts, plain_components
 from .models.text import MAX_TOKENS, encode_prompts
 
@@ -84,14 +85,13 @@ def make_guider(conventions: Conventions, scale: float) -> BaseGuidance:
         logger.setLevel(level)
 
 
-def task_of(given: LayeredVideo | None) -> str:
-    """Return the name of the task that a set of given clips stands for; `complete` for a set without a name."""
-    names = frozenset(given.clips()) if given is not None else frozenset()
-    return next((task for task, clips in TASKS.items() if clips == names), "complete")
+def task_of(given: Collection[str]) -> str:
+    """Return the name of the task that a set of clips given whole stands for; `complete` for a set without a name."""
+    return next((task for task, clips in TASKS.items() if clips == frozenset(given)), "complete")
 
 
 def check_task(config: Mapping[str, Any], given: frozenset[str]) -> None:
-    """Raise ValueError if every clip is given, or if the transformer was trained for another task."""
+    """Raise ValueError if every clip is given whole, or if the transformer was trained for another task."""
     clips, task = frozenset(config["clips"]), config.get("task")
     if not clips - given:
         raise ValueError("every clip is given, so nothing is left to generate; leave one out")
@@ -235,6 +235,12 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         """Conversion between clips in pixels and the transformer's sequence."""
         return SequenceCodec.of(self.transformer, self.vae)
 
+    @property
+    def takes_hints(self) -> bool:
+        """True if parts of a matte can guide the model: it works on pixels, or its transformer takes hints."""
+        in_pixels = self.vae is None and self.transformer.prediction_type == "sample"
+        return in_pixels or self.transformer.takes_hints
+
     def encode_prompt(self, prompts: list[list[str]]) -> tuple[Tensor, Tensor]:
         """Encode B x L prompts, each separately, to states (B, L, S, D) and a mask (B, L, S).
 
@@ -257,7 +263,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         background: Prompt = None,
         blended: Prompt = None,
         *,
-        given: LayeredVideo | Sequence[LayeredVideo] | None = None,
+        given: LayeredVideo | Given | Sequence[LayeredVideo | Given] | None = None,
         negative_prompt: str = "",
         num_frames: int | None = None,
         height: int | None = None,
@@ -274,13 +280,14 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         callback_on_step_end: Callable[[LayerFlowPipeline, int, Tensor, dict[str, Any]], dict[str, Any]] | None = None,
         return_dict: bool = True,
     ) -> LayerFlowPipelineOutput | tuple[Any]:
-        """Generate the clips that are not given.
+        """Generate the clips, and frames of clips, that are not given.
 
         Args:
             foreground: a prompt for this layer, or a list of them for a batch.
             background: likewise.
             blended: likewise; by default written from the other two.
-            given: clips to keep, for one sample or one per sample; they come back bit for bit.
+            given: clips to keep, or single frames of them, for one sample or one per sample; they come back bit for
+                bit. A `Given` may also hint at places of a matte, which guide the model.
             negative_prompt: text that guidance leads away from, for all layers; without effect at a scale of 1, the
                 default of the mini.
             num_frames: frames of the result; those of `given`, else those that the model was trained at.
@@ -308,14 +315,15 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         # 1. Check
         conventions = self.transformer.conventions
         steps = conventions.steps if num_inference_steps is None else num_inference_steps
-        videos = [given] if isinstance(given, LayeredVideo) else list(given) if given is not None else []
-        prompts = self.check_inputs(foreground, background, blended, videos, steps, output_type)
+        one_for_all = [given] if isinstance(given, LayeredVideo | Given) else given or []
+        known = [Given.of(one) for one in one_for_all]
+        prompts = self.check_inputs(foreground, background, blended, known, steps, output_type)
         if guidance_scale_2 is not None and self.transformer_2 is None:
             raise ValueError(f"guidance_scale_2 is {guidance_scale_2}, but there is no transformer_2; leave it out")
-        layout, height, width = self.check_size(videos, num_frames, height, width, upscale)
-        fps = fps or (videos[0].fps if videos else DEFAULT_FPS)
+        layout, height, width = self.check_size(known, num_frames, height, width, upscale)
+        fps = fps or (known[0].video.fps if known else DEFAULT_FPS)
         device, batch = self._execution_device, len(prompts)
-        task = task_of(videos[0] if videos else None)
+        task = task_of(known[0].whole if known else ())
         guidance_scale = conventions.guidance if guidance_scale is None else guidance_scale
         guider = guider or make_guider(conventions, guidance_scale)
         guider_2 = guider if guidance_scale_2 is None else make_guider(conventions, guidance_scale_2)
@@ -326,13 +334,15 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             text, uncond = self.prepare_text(prompts, negative_prompt, device)
             self.offload_all()
 
-            # 3. Latents: noise where clips are generated, the clean clip where it is given
-            size = batch, height, width
-            sequence, given_mask, clean_frames = self.prepare_given(videos, layout, size, device, upscale)
+            # 3. Latents: noise where frames are generated, clean where they are given
+            clean = self.prepare_given(known, layout, (batch, height, width), device, upscale)
             self.offload_all()
             scale = conventions.noise_scale_of(task) if noise_scale is None else noise_scale
-            latents = torch.where(clean_frames, sequence, scale * layout.noise(sequence, generator))
+            latents = torch.where(clean.where, clean.sequence, scale * layout.noise(clean.sequence, generator))
             extra_inputs = self.transformer.sampling_inputs(batch, generator, device)
+            hints = prepare_hints(known, layout, batch, device, upscale)
+            if hints is not None and self.transformer.takes_hints:
+                extra_inputs, hints = {**extra_inputs, "hints": hints}, None
 
             # 4. Denoise what is generated, leave what is given
             self.scheduler.set_timesteps(steps, device=device)
@@ -345,21 +355,23 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
                 guide = guider if transformer is self.transformer else guider_2
                 guide.set_state(step=step, num_inference_steps=steps, timestep=timestep)
                 level = self.noise_level(step, timestep)
-                clip_times = layout.timesteps(level.expand(batch), given_mask)
-                prediction = self.predict(transformer, latents, clip_times, text, uncond, layout, guide, extra_inputs)
-                output, clean = self.interpret(prediction, latents, level, timestep)
+                levels = layout.timesteps(level.expand(batch), clean.given)
+                prediction = self.predict(transformer, latents, levels, text, uncond, layout, guide, extra_inputs)
+                if hints is not None:
+                    prediction = pull(prediction, hints, layout)
+                output, drawn = self.interpret(prediction, latents, level, timestep)
                 stepped = self.scheduler.step(output, timestep, latents, **extra, return_dict=False)[0]
-                latents = torch.where(clean_frames, sequence, stepped)
+                latents = torch.where(clean.where, clean.sequence, stepped)
                 if callback_on_step_end is not None:
-                    tensors = {"latents": latents, "clean": torch.where(clean_frames, sequence, clean)}
+                    tensors = {"latents": latents, "clean": torch.where(clean.where, clean.sequence, drawn)}
                     latents = callback_on_step_end(self, step, timestep, tensors).get("latents", latents)
 
             # 5. Unpack
             if not self._interrupt:
-                refined = self.transformer.refine(latents, given_mask, layout)
-                latents = torch.where(clean_frames, sequence, refined)
+                refined = self.transformer.refine(latents, clean.given, layout)
+                latents = torch.where(clean.where, clean.sequence, refined)
             self.offload_all()
-            result = self._output(latents, layout, videos, fps, output_type, upscale)
+            result = self._output(latents, layout, known, fps, output_type, upscale)
         finally:  # caches are emptied and offloaded parts put back, also after an error
             self.maybe_free_model_hooks()
         return LayerFlowPipelineOutput(videos=result) if return_dict else (result,)
@@ -454,7 +466,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         foreground: Prompt,
         background: Prompt,
         blended: Prompt,
-        given: list[LayeredVideo],
+        given: list[Given],
         num_inference_steps: int,
         output_type: str,
     ) -> list[list[str]]:
@@ -470,10 +482,14 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         if len(sizes) > 1 or 0 in sizes:
             raise ValueError(f"prompts and given videos must be equal in number, got {sorted(sizes)}")
         batch = sizes.pop() if sizes else 1
-        clips = {frozenset(video.clips()) for video in given}
-        if len(clips) > 1:
-            raise ValueError("all samples of a batch must give the same clips")
-        check_task(self.transformer.config, next(iter(clips), frozenset()))
+        if any(one.frames != given[0].frames for one in given):
+            raise ValueError("all samples of a batch must give the same frames of the same clips")
+        check_task(self.transformer.config, given[0].whole if given else frozenset())
+        if any(one.hints for one in given) and not self.takes_hints:
+            raise ValueError(
+                "this model works on latents, which take whole frames of a matte and no hints at parts of it; give the "
+                "matte of a frame, such as one that the bundled model made from the hint"
+            )
         fewest = self.transformer.conventions.fewest_steps
         if num_inference_steps < fewest:
             raise ValueError(f"num_inference_steps must be at least {fewest}, got {num_inference_steps}")
@@ -488,7 +504,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
 
     def check_size(
         self,
-        videos: list[LayeredVideo],
+        given: list[Given],
         frames: int | None,
         height: int | None,
         width: int | None,
@@ -504,8 +520,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             raise ValueError(f"upscale is {upscale}, but this model can do {', '.join(map(str, factors))}")
         trained = self.codec.trained_size
         sizes = frames or trained[0], height or upscale * trained[1], width or upscale * trained[2]
-        if videos:
-            own = {(v.frames, v.height, v.width) for v in videos}
+        if given:
+            own = {(one.video.frames, one.video.height, one.video.width) for one in given}
             requested = tuple(a or o for a, o in zip((frames, height, width), next(iter(own)), strict=True))
             if own != {requested}:
                 raise ValueError(
@@ -516,69 +532,35 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         return check_drawn_size(self.codec, *sizes, upscale)
 
     def prepare_given(
-        self,
-        videos: list[LayeredVideo],
-        layout: Layout,
-        size: tuple[int, int, int],
-        device: torch.device,
-        upscale: int = 1,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return clean latents (B, N, C, h, w), zero where generated, and masks of given clips (K,) and latent frames
-        (B, N, 1, 1, 1).
-
-        `size` is B and the height and width in pixels that the transformer generates.
-        """
-        config, codec = self.transformer.config, self.codec
+        self, given: list[Given], layout: Layout, size: tuple[int, int, int], device: torch.device, upscale: int = 1
+    ) -> Clean:
+        """Encode given frames; `size` is B and the height and width in pixels that the transformer generates."""
+        codec, config = self.codec, self.transformer.config
         batch, height, width = size
-        clips = {name: clip for name, clip in given_clips(videos, batch, device).items() if name in layout.clips}
-        names = list(clips)
-        if upscale > 1:
-            clips = {name: avg_pool3d(clip, (1, upscale, upscale)) for name, clip in clips.items()}
         latent_size = batch, config.in_channels, *codec.autoencoder.latent_size(height, width)
-        sequence = codec.encode(clips, layout, latent_size).to(device)
-        given = layout.given_mask(names, device)
-        frames = layout.per_frame(given.expand(batch, -1))
-        if names and config.get("given_frames") is not None:  # one official model is given the end of a clip only
-            frames = torch.zeros_like(frames)
-            frames[:, slice(*config.given_frames)] = True
-        return sequence, given, frames
+        return prepare_given(given, codec, layout, latent_size, device, upscale, config.get("given_frames"))
 
     def _output(
-        self,
-        latents: Tensor,
-        layout: Layout,
-        given: list[LayeredVideo],
-        fps: float,
-        output_type: str,
-        upscale: int,
+        self, latents: Tensor, layout: Layout, given: list[Given], fps: float, output_type: str, upscale: int
     ) -> list[LayeredVideo] | dict[str, Tensor] | Tensor:
         if output_type == "latent":
             return latents
-        known = set(given[0].clips()) if given and output_type == "video" and upscale == 1 else set()
+        whole = given[0].whole if given else frozenset()
+        known = whole if output_type == "video" and upscale == 1 else ()
         clips = self.codec.decode(latents, layout, [name for name in layout.clips if name not in known])
         if upscale > 1:
             assert self.upscaler is not None  # ensured by check_size
-            large = self.upscaler.upscale(clips, upscale, given_clips(given, len(latents), latents.device))
+            large = self.upscaler.upscale(clips, upscale, batched(given, len(latents), latents.device, whole))
             clips = {name: large[name].expand(-1, -1, 3, -1, -1) for name in layout.clips}
         if output_type == "pt":
             return clips
         results = []
         for i in range(latents.shape[0]):
-            # Colour is computed by dividing by alpha, so a given alpha is included.
-            shown = given[i if len(given) > 1 else 0].clips() if given else {}
-            own = {name: clip.cpu() for name, clip in shown.items()}
-            spaces = {name: clip[i].cpu() for name, clip in clips.items()} | to_model_space(own)
-            results.append(from_model_space(spaces, fps).replace(**own))
+            decoded = {name: clip[i].cpu() for name, clip in clips.items()}
+            one = given[i if len(given) > 1 else 0] if given else None
+            video = from_model_space(decoded if one is None else restored(decoded, one), fps)
+            results.append(video if one is None else one.restore(video))
         return results
-
-
-def given_clips(videos: list[LayeredVideo], batch: int, device: torch.device) -> dict[str, Tensor]:
-    """Return given clips, those of one sample for the whole batch or of one each, by name as (B, F, 3, H, W) in model
-    space."""
-    spaces = [to_model_space(video.clips()) for video in videos]
-    spaces = spaces * batch if len(spaces) == 1 else spaces
-    names = spaces[0] if spaces else ()
-    return {name: torch.stack([space[name] for space in spaces]).to(device) for name in names}
 
 
 def check_drawn_size(

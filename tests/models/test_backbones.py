@@ -97,7 +97,7 @@ def inputs(model: Any, family: Family) -> dict[str, Any]:
     mask[:, 1, 3:] = False
     return {
         "hidden_states": LAYOUT.noise(sequence, generator),
-        "timestep": torch.rand(2, len(CLIPS), generator=generator),
+        "timestep": torch.rand(2, len(CLIPS), 1, generator=generator),
         "encoder_hidden_states": torch.randn(2, len(LAYERS), WORDS, TEXT, generator=generator),
         "encoder_attention_mask": mask,
         "layout": LAYOUT,
@@ -149,7 +149,7 @@ def test_sampling_inputs_follow_from_the_generators_and_are_taken(model: Any, in
 
 
 def test_training_inputs_are_those_of_sampling(model: Any, inputs: dict[str, Any]) -> None:
-    given = torch.tensor([[True, False, False, False], [False, False, True, False]])
+    given = torch.tensor([[True, False, False, False], [False, False, True, False]])[..., None]
     positions = torch.arange(FRAMES).expand(2, -1)
     text, mask = inputs["encoder_hidden_states"], inputs["encoder_attention_mask"]
     sequence = inputs["hidden_states"].clamp(-1, 1)
@@ -165,7 +165,7 @@ def test_training_inputs_are_those_of_sampling(model: Any, inputs: dict[str, Any
 def test_refining_keeps_given_clips_and_the_shape(model: Any, inputs: dict[str, Any]) -> None:
     sequence = inputs["hidden_states"].clamp(-1, 1)
     for name in CLIPS:
-        refined = model.refine(sequence, LAYOUT.given_mask([name], sequence.device), LAYOUT)
+        refined = model.refine(sequence, LAYOUT.given_mask([name], sequence.device).expand(2, -1, -1), LAYOUT)
         assert refined.shape == sequence.shape
         assert torch.equal(LAYOUT.unpack(refined)["background"], LAYOUT.unpack(sequence)["background"])
 

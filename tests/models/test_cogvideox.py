@@ -33,7 +33,7 @@ def inputs(layout: Layout | None = None, batch: int = 2) -> dict:
     layout = layout or Layout(FRAMES)
     return {
         "hidden_states": torch.randn(batch, layout.length, 16, HEIGHT, WIDTH, generator=generator),
-        "timestep": torch.rand(batch, len(layout.clips), generator=generator),
+        "timestep": torch.rand(batch, len(layout.clips), 1, generator=generator),
         "encoder_hidden_states": torch.randn(batch, len(LAYERS), WORDS, 12, generator=generator),
         "encoder_attention_mask": torch.ones(batch, len(LAYERS), WORDS, dtype=torch.bool),
         "layout": layout,
@@ -117,8 +117,8 @@ def test_a_patch_of_frames_wants_clips_that_divide() -> None:
 @torch.no_grad()
 def test_the_largest_timestep_of_the_clips_counts(model: CogVideoXLayerTransformer3DModel) -> None:
     values = inputs()
-    values["timestep"][:] = torch.tensor([0.7, 0.0, 0.7, 0.0])
-    whole = {**values, "timestep": torch.full((2, 4), 0.7)}
+    values["timestep"][:] = torch.tensor([0.7, 0.0, 0.7, 0.0])[:, None]
+    whole = {**values, "timestep": torch.full((2, 4, 1), 0.7)}
     assert torch.equal(model(**values).sample, model(**whole).sample)
     with pytest.raises(ValueError, match="timestep_per_clip is not implemented"):
         build_model(timestep_per_clip=True)

@@ -34,9 +34,9 @@ def test_given_clips_stand_at_time_zero_and_generated_ones_at_t(task: str) -> No
     layout = Layout(3)
     times = layout.timesteps(torch.tensor([0.25, 1.0]), layout.given_mask(TASKS[task]))
     for i, name in enumerate(layout.clips):
-        assert times[:, i].tolist() == ([0, 0] if name in TASKS[task] else [0.25, 1.0])
+        assert times[:, i, 0].tolist() == ([0, 0] if name in TASKS[task] else [0.25, 1.0])
     assert layout.per_frame(times).shape == (2, 12, 1, 1, 1)
-    assert torch.equal(layout.per_frame(times)[:, layout.clip_slice("blended"), 0, 0, 0], times[:, 3:].expand(2, 3))
+    assert torch.equal(layout.per_frame(times)[:, layout.clip_slice("blended"), 0, 0, 0], times[:, 3].expand(2, 3))
 
 
 def test_alpha_gets_the_same_noise_in_each_channel_and_other_clips_do_not() -> None:

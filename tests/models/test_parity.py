@@ -22,6 +22,7 @@ from layerflow.models.cogvideox.conversion import CHECKPOINT, convert
 from layerflow.models.cogvideox.official import CONFIGURATIONS, NETWORK, OfficialConfiguration, convert_autoencoder
 from layerflow.models.cogvideox.sampler import DynamicGuidance, LayerFlowDPMScheduler
 from layerflow.models.cogvideox.transformer import CogVideoXLayerTransformer3DModel
+from layerflow.models.given import Clean
 from layerflow.models.layout import Layout
 from layerflow.pipeline import LayerFlowPipeline
 
@@ -102,7 +103,7 @@ class Converted:
         sequence[:, ~self.given] = x
         if condition is not None:
             sequence[:, self.given] = condition
-        levels = (timesteps / 1000)[:, None].expand(-1, len(self.layout.clips))
+        levels = (timesteps / 1000)[:, None, None].expand(-1, len(self.layout.clips), 1)
         text = context.unflatten(0, (x.shape[0], -1))
         return self.model(sequence, levels, text, None, self.layout).sample[:, ~self.given]
 
@@ -252,7 +253,8 @@ def test_guided_sampling(converted: Converted) -> None:
     layout = RecordedLayout(converted.layout.frames, converted.layout.clips, converted.layout.lead)
     pipeline.check_size = lambda *_: (layout, 0, 0)  # type: ignore[method-assign]
     clips = converted.layout.given_mask([name for name in names if name in converted.layout.clips])
-    pipeline.prepare_given = lambda *_: (whole(torch.zeros_like(start), condition), clips, given)  # type: ignore[method-assign]
+    clean = Clean(whole(torch.zeros_like(start), condition), clips[None], given)
+    pipeline.prepare_given = lambda *_: clean  # type: ignore[method-assign]
     latents = pipeline(num_inference_steps=steps, output_type="latent").videos
     assert_close(latents[:, ~converted.given], tensors["sample_final"], SAMPLE_TOLERANCE, "sample_final")
 

@@ -53,7 +53,7 @@ def inputs(style: str = "wan2.1", layout: Layout | None = None, batch: int = 2) 
     mask[:, 1, 3:] = False
     return {
         "hidden_states": torch.randn(batch, layout.length, STYLES[style], HEIGHT, WIDTH, generator=generator),
-        "timestep": torch.rand(batch, len(layout.clips), generator=generator),
+        "timestep": torch.rand(batch, len(layout.clips), 1, generator=generator),
         "encoder_hidden_states": torch.randn(batch, len(LAYERS), WORDS, 16, generator=generator),
         "encoder_attention_mask": mask,
         "layout": layout,
@@ -88,7 +88,7 @@ def test_with_layers_switched_off_it_is_the_plain_model(style: str) -> None:
     values = inputs(style, Layout(FRAMES, ("background",)))
     text = values["encoder_hidden_states"][:, LAYERS.index("background")].clone()
     text[:, 3:] = 0  # as Wan's pipeline pads prompts
-    timestep = values["timestep"][:, 0] * 1000
+    timestep = values["timestep"][:, 0, 0] * 1000
     if style == "wan2.2-5b":
         timestep = timestep[:, None].expand(-1, TOKENS)
     expected = plain(values["hidden_states"].transpose(1, 2), timestep, text).sample.transpose(1, 2)
@@ -106,7 +106,7 @@ def test_clips_with_a_timestep_each_are_plain_tokens_with_a_timestep_each_at_res
     plain.rope.forward = lambda _: tuple(waves.repeat(1, len(CLIPS), 1, 1) for waves in one_clip)
     expected = plain(
         values["hidden_states"].transpose(1, 2),
-        (values["timestep"] * 1000).repeat_interleave(TOKENS, dim=1),
+        (values["timestep"][..., 0] * 1000).repeat_interleave(TOKENS, dim=1),
         values["encoder_hidden_states"][:, 0],
     ).sample.transpose(1, 2)
     assert torch.allclose(model(**values).sample, expected, atol=1e-5)

@@ -31,7 +31,7 @@ def inputs(model: Any, batch: int) -> dict[str, Any]:
     words = config.get("text_length", 5)
     return {
         "hidden_states": torch.randn(batch, layout.length, config.in_channels, *size, generator=generator),
-        "timestep": torch.rand(batch, len(layout.clips), generator=generator).clamp(min=0.1),
+        "timestep": torch.rand(batch, len(layout.clips), 1, generator=generator).clamp(min=0.1),
         "encoder_hidden_states": torch.randn(batch, len(LAYERS), words, text, generator=generator),
         "encoder_attention_mask": torch.ones(batch, len(LAYERS), words, dtype=torch.bool),
         "layout": layout,

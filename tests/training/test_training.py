@@ -122,7 +122,7 @@ def test_batch_is_a_function_of_its_step(recipe: StageRecipe) -> None:
         clips = batch.layout.unpack(batch.sequence)
         over = clips["foreground"] + (0.5 - 0.5 * clips["alpha"]) * clips["background"]
         assert torch.allclose(over, clips["blended"], atol=1e-5)
-        assert (~batch.given).any(1).all()
+        assert (~batch.given).flatten(1).any(1).all()
         assert batch.weight.max() == 1 + recipe.foreground_weight + recipe.hidden_weight
     assert not torch.equal(source[0].sequence, source[1].sequence)
 
@@ -160,14 +160,14 @@ def test_placements_are_measured_from_generated_clips(
 def test_given_clips_have_no_noise_and_no_loss(recipe: StageRecipe, tiny_pipeline: LayerFlowPipeline) -> None:
     batch = ClipBatches(recipe)[1]
     layout = batch.layout
-    batch.given = layout.given_mask(TASKS["decompose"]).expand(len(batch.tasks), -1)
+    batch.given = layout.given_mask(TASKS["decompose"]).expand(len(batch.tasks), -1, -1)
     noise = torch.randn_like(batch.sequence)
     t = torch.full((len(batch.tasks),), 0.5)
     target = make_target(tiny_pipeline, batch, batch.sequence, layout, t, noise, recipe)
     given, free = layout.clip_slice("blended"), layout.clip_slice("alpha")
     assert torch.equal(target.noised[:, given], batch.sequence[:, given])
     assert torch.allclose(target.noised[:, free], 0.5 * batch.sequence[:, free] + 0.5 * noise[:, free])
-    assert target.timestep[0].tolist() == [0.5, 0.5, 0.5, 0]
+    assert target.timestep[0, :, 0].tolist() == [0.5, 0.5, 0.5, 0]
     wrong = batch.sequence.clone()
     wrong[:, given] += 1
     assert loss_of(clip_errors(wrong, target), target) == 0

@@ -76,9 +76,10 @@ def resolve(request: Request, facts: ModelFacts, sources: Sequence[Source] | Non
         given = merge(sources, rate or DEFAULT_FPS)
         frames = given.frames
     check_drawn_size(facts.codec, frames, height, width, upscale)
-    check_task(facts.config, frozenset(given.clips() if given is not None else ()))
+    whole = frozenset(given.clips() if given is not None else ())
+    check_task(facts.config, whole)
     check_model_fields(request, facts)
-    task, blended = task_of(given), request.blended
+    task, blended = task_of(whole), request.blended
     steps = request.steps or conventions.steps
     decided = replace(
         request,

@@ -79,6 +79,12 @@ class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
         """Number that height and width of a clip in latents must divide by."""
         raise NotImplementedError
 
+    @property
+    def takes_hints(self) -> bool:
+        """True if `forward` takes `hints`: (B, A, F, 2, H, W), for each of A mattes the known values in [-1, 1], 0
+        elsewhere, and 1 where they are known."""
+        return False
+
     def forward(
         self,
         hidden_states: Tensor,
@@ -89,11 +95,12 @@ class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
         frame_positions: Tensor | None = None,
         return_dict: bool = True,
     ) -> Any:
-        """Predict from a sequence in which given clips are clean and generated clips are noised.
+        """Predict from a sequence in which given frames are clean and generated frames are noised.
 
         Args:
             hidden_states: (B, N, C, H, W) packed latents.
-            timestep: (B, K) noise level of each clip in [0, 1], 0 for given clips; float32, for bfloat16 rounds it.
+            timestep: (B, K, F) noise level of each clip and frame in [0, 1], 0 where it is given; (B, K, 1) where all
+                frames of a clip share one. In float32, for bfloat16 rounds it.
             encoder_hidden_states: (B, L, S, D) text states of each layer's prompt, in the order of `LAYERS`.
             encoder_attention_mask: (B, L, S) bool, True at words.
             layout: positions of the clips in the sequence, in latent frames.
@@ -148,7 +155,7 @@ class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
         Args:
             sequence: (B, N, C, H, W) clean sequence.
             layout: positions of the clips in it.
-            given: (B, K) bool, True for given clips.
+            given: (B, K, F or 1) bool, True for given frames.
             text, mask, frame_positions: as for `forward`.
             generators: source of randomness of each sample.
 
@@ -162,7 +169,7 @@ class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
 
         Args:
             sequence: the sequence after the last denoising step.
-            given: (K,) bool, True for given clips.
+            given: (B, K, F or 1) bool, True for given frames.
             layout: positions of the clips in the sequence.
         """
         return sequence

@@ -105,6 +105,29 @@ class SequenceCodec:
             raise ValueError(f"{frames} frames do not fit this model, which takes {step}n; the nearest: {nearest}")
         return Layout(frames // ratio, self.clips, self.lead)
 
+    def groups(self, frames: int) -> list[range]:
+        """Return the frames of a clip that each of its latent frames stands for, which can only be given together."""
+        ratio, count = self.autoencoder.temporal_compression, self.layout(frames).frames
+        ends = range(frames - ratio * (count - 1), frames + 1, ratio)  # the first latent frame may stand for fewer
+        return [range(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+    def latent_mask(self, clip: str, mask: Tensor) -> Tensor:
+        """Return which latent frames of a clip are given, from a mask (F,) of its frames.
+
+        Raises:
+            ValueError: frames that only together make a latent frame are given in part; the message names them.
+        """
+        groups = self.groups(len(mask))
+        shares = [mask[group.start : group.stop] for group in groups]
+        if any(bool(share.any()) and not bool(share.all()) for share in shares):
+            together = "; ".join(f"{g.start}" if len(g) == 1 else f"{g.start} to {g[-1]}" for g in groups)
+            numbers = ", ".join(map(str, mask.nonzero().flatten().tolist()))
+            raise ValueError(
+                f"frames {numbers} of {clip} cannot be given alone: this model takes them by groups, all of a group or "
+                f"none: {together}"
+            )
+        return torch.stack([share.all() for share in shares])
+
     def pixel_frames(self, latent_frames: int) -> int:
         """Return the frames of a clip with a number of latent frames, without the lead."""
         if self.joint:
@@ -112,7 +135,9 @@ class SequenceCodec:
         return self.autoencoder.pixel_frames(latent_frames)
 
     def encode(self, clips: Mapping[str, Tensor], layout: Layout, size: tuple[int, int, int, int]) -> Tensor:
-        """Encode given clips (B, F, 3, H, W) in [-1, 1] to a sequence (B, N, C, h, w), zero where none is given.
+        """Encode given clips (B, F, 3, H, W) in [-1, 1] to a sequence (B, N, C, h, w), zero where no clip is given.
+
+        A causal autoencoder looks back from a given frame to those before it: hold given frames over the others first.
 
         Args:
             clips: the given clips by name.

@@ -82,21 +82,39 @@ class Layout:
             raise ValueError(f"the sequence has {sequence.shape[1]} frames, the layout {self.length}")
         return {name: sequence[:, self.clip_slice(name)] for name in self.clips}
 
-    def given_mask(self, given: Collection[str], device: torch.device | str | None = None) -> Tensor:
-        """Return a mask (K,) bool of the clips that are given."""
+    def given_mask(
+        self, given: Collection[str] | Mapping[str, Tensor], device: torch.device | str | None = None
+    ) -> Tensor:
+        """Return a mask of given frames, bool: (K, 1) where every clip is given whole or not at all, else (K, F).
+
+        Args:
+            given: names of whole clips, or masks (F,) of the given latent frames by clip.
+            device: device of the mask.
+        """
         unknown = [name for name in given if name not in self.clips]
         if unknown:
             raise ValueError(f"given clip {unknown[0]!r} is not in the layout {self.clips}")
-        return torch.tensor([name in given for name in self.clips], device=device)
+        if not isinstance(given, Mapping):
+            given = dict.fromkeys(given, torch.ones(self.frames, dtype=torch.bool))
+        none = torch.zeros(self.frames, dtype=torch.bool)
+        mask = torch.stack([given.get(name, none) for name in self.clips]).to(device)
+        return mask[:, :1] if bool((mask == mask[:, :1]).all()) else mask
 
     def timesteps(self, t: Tensor, given: Tensor) -> Tensor:
-        """Return a timestep per clip (B, K): 0 for given clips, the sample's t (B,) for generated ones."""
-        return t[:, None] * (~given.expand(t.shape[0], -1)).to(t.dtype)
+        """Return a timestep per clip and frame, 0 where it is given and the sample's t (B,) where it is generated.
 
-    def per_frame(self, per_clip: Tensor) -> Tensor:
-        """Repeat values per clip (B, K) over the sequence's frames: (B, K*F, 1, 1, 1)."""
-        frames = torch.tensor([self.clip_frames(name) for name in self.clips], device=per_clip.device)
-        return per_clip.repeat_interleave(frames, dim=1, output_size=self.length)[:, :, None, None, None]
+        Args:
+            t: (B,).
+            given: (K, F) or (B, K, F) bool; F is 1 where clips are given whole or not at all, and so it is in the
+                result.
+        """
+        return t[:, None, None] * (~given.expand(t.shape[0], -1, -1)).to(t.dtype)
+
+    def per_frame(self, values: Tensor) -> Tensor:
+        """Lay values per clip and frame (B, K, F or 1) along the sequence: (B, N, 1, 1, 1)."""
+        values = values.expand(-1, -1, self.frames)
+        lead = values[:, 0, :1].expand(-1, self.lead)
+        return torch.cat([lead, values.flatten(1)], dim=1)[:, :, None, None, None]
 
     def noise(self, like: Tensor, generator: torch.Generator | list[torch.Generator] | None = None) -> Tensor:
         """Draw Gaussian noise of the sequence's shape, the same in all three channels of alpha.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from ..core.compositing import extend_colour, unpremultiply
+from ..core.given import Given
 from ..core.layered_video import LayeredVideo
 from ..core.schema import ALPHA_OF, CHANNELS
 
@@ -26,6 +28,28 @@ def to_model_space(clips: Mapping[str, Tensor]) -> dict[str, Tensor]:
         grey = space[alpha]
         space[alpha] = grey.expand(*grey.shape[:-3], 3, *grey.shape[-2:])
     return space
+
+
+def given_space(given: Given) -> dict[str, Tensor]:
+    """Convert given clips to model space, (F, 3, H, W) by name. Frames that are not given hold the nearest given frame
+    before them, or else the first one.
+
+    A foreground is multiplied by alpha in those frames in which both are given; in the others its colour is taken as
+    being over mid-grey already.
+    """
+    own = given.video.clips()
+    clips = {name: own[name] for name in given.clips}
+    for alpha in set(ALPHA_OF.values()) & set(clips):
+        known = given.mask(alpha).to(clips[alpha].device)
+        clips[alpha] = torch.where(known[:, None, None, None], clips[alpha], 1.0)
+    return {name: clip[held_frames(given.mask(name))] for name, clip in to_model_space(clips).items()}
+
+
+def held_frames(mask: Tensor) -> Tensor:
+    """Return for each frame the number of the last given one up to it, or else of the first, from a mask (F,)."""
+    numbers = torch.arange(len(mask))
+    last = torch.where(mask, numbers, -1).cummax(0).values
+    return torch.where(last < 0, mask.int().argmax(), last)
 
 
 HAZE = 0.02
@@ -56,4 +80,4 @@ def from_model_space(clips: dict[str, Tensor], fps: float) -> LayeredVideo:
     return LayeredVideo(**video, fps=fps)
 
 
-__all__ = ["from_model_space", "to_model_space", "without_haze"]
+__all__ = ["from_model_space", "given_space", "held_frames", "to_model_space", "without_haze"]

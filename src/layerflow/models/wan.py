@@ -41,13 +41,13 @@ class ClipRotaryPosEmbed(WanRotaryPosEmbed):
     """Rotary positions of one clip's tokens; clips are aligned in frame and pixel, so all of them share these."""
 
     def forward(self, frame_positions: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-        """Convert integer frame positions (B or 1, F) to cosines and sines, each (B or 1, N, 1, D/heads)."""
+        """Convert integer frame positions (B or 1, F) to cosines and sines, each (B or 1, F, P, 1, D/heads)."""
         grid = (*frame_positions.shape, rows, columns)
         waves = []
         for table in (self.freqs_cos, self.freqs_sin):
             time, row, column = table.split([self.t_dim, self.h_dim, self.w_dim], dim=1)
             axes = [time[frame_positions][:, :, None, None], row[:rows, None], column[:columns]]
-            waves.append(torch.cat([axis.expand(*grid, -1) for axis in axes], dim=-1).flatten(1, 3)[:, :, None])
+            waves.append(torch.cat([axis.expand(*grid, -1) for axis in axes], dim=-1).flatten(2, 3)[:, :, :, None])
         return waves[0], waves[1]
 
 
@@ -57,22 +57,22 @@ class WanLayerBlock(WanTransformerBlock):
     def forward(
         self, hidden_states: Tensor, encoder_hidden_states: Tensor, temb: Tensor, rotary_emb: tuple[Tensor, Tensor]
     ) -> Tensor:
-        """Return tokens (B, K, N, D) after the block.
+        """Return tokens (B, K, F, P, D) after the block.
 
         Args:
-            hidden_states: (B, K, N, D) tokens.
+            hidden_states: (B, K, F, P, D) tokens.
             encoder_hidden_states: (B*K, S, D) text states of each clip's layer.
-            temb: (B, K, 6, D) modulation.
-            rotary_emb: cosines and sines, each (B or 1, K*N, 1, D/heads).
+            temb: (B, K, F or 1, 6, D) modulation.
+            rotary_emb: cosines and sines, each (B or 1, K*F*P, 1, D/heads).
         """
         x = hidden_states
-        modulation = (self.scale_shift_table + temb.float()).unsqueeze(3)  # (B, K, 6, 1, D)
-        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unbind(2)  # in float32, as are norms and residuals
+        modulation = (self.scale_shift_table + temb.float()).unsqueeze(4)  # (B, K, F or 1, 6, 1, D)
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.unbind(3)  # in float32, as are norms and residuals
         h = torch.addcmul(shift1, self.norm1(x.float()), 1 + scale1).type_as(x)
-        h = self.attn1(h.flatten(1, 2), None, None, rotary_emb).view_as(x)
+        h = self.attn1(h.flatten(1, 3), None, None, rotary_emb).view_as(x)
         x = torch.addcmul(x.float(), h.float(), gate1).type_as(x)
         h = self.norm2(x.float()).type_as(x)
-        x = x + self.attn2(h.flatten(0, 1), encoder_hidden_states, None, None).view_as(x)
+        x = x + self.attn2(h.flatten(2, 3).flatten(0, 1), encoder_hidden_states, None, None).view_as(x)
         h = torch.addcmul(shift2, self.norm3(x.float()), 1 + scale2).type_as(x)
         return torch.addcmul(x.float(), self.ffn(h).float(), gate2).type_as(x)
 
@@ -98,9 +98,9 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
         "layer_embedding",
     ]
     _cp_plan: ClassVar = {
-        "rope": {i: ContextParallelInput(split_dim=1, expected_dims=4, split_output=True) for i in (0, 1)},
-        "blocks.0": {"hidden_states": ContextParallelInput(split_dim=2, expected_dims=4)},
-        "proj_out": ContextParallelOutput(gather_dim=2, expected_dims=4),
+        "rope": {i: ContextParallelInput(split_dim=2, expected_dims=5, split_output=True) for i in (0, 1)},
+        "blocks.0": {"hidden_states": ContextParallelInput(split_dim=3, expected_dims=5)},
+        "proj_out": ContextParallelOutput(gather_dim=3, expected_dims=5),
     }
     lora_files: ClassVar[Any] = WanLoraLoaderMixin
     prediction_type = "flow"
@@ -236,8 +236,9 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
         """Predict the velocity, see `Backbone.forward`.
 
         Args:
-            hidden_states: (B, K*F, C, H, W) packed latents, generated clips noised.
-            timestep: (B, K) noise level per clip in [0, 1], 0 for given clips; in float32, because bfloat16 rounds it.
+            hidden_states: (B, K*F, C, H, W) packed latents, generated frames noised.
+            timestep: (B, K, F or 1) noise level per clip and latent frame in [0, 1], 0 for given frames, as in Wan
+                2.2's TI2V-5B; in float32, because bfloat16 rounds it.
             encoder_hidden_states: (B, L, S, text_dim) text states per layer, in the order of `LAYERS`.
             encoder_attention_mask: (B, L, S) bool, True at words; states elsewhere count as zero.
             layout: positions of the clips in the sequence, in latent frames.
@@ -256,36 +257,39 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
         if frame_positions is None:
             frame_positions = torch.arange(f, device=hidden_states.device)[None]
         cos, sin = self.rope(frame_positions, rows, columns)
-        rotary_emb = cos.repeat(1, k, 1, 1), sin.repeat(1, k, 1, 1)  # each clip starts anew
+        cos, sin = (wave.flatten(1, 2).repeat(1, k, 1, 1) for wave in (cos, sin))  # each clip starts anew
 
         temb, modulation, text = self.condition(timestep, encoder_hidden_states, encoder_attention_mask, layout)
         x = hidden_states.unflatten(1, (k, f)).flatten(0, 1).transpose(1, 2)  # (B*K, C, F, H, W)
-        x = self.patch_embedding(x).flatten(2).transpose(1, 2).unflatten(0, (b, k))  # (B, K, N, D)
+        x = self.patch_embedding(x).flatten(3).movedim(1, -1).unflatten(0, (b, k))  # (B, K, F, P, D)
         of_clip = torch.tensor([self.config.clips.index(name) for name in layout.clips], device=x.device)
-        x = x + self.clip_embedding(of_clip)[:, None]
+        x = x + self.clip_embedding(of_clip)[:, None, None]
         for block in self.blocks:
             if torch.is_grad_enabled() and self.gradient_checkpointing:
-                x = self._gradient_checkpointing_func(block, x, text, modulation, rotary_emb)
+                x = self._gradient_checkpointing_func(block, x, text, modulation, (cos, sin))
             else:
-                x = block(x, text, modulation, rotary_emb)
+                x = block(x, text, modulation, (cos, sin))
 
-        modulation = self.scale_shift_table.to(temb.device) + temb[:, :, None].float()  # (B, K, 2, D)
-        shift, scale = modulation.to(x.device).chunk(2, dim=2)  # the last block may lie on another device
+        modulation = self.scale_shift_table.to(temb.device) + temb[:, :, :, None].float()  # (B, K, F or 1, 2, D)
+        shift, scale = modulation.to(x.device).chunk(2, dim=3)  # the last block may lie on another device
         x = self.proj_out(torch.addcmul(shift, self.norm_out(x.float()), 1 + scale).type_as(x))
-        x = x.unflatten(-1, (patch_height, patch_width, -1)).unflatten(2, (f, rows, columns))
+        x = x.unflatten(-1, (patch_height, patch_width, -1)).unflatten(3, (rows, columns))
         x = x.permute(0, 1, 2, 7, 3, 5, 4, 6)  # (B, K, F, C, h, H/h, w, W/w)
         sample = x.flatten(6, 7).flatten(4, 5).flatten(1, 2)
         return Transformer2DModelOutput(sample) if return_dict else (sample,)
 
     def condition(self, timestep: Tensor, text: Tensor, mask: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-        """Return time embedding (B, K, D), modulation of blocks (B, K, 6, D), and text states by clip (B*K, S, D)."""
+        """Return time embedding (B, K, F or 1, D), modulation of blocks (B, K, F or 1, 6, D), and text states by clip
+        (B*K, S, D)."""
         # Wan has no text mask: it was trained to attend to the zeros after a prompt.
         text = text.masked_fill(~mask.bool()[..., None], 0)
         text = F.pad(text, (0, 0, 0, max(self.config.text_length - text.shape[2], 0)))
+        shape = timestep.shape[1:]
         levels = (timestep.float() * TRAIN_TIMESTEPS).flatten()
-        temb, modulation, text, _ = self.condition_embedder(levels, text, timestep_seq_len=len(layout.clips))
+        temb, modulation, text, _ = self.condition_embedder(levels, text, timestep_seq_len=shape.numel())
+        temb, modulation = temb.unflatten(1, shape), modulation.unflatten(1, shape)
         text = text + self.layer_embedding(torch.arange(len(LAYERS), device=text.device))[:, None]  # (B, L, S, D)
-        return temb, modulation.unflatten(2, (6, -1)), text[:, layout.layers].flatten(0, 1)
+        return temb, modulation.unflatten(3, (6, -1)), text[:, layout.layers].flatten(0, 1)
 
     def check_inputs(self, latents: Tensor, layout: Layout) -> None:
         """Raise ValueError for clips and sizes that the model does not take."""

@@ -115,7 +115,7 @@ def plan_run(
         text = torch.empty(batch, prompts, words, text_dim, dtype=dtype)
         inputs = (
             torch.empty(batch, layout.length, config.in_channels, *latent, dtype=dtype),
-            torch.empty(batch, len(layout.clips)),
+            torch.empty(batch, len(layout.clips), 1),
             text,
             torch.empty(batch, prompts, words, dtype=torch.bool),
             layout,

@@ -37,7 +37,7 @@ class Batch:
     sequence: Tensor
     """(B, K*F, 3, H, W) clean packed clips in model space; or (B, N, C, h, w), precomputed latents of them."""
     given: Tensor
-    """(B, K) bool, True for given clips."""
+    """(B, K, F or 1) bool, True for given latent frames."""
     positions: Tensor
     """(B, F) positions of the shown frames in their clip."""
     weight: Tensor

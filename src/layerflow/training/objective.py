@@ -25,7 +25,7 @@ class Target:
     noised: Tensor
     """(B, N, C, h, w) input of the network; given clips are clean."""
     timestep: Tensor
-    """(B, K) noise level of each clip, 0 for given ones."""
+    """(B, K, F or 1) noise level of each clip and frame, 0 for given ones."""
     prediction: Tensor
     """(B, N, C, h, w) target, of the network's prediction type."""
     clean: Tensor
@@ -37,7 +37,7 @@ class Target:
     level_weight: Tensor
     """(B,) loss weight of noise levels."""
     given: Tensor
-    """(B, K) bool."""
+    """(B, K, F or 1) bool."""
 
 
 def encode_clips(pipeline: LayerFlowPipeline, batch: Batch) -> tuple[Tensor, Layout]:
@@ -70,11 +70,11 @@ def make_target(
     noise: Tensor,
     recipe: StageRecipe,
 ) -> Target:
-    """Noise generated clips, keep given ones clean, and return the target for the network's prediction type.
+    """Noise generated frames, keep given ones clean, and return the target for the network's prediction type.
 
     Args:
         pipeline: its transformer has the prediction type, its scheduler the levels of v-prediction.
-        batch: its given clips and loss weights.
+        batch: its given frames and loss weights.
         latents, noise: (B, N, C, h, w).
         layout: their layout.
         t: (B,) noise levels in (0, 1].
@@ -108,20 +108,24 @@ def make_target(
 
 
 def clip_errors(prediction: Tensor, target: Target) -> Tensor:
-    """Return the weighted mean squared error of a prediction (B, N, C, h, w) per sample and clip, (B, K)."""
+    """Return the weighted mean squared error of a prediction (B, N, C, h, w) over the generated frames of each sample
+    and clip, (B, K); 0 where there are none."""
     layout = target.layout
     squared = (prediction.float() - target.prediction).square()
+    weights = target.weight * ~layout.per_frame(target.given)
     errors = []
     for name in layout.clips:
         where = layout.clip_slice(name)
-        weight = target.weight[:, where]
-        errors.append((squared[:, where] * weight).mean((1, 2, 3, 4)) / weight.mean((1, 2, 3, 4)))
+        weight = weights[:, where]
+        mean = weight.mean((1, 2, 3, 4)).clamp(min=1e-12)
+        errors.append((squared[:, where] * weight).mean((1, 2, 3, 4)) / mean)
     return torch.stack(errors, dim=1)
 
 
 def loss_of(errors: Tensor, target: Target) -> Tensor:
-    """Return the mean of errors (B, K) over generated clips and samples, weighted by noise level."""
-    generated = (~target.given).to(errors.dtype)
+    """Return the mean of errors (B, K) over clips, by the share of their frames that is generated, and over samples,
+    weighted by noise level."""
+    generated = (~target.given).to(errors.dtype).mean(2)
     return ((errors * generated).sum(1) / generated.sum(1) * target.level_weight).mean()
 
 

@@ -209,7 +209,7 @@ class Trainer:
 
     def _meters(self, batch: Batch, target: Target, prediction: Tensor, errors: Tensor, t: Tensor) -> dict[str, float]:
         values = {}
-        generated = ~batch.given
+        generated = (~batch.given).any(2)
         for column, clip in enumerate(target.layout.clips):
             if generated[:, column].any():
                 values[f"error/{clip}"] = float(errors[generated[:, column], column].mean())

@@ -40,7 +40,7 @@ def inputs(batch: int = 2, size: int = 32) -> dict:
     mask[:, 1, 3:] = False
     return {
         "hidden_states": layout.noise(torch.zeros(batch, layout.length, 3, size, size), generator),
-        "timestep": torch.rand(batch, 4, generator=generator),
+        "timestep": torch.rand(batch, 4, 1, generator=generator),
         "encoder_hidden_states": torch.randn(batch, 3, 5, 12, generator=generator),
         "encoder_attention_mask": mask,
         "layout": layout,

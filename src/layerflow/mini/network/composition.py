@@ -31,6 +31,8 @@ DRAWN_RIM = 3
 """Width in pixels of the rim around the matte in which a drawn background is not trusted."""
 REDRAWN = 0.2
 """Relative change of the matte from which the drawn foreground is replaced altogether."""
+NOISED = -1e4
+"""Score in the pool of a frame whose blended video is not clean."""
 COPY_PLANES = 4
 """Number of planes of the copy head: shares of the background to copy from this frame and from the pool of frames, each
 frame's score in that pool, and the share of the foreground to take from the uncomposed video."""
@@ -51,13 +53,13 @@ def solve_composition(
             correction of the composite of the others.
         copy: (B, F, 4, H, W) the planes of `COPY_PLANES`; zero copies nothing.
         sequence: (B, K*F, C, H, W) input of the network.
-        timestep: (B, K) noise level of each clip; a clip at level 0 is given and returned unchanged.
+        timestep: (B, K, F or 1) noise level of each clip and frame; frames at level 0 are given and returned unchanged.
         layout: layout of the clips in the sequence.
         fill: function that inpaints backgrounds where no frame shows them; without it the drawn one is kept.
     """
     shown = layout.unpack(sequence)
     shown[ALPHA] = shown[ALPHA][:, :, :1]
-    given = {name: (timestep[:, layout.clips.index(name)] == 0)[:, None, None, None, None] for name in CLIPS}
+    given = {name: (timestep[:, layout.clips.index(name)] == 0)[..., None, None, None] for name in CLIPS}
     clips = {name: torch.where(given[name], shown[name], drawn[name]).float() for name in CLIPS}
     *gates, residual = copy.float().split(1, dim=2)  # (B, F, 1, H, W) each
 
@@ -65,7 +67,7 @@ def solve_composition(
     seen, alpha, known, clean = shown[BLENDED].float(), clips[ALPHA], given[BACKGROUND], given[BLENDED]
     if not known.is_meta and bool(known.all()):
         fill = None
-    background = _solve_background(clips[BACKGROUND], alpha, seen, clean & ~known, gates, fill)
+    background = _solve_background(clips[BACKGROUND], alpha, seen, clean & ~known, known, gates, fill)
     clips[BACKGROUND] = torch.where(known, clips[BACKGROUND], background)
 
     behind = (0.5 - 0.5 * alpha) * clips[BACKGROUND]
@@ -77,12 +79,22 @@ def solve_composition(
 
 
 def _solve_background(
-    drawn: Tensor, alpha: Tensor, seen: Tensor, uncover: Tensor, gates: Sequence[Tensor], fill: Fill | None
+    drawn: Tensor,
+    alpha: Tensor,
+    seen: Tensor,
+    uncover: Tensor,
+    known: Tensor,
+    gates: Sequence[Tensor],
+    fill: Fill | None,
 ) -> Tensor:
-    """Return the background (B, F, C, H, W), copied from a blended video where `uncover` (B, 1, 1, 1, 1) holds."""
+    """Return the background (B, F, C, H, W), copied from a blended video in frames where `uncover` holds; it is
+    `drawn` already where it is `known`. Both are (B, F or 1, 1, 1, 1) bool."""
     here, anywhere, score = gates
     near, far = visibility(alpha), visibility(alpha, DRAWN_RIM)
-    pooled = ((score + SHARPNESS * near.log()).softmax(dim=1) * seen).sum(dim=1, keepdim=True)
+    far = torch.where(known, 1, far)
+    # Frames that are noised are not in the pool.
+    score = score.masked_fill(~uncover, NOISED) + SHARPNESS * near.log()
+    pooled = (score.softmax(dim=1) * seen).sum(dim=1, keepdim=True)
     copied = drawn + here * (seen - drawn) + anywhere * near.amax(dim=1, keepdim=True) * (pooled - drawn)
     background = torch.where(uncover, copied, drawn)
     # Without a video to copy from, the drawn background keeps an outline of the foreground: a wider rim is left out.
@@ -96,7 +108,9 @@ def _solve_background(
     return background
 
 
-def settle_opacity(clips: Mapping[str, Tensor], given: Collection[str]) -> dict[str, Tensor]:
+def settle_opacity(
+    clips: Mapping[str, Tensor], given: Collection[str], in_part: Collection[str] = ()
+) -> dict[str, Tensor]:
     """Return clips whose foreground is as opaque as the background that shines through implies, see `opacity_factor`.
 
     This is not a part of `solve_composition`: a network that sees its own corrected matte would exaggerate the
@@ -104,10 +118,11 @@ def settle_opacity(clips: Mapping[str, Tensor], given: Collection[str]) -> dict[
 
     Args:
         clips: all of `CLIPS`, (B, F, C, H, W) in model space, alpha with one channel.
-        given: names of given clips. Clips stay as they are without `blended` or with a clip of the foreground.
+        given: names of clips given whole. Clips stay as they are without `blended`.
+        in_part: names of clips of which any frame is given. Clips stay as they are with one of the foreground.
     """
     clips = dict(clips)
-    if BLENDED not in given or {FOREGROUND, ALPHA} & set(given):
+    if BLENDED not in given or {FOREGROUND, ALPHA} & {*given, *in_part}:
         return clips
     seen, background, alpha = clips[BLENDED], clips[BACKGROUND], (0.5 + 0.5 * clips[ALPHA]).clamp(0, 1)
     clear = without_haze(alpha)

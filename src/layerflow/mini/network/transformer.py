@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from ...core.errors import UserError
 from ...core.schema import ALPHA, BACKGROUND, CHANNELS, CLIPS, LAYERS
 from ...models.backbone import Backbone, Conventions
+from ...models.given import mattes_of
 from ...models.layout import Layout
 from .blocks import CompactBlock, ConvBlock, Whitening, place_code, sinusoid
 from .composition import COPY_PLANES, settle_opacity, solve_composition
@@ -66,7 +67,7 @@ class CompactTransformer3DOutput(BaseOutput):
 class CompactTransformer3DModel(Backbone):
     """Layered-video diffusion transformer small enough to train and run on a laptop CPU.
 
-    It implements the interface of `Backbone` with a noise level per clip and predicts the clean sequence.
+    It implements the interface of `Backbone` with a noise level per clip and frame and predicts the clean sequence.
     """
 
     _supports_gradient_checkpointing = True
@@ -107,6 +108,7 @@ class CompactTransformer3DModel(Backbone):
         layer_embedding: bool = True,
         timestep_per_clip: bool = True,
         placement_spread: float = 0.036,
+        hints: bool = False,
     ) -> None:
         """
         Args:
@@ -128,6 +130,7 @@ class CompactTransformer3DModel(Backbone):
                 clips are conditioned on the largest.
             placement_spread: standard deviation of an object's random place, in half frames, and of the logarithm of
                 its size.
+            hints: take known places of mattes, see `Backbone.takes_hints`.
         """
         super().__init__()
         self.gradient_checkpointing = False
@@ -186,6 +189,9 @@ class CompactTransformer3DModel(Backbone):
         """Add the convolutional encoder, the transformer and the decoder."""
         widths, dim, cond_dim = self.config.widths, self.config.dim, self.config.cond_dim
         self.stem = nn.Conv2d(folded, widths[0], 3, padding=1)
+        if self.config.hints:
+            planes = 2 * len(mattes_of(self.config.clips)) * self.config.patch_size**2
+            self.hint_stem = zeroed(nn.Conv2d(planes, widths[0], 3, padding=1))
         pool_levels = range(len(widths) - 1)  # the last level is as coarse as the tokens that attend over frames
 
         def levels(counts: Sequence[int]) -> nn.ModuleList:
@@ -212,6 +218,11 @@ class CompactTransformer3DModel(Backbone):
         """Divisor of height and width of a clip in pixels."""
         return self.config.patch_size * 2 ** len(self.config.widths)
 
+    @property
+    def takes_hints(self) -> bool:
+        """See `Backbone`."""
+        return bool(self.config.hints)
+
     def forward(
         self,
         hidden_states: Tensor,
@@ -222,12 +233,13 @@ class CompactTransformer3DModel(Backbone):
         frame_positions: Tensor | None = None,
         return_dict: bool = True,
         placement: Tensor | None = None,
+        hints: Tensor | None = None,
     ) -> CompactTransformer3DOutput | tuple[Tensor]:
         """Predict the clean sequence.
 
         Args:
-            hidden_states: (B, K*F, C, H, W) packed clips in model space, generated ones noised.
-            timestep: (B, K) noise level per clip in [0, 1]; 0 for given clips.
+            hidden_states: (B, K*F, C, H, W) packed clips in model space, generated frames noised.
+            timestep: (B, K, F or 1) noise level per clip and frame in [0, 1]; 0 for given frames.
             encoder_hidden_states: (B, L, S, text_dim) text states per layer, in the order of `LAYERS`.
             encoder_attention_mask: (B, L, S) bool, True at tokens.
             layout: layout of the clips in the sequence.
@@ -235,6 +247,7 @@ class CompactTransformer3DModel(Backbone):
                 any moment of a clip.
             return_dict: return a `CompactTransformer3DOutput` instead of a tuple.
             placement: (B, 3) random place and size of the object, see `draw_placement`; its mean if None.
+            hints: (B, A, F, 2, H, W) known places of mattes, see `Backbone.takes_hints`; none are known if None.
 
         Returns:
             Clean sequence (B, K*F, C, H, W).
@@ -248,7 +261,10 @@ class CompactTransformer3DModel(Backbone):
 
         scene, sprite = self.sketch(means, frame_code, placement)  # (N, 7, 16, 16), (N, 4, 64, 64)
         folded = self.fold(hidden_states, layout)  # (N, planes*p*p, H/p, W/p)
-        x, skips = self.encode(folded, scene, sprite, conv_cond, f)  # (N, K*D, h, w)
+        stem = self.stem(folded)
+        if hints is not None:
+            stem = stem + self.hint_stem(self.fold_frames(hints.transpose(1, 2).flatten(2, 3).to(stem.dtype)))
+        x, skips = self.encode(stem, scene, sprite, conv_cond, f)  # (N, K*D, h, w)
         x = self.transform(x, cond, text, text_mask, frame_code, k)  # (N, K*D, h, w)
         x = self.decode(x, skips, scene, sprite, conv_cond, f)  # (N, widths[0], H/p, W/p)
         x = self.modulate(x, folded, conv_cond)  # (N, widths[0] + planes*p*p, H/p, W/p)
@@ -287,7 +303,7 @@ class CompactTransformer3DModel(Backbone):
         generators: Sequence[torch.Generator],
     ) -> dict[str, Tensor]:
         """See `Backbone`: the true placement where no given clip shows it, else a random one, as in sampling."""
-        shown = given[:, [name != BACKGROUND for name in layout.clips]].any(dim=1)
+        shown = given[:, [name != BACKGROUND for name in layout.clips]].any(dim=2).any(dim=1)
         true = self.find_placement(text, mask, frame_positions, layout.unpack(sequence)[ALPHA])
         drawn = self.draw_placement(len(shown), list(generators)).to(true)
         return {"placement": torch.where(shown[:, None], drawn, true)}
@@ -308,7 +324,7 @@ class CompactTransformer3DModel(Backbone):
         off = {name: tensor.detach() for name, tensor in other.named_parameters() if not tensor.requires_grad}
         known, added = self.state_dict(), {}
         for name, tensor in other.state_dict().items():
-            if name not in known and BLOCK.match(name):
+            if name not in known and (BLOCK.match(name) or name.startswith("hint_stem.")):
                 added[name] = torch.zeros_like(tensor) if BRANCH_END.search(name) else tensor
         try:
             other.load_state_dict({**known, **off, **added})
@@ -321,9 +337,12 @@ class CompactTransformer3DModel(Backbone):
         clips = layout.unpack(sequence)
         if not set(CLIPS) <= set(clips):
             return sequence
-        names = [name for name, known in zip(layout.clips, given.tolist(), strict=True) if known]
+
+        def names(known: Tensor) -> list[str]:
+            return [name for name, one in zip(layout.clips, known.all(0).tolist(), strict=True) if one]
+
         alpha = clips[ALPHA]
-        clips = settle_opacity(clips | {ALPHA: alpha[:, :, :1]}, names)
+        clips = settle_opacity(clips | {ALPHA: alpha[:, :, :1]}, names(given.all(2)), names(given.any(2)))
         return layout.pack(clips | {ALPHA: clips[ALPHA].expand_as(alpha)})
 
     def draw_placement(
@@ -361,19 +380,19 @@ class CompactTransformer3DModel(Backbone):
         """Return the conditioning of each clip.
 
         Returns:
-            Vector (B, K, E) of noise level and prompt, whitened mean text states of layers (B, L, R), text states of
+            Vector (B, K, F or 1, E) of noise level and prompt, whitened mean text states of layers (B, L, R), text states of
             each clip's layer (B*K, S, D) and their mask (B*K, 1, 1, S).
         """
         dtype = self.text_proj.weight.dtype
         text = text.to(dtype)
         if not self.config.timestep_per_clip:
-            timestep = timestep.amax(dim=1, keepdim=True).expand_as(timestep)
+            timestep = timestep.amax(dim=(1, 2), keepdim=True).expand_as(timestep)
         layers = layout.layers
         mean = self.pool_whitening(pool(text, mask))  # (B, L, R)
         text = self.text_whitening(text)  # (B, L, S, R)
         pooled = pool(self.text_pool(text), mask) + self.pool_proj(mean)  # (B, L, E)
-        cond = self.time_embed(sinusoid(timestep * 1000, 128, 10000.0).to(dtype))  # (B, K, E)
-        cond = cond + pooled[:, layers] + self.clip_embed
+        cond = self.time_embed(sinusoid(timestep * 1000, 128, 10000.0).to(dtype))  # (B, K, F or 1, E)
+        cond = cond + pooled[:, layers, None] + self.clip_embed[:, None]
         states = self.text_proj(text) + self.layer_embed[:, None]  # (B, L, S, D)
         mask = mask[:, layers].flatten(0, 1)[:, None, None, :]  # (B*K, 1, 1, S)
         return cond, mean, states[:, layers].flatten(0, 1), mask
@@ -384,21 +403,21 @@ class CompactTransformer3DModel(Backbone):
         """Return conditioning vectors of each clip and frame (B, K, F, E) and of each frame (N, E).
 
         Args:
-            cond: (B, K, E) conditioning of each clip.
+            cond: (B, K, F or 1, E) conditioning of each clip and noise level.
             means: (B, L, R) whitened mean text states.
             frame_code: (B, F, 64) encoded frame positions.
             layout: layout of the clips.
         """
         moment = self.moment_text(means[:, layout.layers])[:, :, None] * self.moment_frame(frame_code)[:, None]
-        cond = cond[:, :, None] + self.moment_out(moment)  # (B, K, F, E)
+        cond = cond + self.moment_out(moment)  # (B, K, F, E)
         conv_cond = self.conv_cond(cond.transpose(1, 2).flatten(2)) + self.frame_cond(frame_code)  # (B, F, E)
         return cond, F.silu(conv_cond).flatten(0, 1)
 
     def encode(
-        self, folded: Tensor, scene: Tensor, sprite: Tensor, cond: Tensor, frames: int
+        self, x: Tensor, scene: Tensor, sprite: Tensor, cond: Tensor, frames: int
     ) -> tuple[Tensor, list[Tensor]]:
-        """Encode folded clips (N, planes*p*p, H/p, W/p) to (N, K*D, h, w), and return each level's features too."""
-        x, skips = self.object_readers[0](self.stem(folded), sprite, cond), []
+        """Encode features (N, widths[0], H/p, W/p) to (N, K*D, h, w), and return each level's features too."""
+        x, skips = self.object_readers[0](x, sprite, cond), []
         for level, (blocks, shrink) in enumerate(zip(self.down, self.shrink, strict=True)):
             if level == self.scene_level:
                 x = self.scene_readers[0](x, scene, cond)
@@ -464,7 +483,11 @@ class CompactTransformer3DModel(Backbone):
         """
         clips, planes = layout.unpack(sequence), self.clip_planes(layout.clips, self.config.in_channels)
         channels = [clips[name][:, :, :count] for name, count in zip(layout.clips, planes, strict=True)]
-        frames = torch.cat(channels, dim=2).flatten(0, 1)  # (N, planes, H, W)
+        return self.fold_frames(torch.cat(channels, dim=2))
+
+    def fold_frames(self, planes: Tensor) -> Tensor:
+        """Fold pixels (B, F, planes, H, W) into channels, (N, planes*p*p, H/p, W/p); raises ValueError as `fold`."""
+        frames = planes.flatten(0, 1)
         height, width = frames.shape[-2:]
         if height % self.size_multiple or width % self.size_multiple:
             raise ValueError(

@@ -501,9 +501,9 @@ class CogVideoXLayerTransformer3DModel(Backbone):
         """Predict v, see `Backbone.forward`.
 
         Args:
-            hidden_states: (B, N, C, H, W) packed latents, generated clips noised.
-            timestep: (B, K) noise level per clip in [0, 1], a training timestep over 1000; the largest of a sample
-                counts for all of its tokens. In float32, because bfloat16 rounds it.
+            hidden_states: (B, N, C, H, W) packed latents, generated frames noised.
+            timestep: (B, K, F or 1) noise level per clip and frame in [0, 1], a training timestep over 1000; the
+                largest of a sample counts for all of its tokens. In float32, because bfloat16 rounds it.
             encoder_hidden_states: (B, L, S, text_dim) text states per layer, in the order of `LAYERS`, of prompts
                 padded to `text_length`; all zero for the unconditional prediction. Layers without a prefix in the
                 configuration are ignored.
@@ -518,7 +518,7 @@ class CogVideoXLayerTransformer3DModel(Backbone):
             ValueError: the model does not take the size of latents, text states or layout.
         """
         self.check_inputs(hidden_states, encoder_hidden_states, layout)
-        temb = self.time_proj(timestep.float().amax(dim=1) * TRAIN_TIMESTEPS).to(hidden_states.dtype)
+        temb = self.time_proj(timestep.float().amax(dim=(1, 2)) * TRAIN_TIMESTEPS).to(hidden_states.dtype)
         temb = self.time_embedding(temb)  # (B, time_embed_dim)
         text = encoder_hidden_states[:, : len(self.config.prompt_prefixes)]
         text, video = self.patch_embed(text, hidden_states, layout, frame_positions)
