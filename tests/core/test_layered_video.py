@@ -5,12 +5,27 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from layerflow.core.layered_video import LayeredVideo
-from layerflow.core.schema import CLIPS
+from layerflow.core.layered_video import Foreground, LayeredVideo
+from layerflow.core.schema import ALL_CLIPS, BLENDED, CHANNELS, CLIPS, clip_names, scene_layers
 
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
 seeds = st.integers(0, 2**31 - 1)
 quick = settings(max_examples=40, deadline=None)
+
+
+counts = st.integers(1, 4)
+
+
+def random_scene(foregrounds=2, size=(2, 4, 6), seed=0) -> LayeredVideo:
+    """Return a scene of several foregrounds without blended; their alphas have many exact zeros and ones."""
+    frames, height, width = size
+    generator = torch.Generator().manual_seed(seed)
+    clips = {
+        name: torch.rand(frames, CHANNELS[name], height, width, generator=generator)
+        for name in clip_names(scene_layers(foregrounds))
+        if name != BLENDED
+    }
+    return LayeredVideo.from_clips({n: (2 * c - 0.5).clamp(0, 1) if CHANNELS[n] == 1 else c for n, c in clips.items()})
 
 
 def random_video(size=(2, 4, 6), seed=0, blended=True) -> LayeredVideo:
@@ -179,3 +194,189 @@ def test_crop_is_a_window():
     assert torch.equal(video.crop(1, 2, 3, 4).background, video.background[..., 1:4, 2:6])
     with pytest.raises(ValueError, match="does not lie within"):
         video.crop(3, 0, 3, 4)
+
+
+# Several foregrounds
+
+
+def test_foregrounds_are_numbered_from_near_to_far():
+    video = random_scene(3).compose()
+    assert list(video.clips()) == [
+        *("foreground", "alpha", "foreground-2", "alpha-2", "foreground-3", "alpha-3"),
+        *("background", "blended"),
+    ]
+    nearest, second, _ = video.foregrounds
+    assert nearest == Foreground(video.foreground, video.alpha)
+    assert video.behind == video.foregrounds[1:]
+    assert torch.equal(video.clips()["alpha-2"], second.alpha)
+    assert repr(video[0]) == (
+        "LayeredVideo(foreground, alpha, foreground-2, alpha-2, foreground-3, alpha-3, background, blended: "
+        "1 frames, 4x6, 8 fps)"
+    )
+
+
+def test_one_foreground_or_none():
+    video = random_video()
+    assert video.behind == ()
+    assert video.foregrounds == (Foreground(video.foreground, video.alpha),)
+    assert LayeredVideo(background=video.background).foregrounds == ()
+
+
+@quick
+@given(names=st.sets(st.sampled_from(ALL_CLIPS), min_size=1), seed=seeds)
+def test_from_clips_inverts_clips_for_any_subset(names, seed):
+    clips = {name: torch.rand(1, CHANNELS[name], 2, 3) for name in names}
+    video = LayeredVideo.from_clips(clips, fps=5)
+    assert list(video.clips()) == [name for name in ALL_CLIPS if name in names]
+    assert all(video.clips()[name] is clip for name, clip in clips.items())
+    assert video.fps == 5
+    assert LayeredVideo.from_clips(video.clips(), fps=5) == video
+
+
+def test_a_missing_foreground_keeps_its_place():
+    alone = LayeredVideo.from_clips({"alpha-3": torch.ones(1, 1, 2, 2)})
+    assert alone.foregrounds[:2] == (Foreground(), Foreground())
+    assert alone == LayeredVideo(behind=(Foreground(), Foreground(alpha=torch.ones(1, 1, 2, 2)), Foreground()))
+    with pytest.raises(ValueError, match=r"needs foreground and alpha and .*foreground-3 is missing"):
+        alone.over((0, 0, 0))
+
+
+@pytest.mark.parametrize(
+    ("clips", "message"),
+    [
+        ({"alpha-2": torch.rand(1, 3, 4, 4)}, r"alpha-2 has shape \(1, 3, 4, 4\)"),
+        ({"foreground-2": torch.rand(1, 3, 4, 4) + 1}, "foreground-2 spans"),
+        ({"alpha": torch.ones(2, 1, 4, 4), "foreground-3": torch.ones(1, 3, 4, 4)}, "foreground-3 has frames 1"),
+        ({"foreground-9": torch.ones(1, 3, 4, 4)}, "'foreground-9' is not known.*up to 8"),
+        ({"matte": torch.ones(1, 3, 4, 4)}, "'matte' is not known"),
+        ({"alpha": None}, "at least one clip"),
+    ],
+)
+def test_from_clips_names_the_wrong_clip(clips, message):
+    with pytest.raises(ValueError, match=message):
+        LayeredVideo.from_clips(clips)
+
+
+def test_behind_takes_foregrounds_up_to_the_limit():
+    one = Foreground(torch.rand(1, 3, 2, 2), torch.rand(1, 1, 2, 2))
+    assert len(LayeredVideo(one.colour, one.alpha, behind=(one,) * 7).foregrounds) == 8
+    with pytest.raises(ValueError, match=r"there are 9 foregrounds.*at most 8"):
+        LayeredVideo(one.colour, one.alpha, behind=(one,) * 8)
+    with pytest.raises(ValueError, match="foreground 2 is a Tensor"):
+        LayeredVideo(one.colour, one.alpha, behind=(one.colour,))
+
+
+def test_replace_takes_clips_of_any_foreground():
+    video = random_scene(3)
+    alpha = torch.rand_like(video.alpha)
+    changed = video.replace(**{"alpha-2": alpha, "foreground-3": None}, fps=3)
+    assert changed.behind[0] == Foreground(video.behind[0].colour, alpha)
+    assert list(changed.clips()) == [name for name in video.clips() if name != "foreground-3"]
+    assert changed.fps == 3
+    assert video.replace(behind=()) == LayeredVideo(video.foreground, video.alpha, video.background)
+    assert video.replace(behind=video.behind[:1]).foregrounds == video.foregrounds[:2]
+    with pytest.raises(ValueError, match="'matte' is not known"):
+        video.replace(matte=alpha)
+
+
+def test_foregrounds_are_reordered_by_replace():
+    video = random_scene(3)
+    turned = video.replace(foregrounds=video.foregrounds[::-1])
+    assert torch.equal(turned.alpha, video.clips()["alpha-3"])
+    assert torch.equal(turned.clips()["foreground-3"], video.foreground)
+    assert turned.replace(foregrounds=turned.foregrounds[::-1]) == video
+    assert turned.compose() != video.compose()
+    assert list(video.replace(foregrounds=()).clips()) == ["background"]
+    assert video.replace(foregrounds=video.foregrounds[1:]).behind == video.behind[1:]
+
+
+def test_equality_sees_every_clip():
+    assert random_scene(3) == random_scene(3)
+    for name, clip in random_scene(3).clips().items():
+        assert random_scene(3) != random_scene(3).replace(**{name: 1 - clip})
+        assert random_scene(3) != random_scene(3).replace(**{name: None})
+
+
+@quick
+@given(count=counts, size=sizes, seed=seeds)
+def test_compose_folds_from_the_farthest(count, size, seed):
+    video = random_scene(count, size, seed)
+    behind = video.background
+    for one in reversed(video.foregrounds):
+        behind = LayeredVideo(one.colour, one.alpha, behind).compose().blended
+    assert torch.equal(video.compose().blended, behind)
+    assert torch.equal(video.over(video.background), behind)
+    assert video.with_blended() == video.compose()
+
+
+@quick
+@given(count=counts, size=sizes, seed=seeds)
+def test_compose_shows_the_nearest_opaque_layer(count, size, seed):
+    video = random_scene(count, size, seed)
+    binary = {name: clip.round() for name, clip in video.clips().items() if CHANNELS[name] == 1}
+    video = video.replace(**binary).compose()
+    expected = video.background.clone()
+    for one in reversed(video.foregrounds):
+        expected = torch.where(one.alpha == 1, one.colour, expected)
+    assert torch.equal(video.blended, expected)
+
+
+@quick
+@given(count=counts, size=sizes, seed=seeds)
+def test_flattened_has_the_same_composite_over_any_background(count, size, seed):
+    video = random_scene(count, size, seed)
+    flat = video.flattened()
+    assert len(flat.foregrounds) == 1
+    assert torch.equal(flat.background, video.background)
+    torch.testing.assert_close(flat.compose().blended, video.compose().blended, rtol=0, atol=1e-6)
+    for background in ((0, 0, 0), (1, 1, 1), 1 - video.background):
+        torch.testing.assert_close(flat.over(background), video.over(background), rtol=0, atol=1e-6)
+    torch.testing.assert_close(flat.premultiplied(), video.premultiplied(), rtol=0, atol=1e-6)
+    assert flat.flattened() is flat
+
+
+@quick
+@given(count=counts, size=sizes, seed=seeds, number=st.integers(0, 3))
+def test_flattened_keeps_what_is_visible_alone(count, size, seed, number):
+    video = random_scene(count, size, seed)
+    alone = number % count
+    kept = [one if i == alone else Foreground(one.colour, one.alpha * 0) for i, one in enumerate(video.foregrounds)]
+    flat = video.replace(foregrounds=kept).flattened()
+    one = video.foregrounds[alone]
+    assert torch.equal(flat.alpha, one.alpha)
+    seen = (one.alpha > 0).expand_as(one.colour)
+    assert torch.equal(flat.foreground[seen], one.colour[seen])
+
+
+@quick
+@given(count=counts, size=sizes, seed=seeds)
+def test_premultiplied_is_the_light_over_black(count, size, seed):
+    video = random_scene(count, size, seed)
+    torch.testing.assert_close(video.premultiplied(), video.over((0, 0, 0)), rtol=0, atol=1e-6)
+    if count == 1:
+        assert torch.equal(video.premultiplied(), video.alpha * video.foreground)
+
+
+def test_composition_names_the_missing_clip_of_any_foreground():
+    video = random_scene(2)
+    for action in ("premultiplied", "flattened", "compose"):
+        with pytest.raises(ValueError, match=r"foreground-2 and alpha-2, but alpha-2 is missing"):
+            getattr(video.replace(**{"alpha-2": None}), action)()
+    assert video.replace(**{"foreground-2": None}).with_blended().blended is None
+
+
+def test_frames_and_pixels_are_chosen_in_every_clip():
+    video = random_scene(3, (4, 6, 8)).compose()
+    for name, clip in video.clips().items():
+        assert torch.equal(video[1:3].clips()[name], clip[1:3])
+        assert torch.equal(video.crop(1, 2, 3, 4).clips()[name], clip[..., 1:4, 2:6])
+    assert {(one.colour.shape[-2:], one.alpha.shape[-2:]) for one in video.fit(5, 5).foregrounds} == {((5, 5), (5, 5))}
+
+
+def test_resize_weights_each_colour_with_its_own_alpha():
+    video = random_scene(3, (1, 9, 9))
+    small = video.resize(4, 5)
+    for one, resized in zip(video.foregrounds, small.foregrounds, strict=True):
+        assert LayeredVideo(one.colour, one.alpha).resize(4, 5).foregrounds == (resized,)
+    lone = video.replace(alpha=None)
+    assert lone.resize(4, 5).behind == small.behind

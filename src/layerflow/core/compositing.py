@@ -8,6 +8,8 @@ Source of the model: Porter and Duff 1984, Compositing Digital Images, SIGGRAPH.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +21,44 @@ def blend(foreground: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
     Porter and Duff 1984, the operator `over`, on straight colour over an opaque background.
     """
     return alpha * foreground + (1 - alpha) * background
+
+
+Stack = Sequence[tuple[Tensor, Tensor]]
+"""Straight colour and alpha of several foregrounds, the nearest first."""
+
+
+def blend_all(foregrounds: Stack, background: Tensor) -> Tensor:
+    """Return foregrounds over a background, in [0, 1]: `blend` from the farthest to the nearest.
+
+    foregrounds: colour (F, 3, H, W) and alpha (F, 1, H, W) of each, nearest first. background: (F, 3, H, W) or any
+    shape that broadcasts. Exact where the alphas are 0 or 1.
+    """
+    for colour, alpha in reversed(foregrounds):
+        background = blend(colour, alpha, background).clamp(0, 1)
+    return background
+
+
+def premultiply_all(foregrounds: Stack) -> tuple[Tensor, Tensor]:
+    """Return premultiplied colour (F, 3, H, W) and alpha (F, 1, H, W), in [0, 1], of foregrounds merged into one.
+
+    `over` on premultiplied colour is associative (Porter and Duff 1984), so the result over any background is the same
+    as that of `blend_all`. There must be at least one foreground.
+    """
+    *nearer, (colour, coverage) = foregrounds
+    premultiplied = coverage * colour
+    for colour, alpha in reversed(nearer):
+        premultiplied = blend(colour, alpha, premultiplied).clamp(0, 1)
+        coverage = (alpha + (1 - alpha) * coverage).clamp(0, 1)
+    return premultiplied, coverage
+
+
+def flatten(foregrounds: Stack) -> tuple[Tensor, Tensor]:
+    """Return straight colour and alpha of foregrounds merged into one, in [0, 1], computed in float64.
+
+    Where only one of them is visible, its values are kept bit for bit; where none is, colour is 0.
+    """
+    premultiplied, alpha = premultiply_all([(colour.double(), alpha.double()) for colour, alpha in foregrounds])
+    return unpremultiply(premultiplied, alpha).float(), alpha.float()
 
 
 def unpremultiply(
@@ -93,4 +133,13 @@ def pull_push(weighted: Tensor, weight: Tensor) -> Tensor:
     return torch.lerp(above[..., :height, :width], own, weight.clamp(0, 1))
 
 
-__all__ = ["blend", "extend_colour", "pull_push", "uncompose", "unpremultiply"]
+__all__ = [
+    "blend",
+    "blend_all",
+    "extend_colour",
+    "flatten",
+    "premultiply_all",
+    "pull_push",
+    "uncompose",
+    "unpremultiply",
+]

@@ -6,9 +6,8 @@ does not depend on its alpha), both torch.float32 in [0, 1].
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,29 +15,70 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .compositing import blend, extend_colour, unpremultiply
-from .schema import ALPHA, BACKGROUND, BLENDED, CHANNELS, CLIPS, DEFAULT_FPS, FOREGROUND
+from .compositing import blend_all, extend_colour, flatten, premultiply_all, unpremultiply
+from .schema import (
+    ALPHA,
+    ALPHA_OF,
+    BACKGROUND,
+    BLENDED,
+    CHANNELS,
+    CLIPS,
+    DEFAULT_FPS,
+    FOREGROUND,
+    MOST_FOREGROUNDS,
+    clip_names,
+    foreground_count,
+    scene_layers,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Foreground:
+    """One foreground of a layered video. Without colour and alpha it only keeps its place before farther ones."""
+
+    colour: Tensor | None = None
+    """(F, 3, H, W) straight colour; invisible where alpha is 0."""
+    alpha: Tensor | None = None
+    """(F, 1, H, W) coverage: 0 transparent, 1 opaque."""
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether colour and alpha are the same."""
+        if not isinstance(other, Foreground):
+            return NotImplemented
+        return _same(self.colour, other.colour) and _same(self.alpha, other.alpha)
+
+    __hash__ = None  # type: ignore[assignment]  # equality is by content and tensors can change
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LayeredVideo:
     """The clips of one scene, at least one; all agree in frames, height and width.
 
+    A scene has one foreground or several, each with colour and alpha. The fields `foreground` and `alpha` hold the
+    nearest one, `behind` holds the others; their clips are called `foreground-2`, `alpha-2`, `foreground-3` and so on.
+
     Raises `ValueError` on construction, naming the clip, its value, the constraint and the way out.
     """
 
     foreground: Tensor | None = None
-    """(F, 3, H, W) straight colour of the foreground; invisible where alpha is 0."""
+    """(F, 3, H, W) straight colour of the nearest foreground; invisible where alpha is 0."""
     alpha: Tensor | None = None
-    """(F, 1, H, W) coverage of the foreground: 0 transparent, 1 opaque."""
+    """(F, 1, H, W) coverage of the nearest foreground: 0 transparent, 1 opaque."""
     background: Tensor | None = None
-    """(F, 3, H, W) the scene without the foreground."""
+    """(F, 3, H, W) the scene without foregrounds."""
     blended: Tensor | None = None
-    """(F, 3, H, W) the composite: alpha * foreground + (1 - alpha) * background."""
+    """(F, 3, H, W) the composite: alpha * foreground + (1 - alpha) * background, with several foregrounds from the
+    farthest to the nearest."""
     fps: float = DEFAULT_FPS
     """Frames per second."""
+    behind: tuple[Foreground, ...] = ()
+    """Further foregrounds, from near to far. Empty ones at the end are dropped."""
 
     def __post_init__(self) -> None:
+        behind = list(_numbered(self.behind, 2))
+        while behind and behind[-1] == Foreground():
+            behind.pop()
+        object.__setattr__(self, "behind", tuple(behind))
         clips = self.clips()
         if not clips:
             raise ValueError(f"a layered video needs at least one clip: pass one of {', '.join(CLIPS)}.")
@@ -82,20 +122,43 @@ class LayeredVideo:
     def _first(self) -> Tensor:
         return next(iter(self.clips().values()))
 
+    @property
+    def foregrounds(self) -> tuple[Foreground, ...]:
+        """All foregrounds, the nearest first: none without foreground clips."""
+        nearest = Foreground(self.foreground, self.alpha)
+        return () if nearest == Foreground() and not self.behind else (nearest, *self.behind)
+
     def clips(self) -> dict[str, Tensor]:
-        """Return the present clips by name, in the order of `CLIPS`."""
-        return {name: clip for name in CLIPS if (clip := getattr(self, name)) is not None}
+        """Return the present clips by name, in the order of `ALL_CLIPS`."""
+        clips = {**_by_name(self.foregrounds), BACKGROUND: self.background, BLENDED: self.blended}
+        return {name: clip for name, clip in clips.items() if clip is not None}
+
+    @classmethod
+    def from_clips(cls, clips: Mapping[str, Tensor | None], fps: float = DEFAULT_FPS) -> LayeredVideo:
+        """Create a layered video from clips by name, any subset of `ALL_CLIPS`; None stands for a missing one.
+
+        Foregrounds are numbered by name: with `alpha-3` alone, the first two are empty.
+        """
+        unknown = [name for name in clips if name not in CHANNELS]
+        if unknown:
+            raise ValueError(
+                f"clip {unknown[0]!r} is not known: the clips are {', '.join(CLIPS)}, and foreground-2, alpha-2 and so "
+                f"on up to {MOST_FOREGROUNDS}."
+            )
+        count = foreground_count(name for name, clip in clips.items() if clip is not None)
+        nearest, *behind = (
+            Foreground(clips.get(colour), clips.get(alpha)) for colour, alpha in list(ALPHA_OF.items())[:count]
+        )
+        return cls(
+            nearest.colour, nearest.alpha, clips.get(BACKGROUND), clips.get(BLENDED), fps=fps, behind=tuple(behind)
+        )
 
     def __eq__(self, other: object) -> bool:
         """Return whether the same clips are present with the same values and the same fps."""
         if not isinstance(other, LayeredVideo):
             return NotImplemented
         mine, theirs = self.clips(), other.clips()
-        return (
-            self.fps == other.fps
-            and mine.keys() == theirs.keys()
-            and all(mine[name].device == theirs[name].device and torch.equal(mine[name], theirs[name]) for name in mine)
-        )
+        return self.fps == other.fps and all(_same(mine.get(name), theirs.get(name)) for name in {**mine, **theirs})
 
     __hash__ = None  # type: ignore[assignment]  # equality is by content and tensors can change
 
@@ -106,29 +169,40 @@ class LayeredVideo:
     # Derived layered videos
 
     def replace(self, **changes: Any) -> LayeredVideo:
-        """Return a copy with some clips or fps changed (None removes a clip); validated again."""
-        return dataclasses.replace(self, **changes)
+        """Return a copy with some clips or fps changed (None removes a clip); validated again.
+
+        Takes names of clips, also `**{"alpha-2": clip}`; `fps`; `behind`; and `foregrounds`, all of them from near to
+        far. Thus `video.replace(foregrounds=video.foregrounds[::-1]).compose()` reverses their order.
+        """
+        clips: dict[str, Tensor | None] = dict(self.clips())
+        for field, first in (("foregrounds", 1), ("behind", 2)):
+            if field in changes:
+                clips |= _by_name(_numbered(changes.pop(field), first), first)
+        fps = changes.pop("fps", self.fps)
+        return self.from_clips(clips | changes, fps)
 
     def compose(self) -> LayeredVideo:
-        """Return a copy whose blended clip is the foreground over the background.
+        """Return a copy whose blended clip is the foregrounds over the background.
 
-        Exact at the ends: where alpha is 1 it is the foreground bit for bit, where it is 0 the background.
-        Raises `ValueError` when foreground, alpha or background is missing.
+        Exact at the ends: where alpha is 1 it is the foreground bit for bit, where it is 0 what lies behind.
+        Raises `ValueError` when a foreground, its alpha or the background is missing.
         """
         (background,) = self._need("compose", BACKGROUND)
         return self.replace(blended=self.over(background))
 
     def with_blended(self) -> LayeredVideo:
         """Return a copy with the blended clip composed; the video itself if it has one or lacks another clip."""
-        return self.compose() if self.clips().keys() == set(CLIPS) - {BLENDED} else self
+        complete = set(clip_names(scene_layers(max(1, len(self.foregrounds)))))
+        return self.compose() if self.clips().keys() == complete - {BLENDED} else self
 
     def over(self, background: Tensor | Sequence[float]) -> Tensor:
-        """Return the foreground over another background, (F, 3, H, W) in [0, 1].
+        """Return all foregrounds over another background, (F, 3, H, W) in [0, 1].
 
         `background` is (F, 3, H, W), one still (1, 3, H, W), or a colour (3,), values in [0, 1].
-        Raises `ValueError` when foreground or alpha is missing or the background does not fit.
+        Raises `ValueError` when a foreground or its alpha is missing or the background does not fit.
         """
-        foreground, alpha = self._need("over", FOREGROUND, ALPHA)
+        stack = self._stack("over")
+        foreground = stack[0][0]
         below = torch.as_tensor(background, dtype=torch.float32, device=foreground.device)
         if below.shape == (3,):
             below = below.view(1, 3, 1, 1)
@@ -142,12 +216,24 @@ class LayeredVideo:
                 f"one still (1, 3, {self.height}, {self.width}) or a colour (3,); resize or cut it first."
             )
         _check_values(BACKGROUND, below)
-        return blend(foreground, alpha, below).clamp(0, 1)
+        return blend_all(stack, below)
 
     def premultiplied(self) -> Tensor:
-        """Return alpha * foreground, (F, 3, H, W) in [0, 1]. Raises `ValueError` when either is missing."""
-        foreground, alpha = self._need("premultiplied", FOREGROUND, ALPHA)
-        return alpha * foreground
+        """Return alpha * foreground, (F, 3, H, W) in [0, 1]; of several foregrounds, their merged light over black.
+
+        Raises `ValueError` when a foreground or its alpha is missing.
+        """
+        return premultiply_all(self._stack("premultiplied"))[0]
+
+    def flattened(self) -> LayeredVideo:
+        """Return a copy with all foregrounds merged into one, whose composite over any background is the same.
+
+        Where only one of them is visible, the merged one has its colour and alpha bit for bit; where none is, its
+        colour is 0. Raises `ValueError` when a foreground or its alpha is missing.
+        """
+        if not self.behind:
+            return self
+        return self.replace(foregrounds=[Foreground(*flatten(self._stack("flattened")))])
 
     @classmethod
     def from_premultiplied(
@@ -175,7 +261,7 @@ class LayeredVideo:
     def resize(self, height: int, width: int) -> LayeredVideo:
         """Resize every clip, antialiased (triangle filter, widened when shrinking).
 
-        Foreground colour is weighted with alpha, so that hidden colour does not bleed into the edges.
+        The colour of each foreground is weighted with its alpha, so that hidden colour does not bleed into the edges.
         Values stay in [0, 1]; flat regions stay exact.
         """
         if height < 1 or width < 1:
@@ -189,11 +275,13 @@ class LayeredVideo:
             )
 
         resized = {name: scaled(clip).clamp(0, 1) for name, clip in self.clips().items()}
-        if self.foreground is not None and self.alpha is not None:
-            weight = resized[ALPHA]
-            premultiplied = scaled(self.foreground.double() * self.alpha.double())
+        for (colour, alpha), foreground in zip(ALPHA_OF.items(), self.foregrounds, strict=False):
+            if foreground.colour is None or foreground.alpha is None:
+                continue
+            weight = resized[alpha]
+            premultiplied = scaled(foreground.colour.double() * foreground.alpha.double())
             visible = unpremultiply(premultiplied, weight, floor=1e-9, limits=None)
-            resized[FOREGROUND] = torch.where(weight > 1e-6, visible, resized[FOREGROUND]).clamp(0, 1)
+            resized[colour] = torch.where(weight > 1e-6, visible, resized[colour]).clamp(0, 1)
         return self.replace(**{name: clip.float() for name, clip in resized.items()})
 
     def fit(self, height: int, width: int) -> LayeredVideo:
@@ -230,14 +318,53 @@ class LayeredVideo:
         clips = {name: clip[kept.to(clip.device)] for name, clip in self.clips().items()}
         return self.replace(**clips, fps=self.fps / abs(chosen.step))
 
+    def _stack(self, action: str) -> list[tuple[Tensor, Tensor]]:
+        """Return colour and alpha of each foreground, at least one; raise `ValueError` if any is missing."""
+        names = clip_names(layer for layer in scene_layers(max(1, len(self.foregrounds))) if layer.transparent)
+        clips = self._need(action, *names)
+        return list(zip(clips[::2], clips[1::2], strict=True))
+
     def _need(self, action: str, *names: str) -> list[Tensor]:
-        missing = [name for name in names if getattr(self, name) is None]
+        clips = self.clips()
+        missing = [name for name in names if name not in clips]
         if missing:
             raise ValueError(
                 f"{action}() needs {' and '.join(names)}, but {' and '.join(missing)} is missing: "
-                f"this layered video has {', '.join(self.clips())}; add it with replace()."
+                f"this layered video has {', '.join(clips)}; add it with replace()."
             )
-        return [getattr(self, name) for name in names]
+        return [clips[name] for name in names]
+
+
+def _same(one: Tensor | None, other: Tensor | None) -> bool:
+    """Return whether two clips are both missing, or equal and on one device."""
+    if one is None or other is None:
+        return one is other
+    return one.device == other.device and torch.equal(one, other)
+
+
+def _numbered(foregrounds: Iterable[Foreground], first: int) -> tuple[Foreground, ...]:
+    """Check foregrounds, of which the nearest has the number `first`; raise `ValueError` for others than those."""
+    checked = tuple(foregrounds)
+    for number, one in enumerate(checked, start=first):
+        if not isinstance(one, Foreground):
+            raise ValueError(f"foreground {number} is a {type(one).__name__}: pass Foreground(colour, alpha).")
+        if number > MOST_FOREGROUNDS:
+            raise ValueError(
+                f"there are {first - 1 + len(checked)} foregrounds: a layered video has at most {MOST_FOREGROUNDS}; "
+                "merge some of them with flattened()."
+            )
+    return checked
+
+
+def _by_name(foregrounds: Sequence[Foreground], first: int = 1) -> dict[str, Tensor | None]:
+    """Return clips by name of all foregrounds that can be numbered from `first` on, None where there is no clip."""
+    names = list(ALPHA_OF.items())[first - 1 :]
+    filled = [*foregrounds, *[Foreground()] * (len(names) - len(foregrounds))]
+    return {
+        name: clip
+        for pair, one in zip(names, filled, strict=True)
+        for name, clip in zip(pair, (one.colour, one.alpha), strict=True)
+    }
 
 
 def _check_clip(name: str, clip: object) -> None:

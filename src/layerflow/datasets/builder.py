@@ -166,7 +166,7 @@ def _from_layers(item: Item, recipe: FootageRecipe) -> LayeredVideo:
     clips = {layer: repeated(clip, min(longest, count)) for layer, clip in clips.items()}
     width, height = recipe.size
     fps = next((one.fps for one in read.values() if len(one.colour) > 1), read[FOREGROUND].fps)
-    video = LayeredVideo(**clips, fps=fps).fit(height, width)
+    video = LayeredVideo.from_clips(clips, fps=fps).fit(height, width)
     return video if video.blended is not None else video.compose()
 
 

@@ -66,7 +66,7 @@ def decode(sample: dict[str, Any]) -> Sample:
                 if layer.alpha is not None:
                     alpha = read.alpha if read.alpha is not None else torch.ones_like(read.colour[:, :1])
                     clips[layer.alpha] = _repeated(alpha, record["frames"])
-        return Sample(LayeredVideo(**clips, fps=record["fps"]), record)
+        return Sample(LayeredVideo.from_clips(clips, fps=record["fps"]), record)
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, MediaError):
             raise

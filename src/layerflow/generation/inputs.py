@@ -72,7 +72,9 @@ def _read(path: Path, names: list[str], take_alpha: bool, frames: int | None, fp
         missing = [name for name in names if name not in layers.clips()]
         if missing:
             raise UserError(f"{path} holds no {missing[0]}; it has {', '.join(layers.clips())}")
-        video = LayeredVideo(**{n: c for n, c in layers.clips().items() if n in selected}, fps=fps or layers.fps)
+        video = LayeredVideo.from_clips(
+            {n: c for n, c in layers.clips().items() if n in selected}, fps=fps or layers.fps
+        )
         return Source(path, video[:frames] if frames else video, still=video.frames == 1)
     read = read_video(path, frames=frames, fps=fps)
     see_through = read.alpha is not None and float(read.alpha.min()) < 1
@@ -93,7 +95,7 @@ def _read(path: Path, names: list[str], take_alpha: bool, frames: int | None, fp
             raise UserError(f"{path}: it has transparent parts, but a {name} is opaque; compose it over something")
         else:
             tensors[name] = read.colour
-    return Source(path, LayeredVideo(**tensors, fps=read.fps), still=read.colour.shape[0] == 1)
+    return Source(path, LayeredVideo.from_clips(tensors, fps=read.fps), still=read.colour.shape[0] == 1)
 
 
 def common_rate(sources: Sequence[Source], fps: float | None) -> float | None:
@@ -169,4 +171,4 @@ def _size(video: LayeredVideo) -> tuple[int, int]:
 def merge(sources: Sequence[Source], fps: float) -> LayeredVideo:
     """Return all clips of all sources, which have one size, as one layered video."""
     clips = {name: clip for source in sources for name, clip in source.video.clips().items()}
-    return LayeredVideo(**{name: clips[name] for name in CLIPS if name in clips}, fps=fps)
+    return LayeredVideo.from_clips({name: clips[name] for name in CLIPS if name in clips}, fps=fps)

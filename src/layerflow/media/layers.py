@@ -120,7 +120,7 @@ def load_layers(folder: str | Path, limits: ReadLimits | None = None) -> Layered
                 raise MediaError(f"{folder}: {layer} and {alpha} differ in frames or size; resize one.") from error
             clips[layer] = extend_colour(straight, clips[alpha])
     try:
-        return LayeredVideo(**clips, fps=fps or DEFAULT_FPS)
+        return LayeredVideo.from_clips(clips, fps=fps or DEFAULT_FPS)
     except ValueError as error:
         raise MediaError(f"{folder}: its layers do not fit together: {error}") from error
 

@@ -77,7 +77,7 @@ def from_model_space(clips: dict[str, Tensor], fps: float) -> LayeredVideo:
             premultiplied = clips[colour].float()
             straight = (unpremultiply(premultiplied, alpha, floor=0.1, limits=None) + 1) / 2
             video[colour] = extend_colour(straight.clamp(0, 1), alpha)
-    return LayeredVideo(**video, fps=fps)
+    return LayeredVideo.from_clips(video, fps=fps)
 
 
 __all__ = ["from_model_space", "given_space", "held_frames", "to_model_space", "without_haze"]

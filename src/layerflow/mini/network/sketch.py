@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.schema import ALPHA, BLENDED, CHANNELS, FOREGROUND, LAYERS
+from ...core.schema import ALPHA, BLENDED, CHANNELS, CLIPS, FOREGROUND, LAYERS
 from ...models.layout import Layout
 
 SCENE_SIZE = 16
@@ -295,5 +295,5 @@ def follow_sketch(drawn: dict[str, Tensor], sketch: Tensor, trust: Tensor) -> di
 def scene_target(sequence: Tensor, layout: Layout) -> Tensor:
     """Return the target of the scene's sketch, (N, 7, 16, 16), for a clean sequence (B, K*F, C, H, W)."""
     clips = layout.unpack(sequence)
-    planes = [clips[name][:, :, :channels] for name, channels in CHANNELS.items() if name != BLENDED]
+    planes = [clips[name][:, :, : CHANNELS[name]] for name in CLIPS if name != BLENDED]
     return F.adaptive_avg_pool2d(torch.cat(planes, dim=2).flatten(0, 1), SCENE_SIZE)

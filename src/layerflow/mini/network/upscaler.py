@@ -22,7 +22,7 @@ __all__ = ["LayeredUpscaler", "ModelMixin", "composite", "factors_up_to"]  # dif
 
 Clips = dict[str, Tensor]
 """Clips (B, F, C, H, W) in model space by name, alpha with one channel."""
-DRAWN = {name: channels for name, channels in CHANNELS.items() if name != BLENDED}
+DRAWN = {name: CHANNELS[name] for name in CLIPS if name != BLENDED}
 """Channels of the clips that the network draws; `blended` is composed of them."""
 PLANES = sum(DRAWN.values())
 """Channels of all drawn clips, 7."""
@@ -129,7 +129,7 @@ class LayeredUpscaler(Upscaler):
             bicubic difference of the small one from the small composite.
         """
         factor, frames = self.config.factor, clips[BLENDED].shape[1]
-        small = {name: clips[name][:, :, :channels].flatten(0, 1).float() for name, channels in CHANNELS.items()}
+        small = {name: clips[name][:, :, : CHANNELS[name]].flatten(0, 1).float() for name in CLIPS}
         planes = torch.cat([small[name] for name in DRAWN], dim=1)  # (N, 7, H, W)
         dtype = self.stem.weight.dtype
         near = torch.cat([patches(small[name], self.config.kernel_size) for name in DRAWN], dim=1)
