@@ -93,7 +93,7 @@ class Given:
                     )
                 videos[name][number] = stills[number]
             given[name] = numbers
-        return cls(LayeredVideo(**videos, fps=fps), given)
+        return cls(LayeredVideo.from_clips(videos, fps), given)
 
     def mask(self, clip: str) -> Tensor:
         """Return which frames of a clip are given, (F,) bool; none of a clip that is not among them."""

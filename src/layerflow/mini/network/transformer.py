@@ -380,8 +380,8 @@ class CompactTransformer3DModel(Backbone):
         """Return the conditioning of each clip.
 
         Returns:
-            Vector (B, K, F or 1, E) of noise level and prompt, whitened mean text states of layers (B, L, R), text states of
-            each clip's layer (B*K, S, D) and their mask (B*K, 1, 1, S).
+            Vector (B, K, F or 1, E) of noise level and prompt, whitened mean text states of layers (B, L, R), text
+            states of each clip's layer (B*K, S, D) and their mask (B*K, 1, 1, S).
         """
         dtype = self.text_proj.weight.dtype
         text = text.to(dtype)
