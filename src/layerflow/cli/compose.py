@@ -8,13 +8,15 @@ from typing import Annotated
 import typer
 
 from ..core.errors import UserError
-from ..core.schema import ALPHA, BACKGROUND, DEFAULT_FPS, FOREGROUND
+from ..core.schema import ALPHA, ALPHA_OF, BACKGROUND, DEFAULT_FPS, FOREGROUND
 from .options import Alpha
 from .progress import say
 
 
 def compose(
-    foreground: Annotated[Path, typer.Argument(metavar="FOREGROUND", help="A video with alpha, or see --alpha.")],
+    foreground: Annotated[
+        Path, typer.Argument(metavar="FOREGROUND", help="A video with alpha (or see --alpha), or a folder of layers.")
+    ],
     background: Annotated[Path, typer.Argument(metavar="BACKGROUND", help="A video or a still.")],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE", help="File to write; its suffix names the format.")
@@ -32,13 +34,18 @@ def compose(
 ) -> None:
     """Composite a foreground over a background: alpha * foreground + (1 - alpha) * background, without a model.
 
+    Of a folder of layers, all foregrounds are composited, from the farthest to the nearest.
+
     [bold]Example[/]: layerflow compose out/balloon/foreground.webm beach.mp4 -o balloon-on-beach.mp4 --fit
     """
     from ..generation.inputs import check_exists, common_rate, cut, merge, read_sources
     from ..generation.inputs import fit as resize
-    from ..media import find_format, write_video
+    from ..media import find_format, saved_clips, write_video
 
     clips = {FOREGROUND: foreground, ALPHA: alpha or foreground, BACKGROUND: background}
+    if (foreground / "layers.json").is_file():
+        saved = saved_clips(foreground)
+        clips |= {name: foreground for pair in list(ALPHA_OF.items())[1:] for name in pair if name in saved}
     chosen = find_format(format, output)
     check_exists(clips.values())
     if output.exists() and not overwrite:
