@@ -34,7 +34,7 @@ def compose(
 ) -> None:
     """Composite a foreground over a background: alpha * foreground + (1 - alpha) * background, without a model.
 
-    Of a folder of layers, all foregrounds are composited, from the farthest to the nearest.
+    All foregrounds of a folder of layers are composited, from the farthest to the nearest.
 
     [bold]Example[/]: layerflow compose out/balloon/foreground.webm beach.mp4 -o balloon-on-beach.mp4 --fit
     """
