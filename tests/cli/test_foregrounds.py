@@ -41,6 +41,41 @@ def test_compose_stacks_all_foregrounds(scene: LayeredVideo, layers: Path, tmp_p
     assert (composed - nearest).abs().max() > 0.1
 
 
+def test_compose_puts_further_files_behind(scene: LayeredVideo, layers: Path, tmp_path: Path) -> None:
+    near, far = scene.foregrounds[::2]
+    for name, one in (("near", near), ("far", far)):
+        assert one.colour is not None
+        write_video(tmp_path / f"{name}.mkv", one.colour, one.alpha)
+    Image.new("RGB", (16, 12), (0, 0, 255)).save(tmp_path / "blue.png")
+    words = ["compose", str(tmp_path / "near.mkv"), str(tmp_path / "blue.png"), "-o", str(tmp_path / "out.mkv")]
+    behind = ["--behind", str(layers), "--behind", str(tmp_path / "far.mkv")]
+    assert run([*words, *behind]) == 0
+    expected = scene.replace(foregrounds=[near, *scene.foregrounds, far]).over((0, 0, 1))
+    assert (read_video(tmp_path / "out.mkv").colour - expected).abs().max() <= 1e-5
+
+
+def test_compose_takes_alpha_of_the_nearest_from_its_own_file(scene: LayeredVideo, tmp_path: Path) -> None:
+    near, far, _ = scene.foregrounds
+    assert near.colour is not None
+    assert near.alpha is not None
+    assert far.colour is not None
+    write_video(tmp_path / "near.mkv", near.colour)
+    write_video(tmp_path / "matte.mkv", near.alpha.expand(-1, 3, -1, -1))
+    write_video(tmp_path / "far.mkv", far.colour, far.alpha)
+    Image.new("RGB", (16, 12)).save(tmp_path / "black.png")
+    words = ["compose", str(tmp_path / "near.mkv"), str(tmp_path / "black.png"), "-o", str(tmp_path / "out.mkv")]
+    assert run([*words, "--alpha", str(tmp_path / "matte.mkv"), "--behind", str(tmp_path / "far.mkv")]) == 0
+    expected = scene.replace(foregrounds=[near, far]).over((0, 0, 0))
+    assert (read_video(tmp_path / "out.mkv").colour - expected).abs().max() <= 1e-5
+
+
+def test_compose_refuses_too_many_foregrounds(layers: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (16, 12)).save(tmp_path / "black.png")
+    words = ["compose", str(layers), str(tmp_path / "black.png"), "-o", str(tmp_path / "out.mkv")]
+    assert run([*words, *["--behind", str(layers)] * 2]) == 2
+    assert "there are 9 foregrounds: a layered video has at most 8" in capsys.readouterr().err
+
+
 def test_compose_resizes_a_stack(scene: LayeredVideo, layers: Path, tmp_path: Path) -> None:
     Image.new("RGB", (32, 24), (255, 0, 0)).save(tmp_path / "red.png")
     words = ["compose", str(layers), str(tmp_path / "red.png"), "-o", str(tmp_path / "out.mkv"), "--fit"]
