@@ -165,7 +165,7 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
             sample_size, sample_frames: height and width, and frames of a clip, in latents; defaults of the pipeline.
                 Four clips of 5 frames are about as long as the one of 21 that Wan was trained on.
             text_length: prompts are padded to this many tokens with zero states, as Wan was trained.
-            frame_masks: whether training gave single frames of clips too; it changes no result, but what users are told.
+            frame_masks: whether training gave single frames of clips too; it changes messages, not results.
             patch_size ... pos_embed_seq_len: as in `WanTransformer3DModel`, under the same names and defaults.
 
         Raises:

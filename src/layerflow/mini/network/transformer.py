@@ -133,7 +133,7 @@ class CompactTransformer3DModel(Backbone):
             placement_spread: standard deviation of an object's random place, in half frames, and of the logarithm of
                 its size.
             hints: take known places of mattes, see `Backbone.takes_hints`.
-            frame_masks: whether training gave single frames of clips too; it changes no result, but what users are told.
+            frame_masks: whether training gave single frames of clips too; it changes messages, not results.
         """
         super().__init__()
         self.gradient_checkpointing = False

@@ -174,7 +174,7 @@ class CogVideoXLayerTransformer3DModel(Backbone):
             rotary_positions: whether positions rotate queries and keys, as in CogVideoX-5B and 1.5, instead of being
                 added.
             patch_size_t: latent frames of a patch, as in CogVideoX 1.5.
-            frame_masks: whether training gave single frames of clips too; it changes no result, but what users are told.
+            frame_masks: whether training gave single frames of clips too; it changes messages, not results.
             num_attention_heads ... spatial_interpolation_scale: as in `CogVideoXTransformer3DModel`, under the same
                 names; `norm_out_eps` is the last norm's, 1e-6 in official code and 1e-5 in diffusers.
 
