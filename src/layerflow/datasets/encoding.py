@@ -18,8 +18,8 @@ from ..core.compositing import blend, blend_all
 from ..core.schema import ALPHA_OF, BACKGROUND, BLENDED, CHANNELS, CLIPS, foreground_count, prompt_layers
 from ..models.backbone import prompt_prefixes
 from ..models.layout import Layout
-from ..models.text import MAX_TOKENS, encode_prompts
-from ..pipeline import LayerFlowPipeline, blended_prompt
+from ..models.text import MAX_TOKENS, blended_prompt, encode_prompts
+from ..pipeline import LayerFlowPipeline
 
 NEAR, HIDDEN = "near", "hidden"
 """Names under which what `marked` returns is kept beside latents."""

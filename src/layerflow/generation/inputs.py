@@ -11,7 +11,7 @@ from torch import Tensor
 from ..core.atomic import hash_path
 from ..core.errors import UserError
 from ..core.layered_video import LayeredVideo
-from ..core.schema import ALPHA, ALPHA_OF, CHANNELS, CLIPS, FOREGROUND
+from ..core.schema import ALPHA, ALPHA_OF, CHANNELS, FOREGROUND
 from ..media import MediaError, load_layers, read_video
 
 
@@ -171,4 +171,4 @@ def _size(video: LayeredVideo) -> tuple[int, int]:
 def merge(sources: Sequence[Source], fps: float) -> LayeredVideo:
     """Return all clips of all sources, which have one size, as one layered video."""
     clips = {name: clip for source in sources for name, clip in source.video.clips().items()}
-    return LayeredVideo.from_clips({name: clips[name] for name in CLIPS if name in clips}, fps=fps)
+    return LayeredVideo.from_clips(clips, fps=fps)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from ..core.errors import FieldError, UserError
 from ..core.layered_video import LayeredVideo
 from ..core.schema import CLIPS, DEFAULT_FPS
-from ..pipeline import blended_prompt, check_drawn_size, check_task, task_of
+from ..models.codec import check_drawn_size
+from ..models.scene import check_task, task_of
+from ..models.text import blended_prompt
 from .inputs import Source, check_exists, common_rate, cut, fit, merge, read_sources
 from .load import ModelFacts
 from .request import Request
