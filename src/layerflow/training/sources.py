@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ..core.config import ConfigError
-from ..datasets.encoding import clips_for, held
+from ..core.schema import CLIPS
+from ..datasets.encoding import held
 from ..datasets.reader import HELD, LATENTS, TEXT, Row, ShardSet
 from .family import load_family
 from .recipe import DataRecipe, StageRecipe
@@ -173,7 +174,7 @@ class Shards(Source):
             start = int(rng.integers(row.frames - length + 1))
             positions = shown_frames(length, query, rng)
             drawn = (start + positions).tolist()
-        clips = held(clips_for({name: clip[drawn] for name, clip in clips.items()}), query.frames)
+        clips = held({name: clips[name][drawn] for name in CLIPS}, query.frames)
         return Sample(clips, positions, stored.captions, text=text)
 
 
