@@ -8,26 +8,31 @@ import numpy as np
 import pytest
 import torch
 from drawn_footage import FRAMES, HEIGHT, WIDTH, save, texture
+from full_size import build as build_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
 from layerflow.cli import run
+from layerflow.core.atomic import hash_path
 from layerflow.core.compositing import blend_all
+from layerflow.core.config import ConfigError
 from layerflow.core.layered_video import Foreground, LayeredVideo
-from layerflow.core.schema import ALPHA_OF, CLIPS, model_clips
+from layerflow.core.schema import ALPHA_OF, CLIPS, model_clips, prompt_layers
 from layerflow.datasets import FootageRecipe, build, build_shards, find_items
 from layerflow.datasets.builder import make_clip, owned, stack_mattes
-from layerflow.datasets.encoding import clips_for, coverage, marked, prompts_of
+from layerflow.datasets.encoding import HIDDEN, NEAR, clips_for, coverage, encode_sequence, held, marked, prompts_of
 from layerflow.datasets.inspection import read_index, statistics, write_page
-from layerflow.datasets.reader import ShardSet
+from layerflow.datasets.precompute import check_identity
+from layerflow.datasets.reader import LATENTS, TEXT, ShardSet
 from layerflow.datasets.recipe import SourceRecipe
 from layerflow.datasets.scan import Item, stacked
-from layerflow.datasets.shards import decode, encode
+from layerflow.datasets.shards import decode, encode, schema_of, write_shard
 from layerflow.media import MediaError
 from layerflow.models.layout import Layout
 from layerflow.models.model_space import to_model_space
+from layerflow.training.recipe import DataRecipe
 
 COLOURS = {1: (0.9, 0.1, 0.1), 2: (0.1, 0.2, 0.9), 3: (0.1, 0.8, 0.2)}
 NAMES = {1: "bird", 2: "cow", 3: "ball"}
@@ -335,14 +340,78 @@ def test_stack_comes_back_from_a_shard_as_it_went_in(count: int) -> None:
     assert decode(encode("a", video, record)).video == video
 
 
+@pytest.fixture(scope="module")
+def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards of clips with one, two and three foregrounds, of nine frames, and a still of two."""
+    folder = tmp_path_factory.mktemp("stacks") / "shards"
+    folder.mkdir()
+    samples, records = [], []
+    for count, frames in ((1, 9), (2, 9), (3, 9), (2, 1)):
+        video = random_stack(count, seed=count, frames=frames, size=(32, 48)).compose()
+        captions = {name: f"a {name}" for name in list(ALPHA_OF)[:count]}
+        record = {
+            "schema": schema_of(count), "id": f"s{count}{frames}", "kind": "masks", "frames": frames, "height": 32,
+            "width": 48, "fps": 8.0, "frozen": frames == 1, "captions": captions, "foregrounds": count,
+        }  # fmt: skip
+        records.append(record)
+        samples.append(encode(record["id"], video, record))  # type: ignore[arg-type]
+    write_shard(folder / "shard-00000.tar", samples)
+    (folder / "shard-00000.json").write_text(json.dumps({"samples": records}))
+    path = folder / "shard-00000.tar"
+    shard = {"file": path.name, "bytes": path.stat().st_size, "sha256": hash_path(path), "clips": len(records)}
+    (folder / "index.json").write_text(json.dumps({"schema": 2, "shards": [shard], "failed": []}))
+    return folder
+
+
+@pytest.mark.parametrize("family", ["wan", "cogvideox"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_latents_of_a_stack_are_those_of_the_models_clips(
+    stacks: Path, tmp_path: Path, family: str, count: int
+) -> None:
+    pipeline, names = build_model(family), model_clips(count)
+    if count > 1:
+        pipeline.register_modules(transformer=pipeline.transformer.resized({"clips": names}))
+    pipeline.save_pretrained(tmp_path / "model")
+    frames = {"wan": 5, "cogvideox": 8}[family]
+    words = ["data", "precompute", str(stacks), str(tmp_path / "model"), "-o", str(tmp_path / "ready")]
+    assert run([*words, "--frozen", "--frames", str(frames)]) == 0
+    found, source = ShardSet(tmp_path / "ready"), ShardSet(stacks)
+    layers = prompt_layers(count)
+    assert set(found.unconditional()) == set(layers)
+    assert [row.foregrounds for row in found.rows] == [1, 2, 3, 2]
+    for row in found.rows:
+        latents = found.tensors(row, LATENTS)
+        assert set(latents) == {*names, NEAR, HIDDEN}
+        assert set(found.tensors(row, TEXT)) == set(layers)
+        own = held(clips_for(source.read(row).video.clips(), names), frames)
+        space = to_model_space({name: clip[None, :frames] for name, clip in own.items()})
+        sequence, layout = encode_sequence(pipeline, space)
+        assert layout.clips == names
+        for name, clip in layout.unpack(sequence).items():
+            assert torch.allclose(clip[0], latents[name], atol=1e-5), name
+    if count == 2:
+        assert read_index(tmp_path / "ready")["schema"] == 2
+        with pytest.raises(ConfigError, match="whose order of clips differs"):
+            check_identity(build_model(family), [Precomputed(tmp_path / "ready", found.precomputed)])
+
+
+class Precomputed:
+    """A source of training, as far as `check_identity` knows one."""
+
+    has = frozenset({"text", "latents"})
+
+    def __init__(self, folder: Path, precomputed: dict[str, Any] | None) -> None:
+        self.recipe, self.precomputed = DataRecipe(kind="shards", folder=str(folder)), precomputed
+
+
 # --- for a model of more or fewer foregrounds -------------------------------------------------------------
 
 
-def random_stack(count: int, seed: int, frames: int = 2) -> LayeredVideo:
+def random_stack(count: int, seed: int, frames: int = 2, size: tuple[int, int] = (8, 10)) -> LayeredVideo:
     generator = torch.Generator().manual_seed(seed)
 
     def clip(channels: int, least: int = 0) -> Tensor:
-        return torch.randint(least, 256, (frames, channels, 8, 10), generator=generator).float() / 255
+        return torch.randint(least, 256, (frames, channels, *size), generator=generator).float() / 255
 
     stack = [Foreground(clip(3), clip(1, least=1)) for _ in range(count)]
     return LayeredVideo(background=clip(3), blended=clip(3)).replace(foregrounds=stack)
