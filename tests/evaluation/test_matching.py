@@ -289,14 +289,22 @@ def test_reports_of_one_foreground_have_no_matched_figures() -> None:
     assert figures["alpha IoU"] == 1
 
 
-def test_results_without_layers_json_are_read(tmp_path: Path) -> None:
+def test_clips_too_small_for_optical_flow_are_measured() -> None:
+    small = stack(2).crop(0, 0, 8, 8)
+    figures = folders.measure_sample(small, small)
+    assert figures["matched alpha IoU"] == 1
+    assert not {"dynamic degree", "alpha MESSDdt"} & set(figures)
+
+
+@pytest.mark.parametrize("form", ["ffv1", "png"])
+def test_results_without_layers_json_are_read(tmp_path: Path, form: str) -> None:
     true = stack(2)
     for name, video in (("truth", true), ("made", true.replace(foregrounds=true.foregrounds[::-1]))):
-        save_layers(video, tmp_path / name / "one", ["ffv1"])
+        save_layers(video, tmp_path / name / "one", [form])
         (tmp_path / name / "one" / "layers.json").unlink()
     report = folders.measure_folders(tmp_path / "made", tmp_path / "truth")
     assert report.samples["one"]["matched alpha IoU"] == 1
     only = stack(3).replace(**dict.fromkeys(CLIPS))  # foreground-2 and foreground-3 alone
-    save_layers(only, tmp_path / "rest" / "two", ["ffv1"])
+    save_layers(only, tmp_path / "rest" / "two", [form])
     (tmp_path / "rest" / "two" / "layers.json").unlink()
     assert list(folders.samples_in(tmp_path / "rest")) == ["two"]

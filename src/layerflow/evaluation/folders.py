@@ -8,6 +8,7 @@ metrics that need none are reported: consistency, motion, and agreement of the l
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
@@ -56,6 +57,8 @@ MATCHED = {
     "alpha IoU": "", "alpha MAE": "", "alpha SAD": "thousands", "alpha dtSSD": "", "foreground PSNR over grey": "dB",
 }  # fmt: skip
 """Metrics of each foreground beside the true one that it is matched with, and their units."""
+SMALLEST_FLOW = 12
+"""Pixels of the longer side from which on OpenCV computes optical flow."""
 FLOOR, SURPLUS = "alpha IoU of the same foreground for all", "surplus alpha"
 UNITS |= {f"matched {figure}": unit for figure, unit in MATCHED.items()} | {FLOOR: "", SURPLUS: ""}
 UNITS |= {f"matched {figure} of {layer}": unit for layer in ALPHA_OF for figure, unit in MATCHED.items()}
@@ -131,7 +134,8 @@ def samples_in(folder: Path) -> dict[str, Path]:
 
 
 def _is_sample(folder: Path) -> bool:
-    names = {path.stem.split(".")[0] for path in folder.iterdir() if not path.name.startswith(".")}
+    # Folders of frames are named for their format: foreground_png.
+    names = {re.split("[._]", path.name)[0] for path in folder.iterdir() if not path.name.startswith(".")}
     return (folder / "layers.json").is_file() or bool(names & {*ALL_CLIPS})
 
 
@@ -214,9 +218,14 @@ def measure_sample(video: LayeredVideo, true: LayeredVideo | None) -> dict[str, 
     if shown is not None:
         figures["temporal consistency"] = temporal_consistency(shown)
         figures["motion smoothness"] = motion_smoothness(shown)
-        if find_spec("cv2") is not None:
+        if _has_flow(shown):
             figures["dynamic degree"] = float(len(shown) > 1 and is_dynamic(motion_flow(shown)))
     return figures
+
+
+def _has_flow(clip: Tensor) -> bool:
+    """Return whether optical flow can be computed: with OpenCV, for clips that its smallest window fits into."""
+    return find_spec("cv2") is not None and max(clip.shape[-2:]) >= SMALLEST_FLOW
 
 
 def _metrics_with_truth(video: LayeredVideo, true: LayeredVideo) -> dict[str, float]:
@@ -231,7 +240,7 @@ def _metrics_with_truth(video: LayeredVideo, true: LayeredVideo) -> dict[str, fl
             "alpha dtSSD": metrics.dtssd(*pair), "alpha IoU": metrics.alpha_iou(*pair),
         }  # fmt: skip
         shown = true.blended if true.blended is not None else true.foreground
-        if shown is not None and len(shown) > 1 and find_spec("cv2") is not None:
+        if shown is not None and len(shown) > 1 and _has_flow(shown):
             figures["alpha MESSDdt"] = metrics.messddt(*pair, motion_flow(shown))
     if video.background is not None and true.background is not None:
         figures["background PSNR"] = metrics.psnr(video.background, true.background)
