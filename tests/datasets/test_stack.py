@@ -12,6 +12,7 @@ from full_size import build as build_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiny_recipe import losses_of
 from torch import Tensor
 
 from layerflow.cli import run
@@ -32,7 +33,8 @@ from layerflow.datasets.shards import decode, encode, schema_of, write_shard
 from layerflow.media import MediaError
 from layerflow.models.layout import Layout
 from layerflow.models.model_space import to_model_space
-from layerflow.training.recipe import DataRecipe
+from layerflow.training.batches import ClipBatches
+from layerflow.training.recipe import DataRecipe, PhaseRecipe, StageRecipe
 
 COLOURS = {1: (0.9, 0.1, 0.1), 2: (0.1, 0.2, 0.9), 3: (0.1, 0.8, 0.2)}
 NAMES = {1: "bird", 2: "cow", 3: "ball"}
@@ -340,27 +342,31 @@ def test_stack_comes_back_from_a_shard_as_it_went_in(count: int) -> None:
     assert decode(encode("a", video, record)).video == video
 
 
-@pytest.fixture(scope="module")
-def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of clips with one, two and three foregrounds, of nine frames, and a still of two."""
-    folder = tmp_path_factory.mktemp("stacks") / "shards"
+def write_stacks(folder: Path, frames: int) -> Path:
+    """Write shards of clips with one, two and three foregrounds, and a still of two."""
     folder.mkdir()
     samples, records = [], []
-    for count, frames in ((1, 9), (2, 9), (3, 9), (2, 1)):
-        video = random_stack(count, seed=count, frames=frames, size=(32, 48)).compose()
-        captions = {name: f"a {name}" for name in list(ALPHA_OF)[:count]}
+    for count, own in ((1, frames), (2, frames), (3, frames), (2, 1)):
+        video = random_stack(count, seed=count, frames=own, size=(32, 48)).compose()
         record = {
-            "schema": schema_of(count), "id": f"s{count}{frames}", "kind": "masks", "frames": frames, "height": 32,
-            "width": 48, "fps": 8.0, "frozen": frames == 1, "captions": captions, "foregrounds": count,
+            "schema": schema_of(count), "id": f"s{count}{own}", "kind": "layered" if count == 3 else "masks",
+            "frames": own, "height": 32, "width": 48, "fps": 8.0, "frozen": own == 1, "foregrounds": count,
+            "captions": {name: f"a {name}" for name in list(ALPHA_OF)[:count]},
         }  # fmt: skip
         records.append(record)
-        samples.append(encode(record["id"], video, record))  # type: ignore[arg-type]
-    write_shard(folder / "shard-00000.tar", samples)
-    (folder / "shard-00000.json").write_text(json.dumps({"samples": records}))
+        samples.append(encode(str(record["id"]), video, record))
     path = folder / "shard-00000.tar"
+    write_shard(path, samples)
+    path.with_suffix(".json").write_text(json.dumps({"samples": records}))
     shard = {"file": path.name, "bytes": path.stat().st_size, "sha256": hash_path(path), "clips": len(records)}
     (folder / "index.json").write_text(json.dumps({"schema": 2, "shards": [shard], "failed": []}))
     return folder
+
+
+@pytest.fixture(scope="module")
+def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only."""
+    return write_stacks(tmp_path_factory.mktemp("stacks") / "shards", frames=9)
 
 
 @pytest.mark.parametrize("family", ["wan", "cogvideox"])
@@ -393,6 +399,51 @@ def test_latents_of_a_stack_are_those_of_the_models_clips(
         assert read_index(tmp_path / "ready")["schema"] == 2
         with pytest.raises(ConfigError, match="whose order of clips differs"):
             check_identity(build_model(family), [Precomputed(tmp_path / "ready", found.precomputed)])
+
+
+def stage_of(model: Path, folder: Path, frames: int, **changes: Any) -> StageRecipe:
+    source = {"kind": "shards", "folder": str(folder), **changes}
+    return StageRecipe(
+        "test",
+        phases=(PhaseRecipe(3, {frames: 1.0}),),
+        data=(DataRecipe(**source),),
+        start_from=str(model),
+        size=48,
+        clip_frames=frames,
+        frames_per_batch=3 * frames,
+        optimizer="adamw",
+        workers=0,
+        warmup=1,
+        learning_rate=1e-5,
+    )
+
+
+def test_a_model_of_two_foregrounds_has_the_same_losses_on_stacks_and_on_their_latents(tmp_path: Path) -> None:
+    pipeline, model = build_model("wan"), tmp_path / "model"
+    pipeline.register_modules(transformer=pipeline.transformer.resized({"clips": model_clips(2)}))
+    pipeline.save_pretrained(model)
+    shards, ready = write_stacks(tmp_path / "shards", frames=5), tmp_path / "ready"
+    assert run(["data", "precompute", str(shards), str(model), "-o", str(ready)]) == 0
+    kinds = ("masks",)  # of the three foregrounds of the other clip, training on pixels draws two
+    encoded = losses_of(stage_of(model, shards, 5, kinds=kinds), tmp_path / "a")
+    precomputed = losses_of(stage_of(model, ready, 5, kinds=kinds), tmp_path / "b")
+    assert precomputed == pytest.approx(encoded, rel=1e-5)
+    assert len(set(precomputed)) == 3
+
+
+def test_precomputed_text_goes_with_the_nearest_foregrounds(stacks: Path, tiny_model: Path, tmp_path: Path) -> None:
+    assert run(["data", "precompute", str(stacks), str(tiny_model), "-o", str(tmp_path / "ready")]) == 0
+    nearest = {row.id: ShardSet(stacks).read(row).video.alpha for row in ShardSet(stacks).rows}
+    batches = ClipBatches(stage_of(tiny_model, tmp_path / "ready", 1, frozen=True), clips=CLIPS)
+    shown = 0
+    for step in range(3):
+        alphas = batches[step].layout.unpack(batches[step].sequence)["alpha"][:, 0, :1]
+        for alpha, prompts in zip((alphas + 1) / 2, batches[step].prompts, strict=True):
+            assert prompts[0] in ("a foreground", "")
+            frames = torch.cat([clip for clip in nearest.values() if clip is not None])
+            assert float((frames - alpha).abs().amax((1, 2, 3)).min()) < 1e-6
+            shown += 1
+    assert shown >= 6
 
 
 class Precomputed:
