@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from ..core.config import ConfigError
 from ..core.schema import CLIPS, foreground_count, prompt_layers, scene_layers, task_clips
-from ..datasets.encoding import HIDDEN, NEAR, coverage, marked, prompts_of
+from ..datasets.encoding import HIDDEN, NEAR, clips_for, coverage, marked, prompts_of
 from ..datasets.precompute import check_identity
 from ..models.given import mattes_of
 from ..models.layout import Layout
@@ -249,9 +249,11 @@ class ClipBatches(Dataset):
         recipe = self.recipe
         # A stream of its own: frames and hints leave all else as it is without them.
         own_rng = np.random.default_rng([recipe.seed, 2, number * MOST_SAMPLES + place])
-        if read.clips:
+        if read.clips and not read.text:
             clips, captions = choose_foregrounds(read.clips, read.captions, self.clips, own_rng)
             read = replace(read, clips=clips, captions=captions)
+        elif read.clips:  # text states were computed for the nearest foregrounds
+            read = replace(read, clips=clips_for(read.clips, self.clips))
         layout = Layout(self.latent_frames.get(step.frames, step.frames), self.clips)
         masks = draw_frames(draw_kind(recipe.frame_masks, own_rng), given, self.clips, layout.frames, own_rng)
         mattes = {name: read.clips[name] for name in mattes_of(self.clips)} if recipe.hints else {}
