@@ -15,6 +15,7 @@ from conftest import ended, serving, until
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from layerflow.core.errors import FieldError
 from layerflow.generation.request import ModelOptions
@@ -111,6 +112,66 @@ def test_clips_of_another_job_can_be_given(studio: TestClient, done: dict[str, A
     assert again["result"]["task"] == "add-foreground"
 
 
+def frames_of(client: TestClient, job: dict[str, Any], layer: str, folder: Path) -> Any:
+    """Return the colour and alpha of a job's layer, as stored."""
+    path = folder / f"{job['id']}-{layer}.mkv"
+    path.write_bytes(client.get(f"/api/jobs/{job['id']}/files/{layer}.mkv").content)
+    return read_video(path)
+
+
+def test_frames_of_uploads_and_other_jobs_are_kept(
+    studio: TestClient, done: dict[str, Any], clips: dict[str, bytes], tmp_path: Path
+) -> None:
+    matte = upload(studio, clips["still.png"])["id"]
+    given = {"foreground": {"1": {"upload": matte}}, "background": {"0": {"job": done["id"]}}}
+    job = make(studio, given=given)
+    assert (job["state"], job["result"]["task"]) == ("done", "complete"), job["error"]
+    kept, before = (frames_of(studio, one, "background", tmp_path) for one in (job, done))
+    assert torch.equal(kept.colour[0], before.colour[0])
+    assert not torch.equal(kept.colour[1], before.colour[1])
+    alpha = frames_of(studio, job, "foreground", tmp_path).alpha
+    assert alpha[1].max() == 1
+    assert alpha[1, 0, 0].max() == 0
+    metadata = studio.get(f"/api/jobs/{job['id']}/files/layers.json").json()["metadata"]
+    assert [(one["file"], one["frames"]) for one in metadata["given"]] == [
+        ("given/foreground.0.mkv", [1]), ("given/background.0.mkv", [0]),
+    ]  # fmt: skip
+    assert "--given foreground=given/foreground.0.mkv@1 " in metadata["command"]
+
+
+def test_clicks_and_trimaps_are_taken(studio: TestClient, clips: dict[str, bytes], tmp_path: Path) -> None:
+    shot, trimap = (upload(studio, data)["id"] for data in (clips["opaque.mp4"], grey_png()))
+    given = {"blended": {"upload": shot}}
+    plain = make(studio, foreground="", background="", given=given)
+    changes = {"object": ["16,12@0"], "not_object": ["8,2.5@-1"], "trimap": {"alpha": {"1": {"upload": trimap}}}}
+    job = make(studio, foreground="", background="", given=given, **changes)
+    assert job["state"] == "done", job["error"]
+    assert "this model was not trained with clicks and trimaps; it may follow them badly" in job["result"]["notes"]
+    mattes = [frames_of(studio, one, "foreground", tmp_path).alpha for one in (plain, job)]
+    assert not torch.equal(*mattes)
+    metadata = studio.get(f"/api/jobs/{job['id']}/files/layers.json").json()["metadata"]
+    assert (metadata["object"], metadata["trimap"][0]["file"]) == (["16,12@0"], "given/trimap.alpha.0.mkv")
+    job = make(studio, given=given, object=["1,1@0"])
+    assert job["error"].startswith("object 1,1@0 lies outside of the part of given/blended.mkv that is used")
+
+
+def grey_png() -> bytes:
+    picture = torch.full((1, 3, 24, 32), 0.5)
+    picture[:, :, 8:16, 8:16] = 1
+    file = BytesIO()
+    Image.fromarray((picture[0] * 255).byte().permute(1, 2, 0).numpy()).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_job_schema_has_frames_and_clicks(studio: TestClient) -> None:
+    schemas = studio.get("/api/openapi.json").json()["components"]["schemas"]
+    properties = schemas["JobRequest"]["properties"]
+    assert properties["object"]["maxItems"] == 100
+    assert [kind.get("$ref") or kind["type"] for kind in properties["given"]["additionalProperties"]["oneOf"]] == [
+        "#/components/schemas/Given", "object",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("preset", ["editors", "web", "game", "compositing"])
 def test_layers_are_exported_by_each_preset(studio: TestClient, done: dict[str, Any], preset: str) -> None:
     for package in {"editors": ["opentimelineio"], "compositing": ["OpenEXR"]}.get(preset, []):
@@ -157,6 +218,18 @@ def test_jobs_are_listed_by_session_and_removed(studio: TestClient) -> None:
         ({"given": {"blended": {}}}, "either an upload or a job"),
         ({"given": {"blended": {"upload": "a" * 32}}}, "no such upload"),
         ({"given": {"blended": {"job": "a" * 32}}}, "no such job"),
+        ({**PROMPTS, "given": {"blended": {"first": {"job": "a" * 32}}}}, "given.blended.frames.first"),
+        ({**PROMPTS, "given": {"blended": {"0": {}}}}, "either an upload or a job"),
+        ({**PROMPTS, "given": {"alpha": {str(n): {"job": "a" * 32} for n in range(101)}}}, "at most 100"),
+        (
+            {**PROMPTS, "given": dict.fromkeys(("foreground", "alpha", "background", "blended"), {"job": "a" * 32})},
+            "nothing is left to make",
+        ),
+        ({**PROMPTS, "trimap": {"blended": {"0": {"job": "a" * 32}}}}, "trimap"),
+        ({**PROMPTS, "object": ["/etc/passwd@0"]}, "object"),
+        ({**PROMPTS, "object": ["1,1@0"] * 101}, "object"),
+        ({**PROMPTS, "foreground": ["a"] * 9}, "foreground"),
+        ({"foreground": ["", " "], "background": "b"}, "prompts for foreground and background are needed"),
     ],
 )
 def test_invalid_requests_are_refused(studio: TestClient, request_: dict[str, Any], message: str) -> None:

@@ -51,7 +51,7 @@ def run(
     # 1. Check before anything is loaded
     check_request(request)
     check_speed(model.speed)
-    check_output(output, request.given.values(), overwrite)
+    check_output(output, request.files, overwrite)
     device = pick_device(model.device)
     folder = models.model_folder(model.model)
 
@@ -113,10 +113,12 @@ def denoise(
 
 def pipeline_arguments(resolved: Resolved) -> dict[str, Any]:
     """Return the arguments of `LayerFlowPipeline` for the fields of a request."""
-    request = resolved.request
+    request, (height, width) = resolved.request, resolved.size
     passed = {option.argument: getattr(request, name) for name, option in options(Request).items() if option.argument}
-    height, width = resolved.size
-    return {**passed, "height": height, "width": width, "generator": torch.Generator().manual_seed(request.seed)}
+    foregrounds = passed.pop("foreground") or ("",)
+    prompts = {"foreground": foregrounds[0]} if len(foregrounds) == 1 else {"foregrounds": foregrounds}
+    generator = torch.Generator().manual_seed(request.seed)
+    return {**prompts, **passed, "height": height, "width": width, "generator": generator}
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from .access_control import AccessControl
 from .entry_points import export_layers
 from .jobs import JobQueue, QueueFullError, UnknownJobError
 from .limits import Limits
-from .requests import EXAMPLES, Clip, ExportRequest, Given, JobRequest
+from .requests import EXAMPLES, PREFIXES, Clip, ExportRequest, Given, JobRequest, sources_of
 from .sandbox import ChildError, confined
 from .store import ENDED, Job, Store, WorkFolderError
 from .uploads import UploadError, Uploads
@@ -73,7 +73,11 @@ class Studio:
 
     def submit(self, body: JobRequest) -> dict[str, Any]:
         """Queue a job; raises QueueFullError, UploadError or UnknownJobError."""
-        given: dict[str, Path] = {clip: self.given_file(clip, source) for clip, source in body.given.items()}
+        given = {
+            file.path.stem: self.given_file(file.clip, source)
+            for field, prefix in PREFIXES.items()
+            for file, source in sources_of(getattr(body, field), prefix)
+        }
         return self.describe(self.queue.submit(body.kept(), body.session, given))
 
     def given_file(self, clip: Clip, source: Given) -> Path:
@@ -131,6 +135,7 @@ class Studio:
                 body.size,
                 body.edges,
                 body.timecode,
+                body.order,
                 seconds=self.limits.job_seconds,
                 memory=self.limits.job_memory,
             )
