@@ -150,7 +150,7 @@ def formats() -> Iterator[str]:
     yield "# File formats\n"
     yield "## `--format`\n"
     yield "Alpha is straight. In a format without alpha, the foreground is composited over grey, and alpha is a"
-    yield "separate file.\n"
+    yield "separate file. A second foreground is `foreground-2.mov` and so on; see [layers.md](../layers.md).\n"
     rows = [
         [
             code(f.name),

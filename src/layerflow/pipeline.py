@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -24,22 +24,21 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from .core.garbage_collection import paused_collection
 from .core.given import Given
 from .core.layered_video import LayeredVideo
-from .core.schema import BLENDED, COMPONENTS, DEFAULT_FPS, LAYERS, TASKS
+from .core.schema import BACKGROUND, BLENDED, DEFAULT_FPS, foreground_count, prompt_layers, scene_layers
 from .models.adapters import AdapterError
 from .models.backbone import Backbone, Conventions, Upscaler, prompt_prefixes
-from .models.codec import SequenceCodec
+from .models.codec import SequenceCodec, check_drawn_size
 from .models.cogvideox.sampler import DynamicGuidance
 from .models.folders import ADAPTER_FOLDERS, HUB_OPTIONS, PLAIN, model_folder, read_index
-from .models.given import Clean, batched, prepare_given, prepare_hints, pull, restored
+from .models.given import Clean, batched, prepare_given, prepare_hints, pull, restored, with_transparent
 from .models.layout import Layout
 from .models.model_space import from_model_space
 from .models.registry import fuse_content, import_parts, plain_components
-from .models.text import MAX_TOKENS, encode_prompts
+from .models.scene import check_task, foregrounds_of, scene_clips, task_of
+from .models.text import MAX_TOKENS, Prompt, encode_prompts, prompt_rows
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan
-
-Prompt = str | Sequence[str] | None
 
 
 def _is_actionable(record: logging.LogRecord) -> bool:
@@ -66,13 +65,6 @@ class LayerFlowPipelineOutput(BaseOutput):
         return self.videos[0]
 
 
-def blended_prompt(foreground: str, background: str) -> str:
-    """Return a prompt for the blended layer, written from the other two."""
-    if not foreground or not background:
-        return foreground or background
-    return f"{foreground}, in front of {background}"
-
-
 def make_guider(conventions: Conventions, scale: float) -> BaseGuidance:
     """Return classifier-free guidance as a family of weights uses it; it is off at a scale of 1 and below."""
     kind = DynamicGuidance if conventions.dynamic_guidance else ClassifierFreeGuidance
@@ -83,24 +75,6 @@ def make_guider(conventions: Conventions, scale: float) -> BaseGuidance:
         return kind(scale, enabled=scale > 1)
     finally:
         logger.setLevel(level)
-
-
-def task_of(given: Collection[str]) -> str:
-    """Return the name of the task that a set of clips given whole stands for; `complete` for a set without a name."""
-    return next((task for task, clips in TASKS.items() if clips == frozenset(given)), "complete")
-
-
-def check_task(config: Mapping[str, Any], given: frozenset[str]) -> None:
-    """Raise ValueError if every clip is given whole, or if the transformer was trained for another task."""
-    clips, task = frozenset(config["clips"]), config.get("task")
-    if not clips - given:
-        raise ValueError("every clip is given, so nothing is left to generate; leave one out")
-    if task is not None and given & clips != TASKS[task] & clips:
-        required = " and ".join(name for name in config["clips"] if name in TASKS[task]) or "nothing"
-        actual = " and ".join(sorted(given)) or "nothing"
-        raise ValueError(
-            f"this model is for {task} only, with {required} given, but {actual} is given; load another model"
-        )
 
 
 class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
@@ -244,10 +218,11 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
     def encode_prompt(self, prompts: list[list[str]]) -> tuple[Tensor, Tensor]:
         """Encode B x L prompts, each separately, to states (B, L, S, D) and a mask (B, L, S).
 
-        L is the number of prompts that the transformer takes: one model for decomposition has none for `blended`.
+        L is at most the number of prompts that the transformer takes: one model for decomposition has none for
+        `blended`.
         """
         config, conventions = self.transformer.config, self.transformer.conventions
-        prefixes = prompt_prefixes(config)
+        prefixes = prompt_prefixes(config)[: len(prompts[0])]
         flat = [prefix + prompt for sample in prompts for prefix, prompt in zip(prefixes, sample, strict=False)]
         length = config.get("text_length", MAX_TOKENS)
         states, mask = encode_prompts(
@@ -263,6 +238,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         background: Prompt = None,
         blended: Prompt = None,
         *,
+        foregrounds: Sequence[Prompt] | None = None,
         given: LayeredVideo | Given | Sequence[LayeredVideo | Given] | None = None,
         negative_prompt: str = "",
         num_frames: int | None = None,
@@ -285,7 +261,9 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         Args:
             foreground: a prompt for this layer, or a list of them for a batch.
             background: likewise.
-            blended: likewise; by default written from the other two.
+            blended: likewise; by default written from the others.
+            foregrounds: prompts of several foregrounds, the nearest first, instead of `foreground`. A scene has as many
+                foregrounds as have prompts or given clips; where there are none of either, as many as the model.
             given: clips to keep, or single frames of them, for one sample or one per sample; they come back bit for
                 bit. A `Given` may also hint at places of a matte, which guide the model.
             negative_prompt: text that guidance leads away from, for all layers; without effect at a scale of 1, the
@@ -317,13 +295,16 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         steps = conventions.steps if num_inference_steps is None else num_inference_steps
         one_for_all = [given] if isinstance(given, LayeredVideo | Given) else given or []
         known = [Given.of(one) for one in one_for_all]
-        prompts = self.check_inputs(foreground, background, blended, known, steps, output_type)
+        scene = self.check_foregrounds(foreground, foregrounds, known)
+        by_layer = {**scene, BACKGROUND: background, BLENDED: blended}
+        prompts = self.check_inputs(by_layer, len(scene), known, steps, output_type)
         if guidance_scale_2 is not None and self.transformer_2 is None:
             raise ValueError(f"guidance_scale_2 is {guidance_scale_2}, but there is no transformer_2; leave it out")
-        layout, height, width = self.check_size(known, num_frames, height, width, upscale)
+        clips = scene_clips(self.transformer.config, len(scene))
+        layout, frames, height, width = self.check_size(known, clips, num_frames, height, width, upscale)
         fps = fps or (known[0].video.fps if known else DEFAULT_FPS)
         device, batch = self._execution_device, len(prompts)
-        task = task_of(known[0].whole if known else ())
+        task = task_of(known[0].whole if known else (), len(scene))
         guidance_scale = conventions.guidance if guidance_scale is None else guidance_scale
         guider = guider or make_guider(conventions, guidance_scale)
         guider_2 = guider if guidance_scale_2 is None else make_guider(conventions, guidance_scale_2)
@@ -335,7 +316,9 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             self.offload_all()
 
             # 3. Latents: noise where frames are generated, clean where they are given
-            clean = self.prepare_given(known, layout, (batch, height, width), device, upscale)
+            absent = [name for name in layout.clips if name not in clips]
+            conditions = with_transparent(known, absent, (frames, height * upscale, width * upscale))
+            clean = self.prepare_given(conditions, layout, (batch, height, width), device, upscale)
             self.offload_all()
             scale = conventions.noise_scale_of(task) if noise_scale is None else noise_scale
             latents = torch.where(clean.where, clean.sequence, scale * layout.noise(clean.sequence, generator))
@@ -371,7 +354,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
                 refined = self.transformer.refine(latents, clean.given, layout)
                 latents = torch.where(clean.where, clean.sequence, refined)
             self.offload_all()
-            result = self._output(latents, layout, known, fps, output_type, upscale)
+            result = self._output(latents, layout, clips, known, fps, output_type, upscale)
         finally:  # caches are emptied and offloaded parts put back, also after an error
             self.maybe_free_model_hooks()
         return LayerFlowPipelineOutput(videos=result) if return_dict else (result,)
@@ -451,7 +434,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Return states (B, L, S, D) and mask (B, L, S) of the prompts, and those of the unconditional prediction."""
         zero = self.transformer.conventions.zero_unconditional and not negative_prompt
-        unconditional = [] if zero else [[negative_prompt] * len(LAYERS)]
+        unconditional = [] if zero else [[negative_prompt] * len(prompts[0])]
         text, mask = self.encode_prompt([*prompts, *unconditional])
         text, mask = text.to(device, self.transformer.dtype), mask.to(device)
         batch = len(prompts)
@@ -461,30 +444,34 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             uncond = text[-1:].expand(batch, -1, -1, -1), mask[-1:].expand(batch, -1, -1)
         return (text[:batch], mask[:batch]), uncond
 
+    def check_foregrounds(
+        self, foreground: Prompt, foregrounds: Sequence[Prompt] | None, given: list[Given]
+    ) -> dict[str, Prompt]:
+        """Return the prompt of each foreground of the scene by layer, None where there is none."""
+        if foreground is not None and foregrounds is not None:
+            raise ValueError("both foreground and foregrounds are given; give one of them")
+        if isinstance(foregrounds, str):
+            raise ValueError(f"foregrounds is {foregrounds!r}: it must be a list of prompts; or give foreground")
+        prompts = list(foregrounds or []) or ([] if foreground is None else [foreground])
+        count = foregrounds_of(self.transformer.config, len(prompts), given[0].video.clips() if given else ())
+        names = [layer.name for layer in scene_layers(count) if layer.transparent]
+        return dict(zip(names, [*prompts, *[None] * (count - len(prompts))], strict=True))
+
     def check_inputs(
         self,
-        foreground: Prompt,
-        background: Prompt,
-        blended: Prompt,
+        prompts: Mapping[str, Prompt],
+        foregrounds: int,
         given: list[Given],
         num_inference_steps: int,
         output_type: str,
     ) -> list[list[str]]:
         """Return the prompts as B x L strings; raises ValueError before any heavy work."""
-        by_layer = dict(zip(LAYERS, (foreground, background, blended), strict=True))
-        lists = {name: [p] if isinstance(p, str) else p for name, p in by_layer.items() if p is not None}
-        for name, prompts in lists.items():
-            if not isinstance(prompts, list | tuple) or not all(isinstance(p, str) for p in prompts):
-                raise ValueError(f"the {name} prompt must be text or a list of texts, got {by_layer[name]!r}")
-        sizes = {len(prompts) for prompts in lists.values() if len(prompts) != 1} | {
-            len(given) for _ in given[:1] if len(given) != 1
-        }
-        if len(sizes) > 1 or 0 in sizes:
-            raise ValueError(f"prompts and given videos must be equal in number, got {sorted(sizes)}")
-        batch = sizes.pop() if sizes else 1
+        config, needs_all = self.transformer.config, self.transformer.needs_all_clips
+        prompted = foreground_count(config.clips) if needs_all else foregrounds
+        rows = prompt_rows(prompts, prompt_layers(prompted), len(given))
         if any(one.frames != given[0].frames for one in given):
             raise ValueError("all samples of a batch must give the same frames of the same clips")
-        check_task(self.transformer.config, given[0].whole if given else frozenset())
+        check_task(config, given[0].whole if given else frozenset(), foregrounds)
         if any(one.hints for one in given) and not self.takes_hints:
             raise ValueError(
                 "this model works on latents, which take whole frames of a matte and no hints at parts of it; give the "
@@ -495,22 +482,18 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             raise ValueError(f"num_inference_steps must be at least {fewest}, got {num_inference_steps}")
         if output_type not in ("video", "pt", "latent"):
             raise ValueError(f'output_type must be "video", "pt" or "latent", got {output_type!r}')
-        columns = {name: list(lists.get(name, [""])) for name in LAYERS}
-        columns = {name: values * batch if len(values) == 1 else values for name, values in columns.items()}
-        if blended is None:
-            pairs = zip(*(columns[name] for name in COMPONENTS), strict=True)
-            columns[BLENDED] = [blended_prompt(*pair) for pair in pairs]
-        return [[columns[name][i] for name in LAYERS] for i in range(batch)]
+        return rows
 
     def check_size(
         self,
         given: list[Given],
+        clips: tuple[str, ...],
         frames: int | None,
         height: int | None,
         width: int | None,
         upscale: int = 1,
-    ) -> tuple[Layout, int, int]:
-        """Return the layout, and the height and width in pixels that the transformer draws.
+    ) -> tuple[Layout, int, int, int]:
+        """Return the layout, the frames, and the height and width in pixels that the transformer draws.
 
         Raises:
             ValueError: the size does not fit the model or the given clips.
@@ -529,7 +512,11 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
                     "resize them first"
                 )
             sizes = requested  # type: ignore[assignment]
-        return check_drawn_size(self.codec, *sizes, upscale)
+        codec = self.codec
+        if not self.transformer.needs_all_clips:
+            codec = replace(codec, clips=clips)
+        layout, *drawn = check_drawn_size(codec, *sizes, upscale)
+        return layout, sizes[0], drawn[0], drawn[1]
 
     def prepare_given(
         self, given: list[Given], layout: Layout, size: tuple[int, int, int], device: torch.device, upscale: int = 1
@@ -541,7 +528,14 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         return prepare_given(given, codec, layout, latent_size, device, upscale, config.get("given_frames"))
 
     def _output(
-        self, latents: Tensor, layout: Layout, given: list[Given], fps: float, output_type: str, upscale: int
+        self,
+        latents: Tensor,
+        layout: Layout,
+        scene: Collection[str],
+        given: list[Given],
+        fps: float,
+        output_type: str,
+        upscale: int,
     ) -> list[LayeredVideo] | dict[str, Tensor] | Tensor:
         if output_type == "latent":
             return latents
@@ -556,26 +550,8 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             return clips
         results = []
         for i in range(latents.shape[0]):
-            decoded = {name: clip[i].cpu() for name, clip in clips.items()}
+            decoded = {name: clip[i].cpu() for name, clip in clips.items() if name in scene}
             one = given[i if len(given) > 1 else 0] if given else None
             video = from_model_space(decoded if one is None else restored(decoded, one), fps)
             results.append(video if one is None else one.restore(video))
         return results
-
-
-def check_drawn_size(
-    codec: SequenceCodec, frames: int, height: int, width: int, upscale: int
-) -> tuple[Layout, int, int]:
-    """Return the layout, height and width that a transformer draws for a result of a size in pixels.
-
-    Raises:
-        ValueError: the model does not take the size; the message names the nearest that it takes.
-    """
-    if upscale > 1 and (height % upscale or width % upscale):
-        raise ValueError(f"{width}x{height} pixels cannot be made by upscaling {upscale} times: both must divide by it")
-    try:
-        return codec.check(frames, height // upscale, width // upscale), height // upscale, width // upscale
-    except ValueError as error:
-        if upscale == 1:
-            raise
-        raise ValueError(f"{error}; that is before upscaling {upscale} times") from error

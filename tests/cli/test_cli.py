@@ -89,7 +89,10 @@ def one_sentence(err: str) -> str:
 
 
 def test_public_names() -> None:
-    assert layerflow.__all__ == ["LayerFlowPipeline", "LayeredVideo", "__version__", "load_layers", "save_layers"]
+    assert set(layerflow.__all__) == {
+        *("Foreground", "LayerFlowPipeline", "LayeredVideo"),
+        *("__version__", "load_layers", "save_layers"),
+    }
     assert dir(layerflow) == sorted(layerflow.__all__)
     assert layerflow.LayeredVideo is LayeredVideo
     assert layerflow.LayerFlowPipeline.__name__ == "LayerFlowPipeline"

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import layerflow
-from layerflow.core.compositing import blend, extend_colour, pull_push, uncompose, unpremultiply
+from layerflow.core.compositing import (
+    blend,
+    blend_all,
+    extend_colour,
+    flatten,
+    premultiply_all,
+    pull_push,
+    uncompose,
+    unpremultiply,
+)
 from layerflow.core.layered_video import LayeredVideo
 
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
@@ -51,6 +60,42 @@ def test_uncompose_inverts_blend(size, seed):
     seen = (alpha > 0.1).expand_as(back)
     torch.testing.assert_close(back[seen], foreground[seen], rtol=0, atol=2e-6)
     assert back[(alpha == 0).expand_as(back)].abs().sum() == 0
+
+
+# Several foregrounds
+
+
+@quick
+@given(size=sizes, seed=seeds, count=st.integers(1, 4))
+def test_blend_all_is_blend_from_far_to_near(size, seed, count):
+    *foregrounds, background = [random_layers(size, seed + index)[:2] for index in range(count + 1)]
+    expected = background[0]
+    for colour, alpha in reversed(foregrounds):
+        expected = blend(colour, alpha, expected)
+    torch.testing.assert_close(blend_all(foregrounds, background[0]), expected, rtol=0, atol=1e-6)
+    assert torch.equal(blend_all([], background[0]), background[0])
+
+
+@quick
+@given(size=sizes, seed=seeds, count=st.integers(2, 4), cut=st.integers(1, 3))
+def test_merging_is_associative(size, seed, count, cut):
+    foregrounds = [random_layers(size, seed + index)[:2] for index in range(count)]
+    near, far = foregrounds[: min(cut, count - 1)], foregrounds[min(cut, count - 1) :]
+    whole, parts = premultiply_all(foregrounds), premultiply_all([flatten(near), flatten(far)])
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+@quick
+@given(size=sizes, seed=seeds, count=st.integers(1, 4))
+def test_flatten_gives_the_premultiplied_stack(size, seed, count):
+    foregrounds = [random_layers(size, seed + index)[:2] for index in range(count)]
+    colour, alpha = flatten(foregrounds)
+    premultiplied, coverage = premultiply_all(foregrounds)
+    assert torch.equal(alpha == 0, coverage == 0)
+    torch.testing.assert_close(alpha, coverage, rtol=0, atol=1e-6)
+    torch.testing.assert_close(colour * alpha, premultiplied, rtol=0, atol=1e-6)
+    assert colour[(alpha == 0).expand_as(colour)].abs().sum() == 0
 
 
 # Dividing by alpha

@@ -13,7 +13,7 @@ from peft import LoraConfig
 from torch import Tensor, nn
 
 from layerflow.core.errors import UserError
-from layerflow.core.schema import CLIPS, LAYERS
+from layerflow.core.schema import CLIPS, model_clips, prompt_layers
 from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.models.backbone import Backbone
 from layerflow.models.cogvideox.transformer import CogVideoXLayerTransformer3DModel
@@ -25,8 +25,9 @@ FRAMES, WORDS, TEXT = 2, 5, 16
 LAYOUT = Layout(FRAMES)
 
 
-def compact() -> CompactTransformer3DModel:
+def compact(clips: tuple[str, ...] = CLIPS) -> CompactTransformer3DModel:
     return CompactTransformer3DModel(
+        clips=clips,
         widths=(8, 8, 8),
         blocks_up=(1, 1, 1),
         dim=16,
@@ -41,19 +42,22 @@ def compact() -> CompactTransformer3DModel:
     )
 
 
-def cogvideox() -> CogVideoXLayerTransformer3DModel:
+def cogvideox(clips: tuple[str, ...] = CLIPS) -> CogVideoXLayerTransformer3DModel:
     return CogVideoXLayerTransformer3DModel(
-        **TINY_COGVIDEOX, sample_size=LATENT_SIZE, sample_frames=FRAMES, text_length=WORDS
+        clips=clips, **TINY_COGVIDEOX, sample_size=LATENT_SIZE, sample_frames=FRAMES, text_length=WORDS
     )
 
 
-def wan() -> WanLayerTransformer3DModel:
-    return WanLayerTransformer3DModel(**TINY_WAN, sample_size=LATENT_SIZE, sample_frames=FRAMES, text_length=WORDS)
+def wan(clips: tuple[str, ...] = CLIPS) -> WanLayerTransformer3DModel:
+    return WanLayerTransformer3DModel(
+        clips=clips, **TINY_WAN, sample_size=LATENT_SIZE, sample_frames=FRAMES, text_length=WORDS
+    )
 
 
 @dataclass(frozen=True)
 class Family:
-    build: Callable[[], Backbone]
+    build: Callable[..., Backbone]
+    """Build a network with random weights of some clips."""
     size: tuple[int, int]
     """Height and width in latents."""
     attentions: int
@@ -76,8 +80,13 @@ def family(request: pytest.FixtureRequest) -> Family:
 
 @pytest.fixture
 def model(family: Family) -> Any:
+    return filled(family.build)
+
+
+def filled(build: Callable[..., Backbone], *args: Any) -> Any:
+    """Return a network all of whose weights matter."""
     torch.manual_seed(0)
-    built = family.build()
+    built = build(*args)
     for parameter in built.parameters():  # new networks predict nothing
         if not parameter.any():
             nn.init.normal_(parameter, std=0.2)
@@ -91,16 +100,20 @@ def blocks(model: Any, family: Family) -> nn.ModuleList:
 
 @pytest.fixture
 def inputs(model: Any, family: Family) -> dict[str, Any]:
-    generator = torch.Generator().manual_seed(1)
-    sequence = torch.zeros(2, LAYOUT.length, model.config.in_channels, *family.size)
-    mask = torch.ones(2, len(LAYERS), WORDS, dtype=torch.bool)
+    return inputs_of(model, family, LAYOUT)
+
+
+def inputs_of(model: Any, family: Family, layout: Layout, foregrounds: int = 1) -> dict[str, Any]:
+    generator, prompts = torch.Generator().manual_seed(1), len(prompt_layers(foregrounds))
+    sequence = torch.zeros(2, layout.length, model.config.in_channels, *family.size)
+    mask = torch.ones(2, prompts, WORDS, dtype=torch.bool)
     mask[:, 1, 3:] = False
     return {
-        "hidden_states": LAYOUT.noise(sequence, generator),
-        "timestep": torch.rand(2, len(CLIPS), 1, generator=generator),
-        "encoder_hidden_states": torch.randn(2, len(LAYERS), WORDS, TEXT, generator=generator),
+        "hidden_states": layout.noise(sequence, generator),
+        "timestep": torch.rand(2, len(layout.clips), 1, generator=generator),
+        "encoder_hidden_states": torch.randn(2, prompts, WORDS, TEXT, generator=generator),
         "encoder_attention_mask": mask,
-        "layout": LAYOUT,
+        "layout": layout,
     }
 
 
@@ -116,6 +129,82 @@ def test_prediction_has_the_shape_of_the_sequence(model: Any, inputs: dict[str, 
         (again,) = model(**inputs, return_dict=False)
     assert sample.shape == inputs["hidden_states"].shape
     assert torch.equal(sample, again)
+
+
+@torch.no_grad()
+def test_noise_level_of_each_frame(model: Any, inputs: dict[str, Any]) -> None:
+    """One level for all frames of a clip and the same level for each are the same; other levels are not."""
+    whole = model(**inputs).sample
+    levels = inputs["timestep"].expand(-1, -1, FRAMES).clone()
+    assert torch.allclose(model(**{**inputs, "timestep": levels}).sample, whole, atol=1e-6)
+    levels[:, 1, 0] = 0
+    largest = levels.amax((1, 2)).equal(inputs["timestep"].amax((1, 2)))
+    changed = model(**{**inputs, "timestep": levels}).sample
+    shared = isinstance(model, CogVideoXLayerTransformer3DModel)  # one level for all tokens, the largest
+    assert torch.allclose(changed, whole, atol=1e-6) == (shared and largest)
+
+
+foregrounds = pytest.mark.parametrize("count", [1, 2, 3])
+
+
+@foregrounds
+@torch.no_grad()
+def test_several_foregrounds(family: Family, count: int) -> None:
+    """Each clip and each prompt of each foreground matters, and a frame of it can be given."""
+    layout = Layout(FRAMES, model_clips(count))
+    model = filled(family.build, layout.clips)
+    inputs = inputs_of(model, family, layout, count)
+    sample = model(**inputs).sample
+    assert sample.shape == inputs["hidden_states"].shape
+    text = inputs["encoder_hidden_states"]
+    for layer in range(len(prompt_layers(count))):
+        other = text.clone()
+        other[:, layer, 0] += 1
+        assert not torch.allclose(model(**{**inputs, "encoder_hidden_states": other}).sample, sample, atol=1e-6)
+    for name in layout.clips:
+        other = inputs["hidden_states"].clone()
+        other[:, layout.clip_slice(name)] += 1
+        assert not torch.allclose(model(**{**inputs, "hidden_states": other}).sample, sample, atol=1e-6)
+    mask = layout.given_mask({layout.clips[-1]: torch.tensor([True, False])})
+    levels = layout.timesteps(torch.tensor([0.5, 1.0]), mask)
+    assert levels.shape == (2, len(layout.clips), FRAMES)
+    assert model(**{**inputs, "timestep": levels}).sample.isfinite().all()
+
+
+@torch.no_grad()
+def test_foregrounds_are_told_apart(family: Family) -> None:
+    """Swapped contents of two foregrounds do not give swapped predictions."""
+    layout = Layout(FRAMES, model_clips(2))
+    if family.build is compact:
+        model = filled(compact, layout.clips)
+    else:
+        torch.manual_seed(0)
+        model = family.build().resized({"clips": layout.clips})
+        nn.init.normal_(model.proj_out.weight)  # fresh weights predict nothing
+    inputs = inputs_of(model, family, layout, 2)
+    inputs["encoder_hidden_states"][:, 3] = inputs["encoder_hidden_states"][:, 0]
+    inputs["timestep"][:] = 0.5
+
+    def swapped(sequence: Tensor) -> Tensor:
+        clips = layout.unpack(sequence)
+        names = {"foreground": "foreground-2", "alpha": "alpha-2"}
+        names |= {other: name for name, other in names.items()}
+        return layout.pack({name: clips[names.get(name, name)] for name in clips})
+
+    straight = model(**inputs).sample
+    crossed = swapped(model(**{**inputs, "hidden_states": swapped(inputs["hidden_states"])}).sample)
+    assert float((straight - crossed).abs().max()) > 1e-4 * float(straight.std())
+
+
+@torch.no_grad()
+def test_model_that_grew_by_a_foreground_predicts_the_same_without_it(model: Any, inputs: dict[str, Any]) -> None:
+    if model.needs_all_clips:
+        with pytest.raises(UserError, match="other sizes"):
+            model.resized({"clips": model_clips(2)})
+        return
+    larger = model.resized({"clips": model_clips(2)})
+    assert torch.allclose(larger(**inputs).sample, model(**inputs).sample, atol=1e-6)
+    assert larger.resized({"clips": CLIPS}).config.clips == CLIPS
 
 
 def test_size_that_does_not_divide_is_refused(model: Any, inputs: dict[str, Any]) -> None:

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from layerflow.core.schema import CLIPS, LAYERS
+from layerflow.models.cogvideox.embeddings import sequence_positions
 from layerflow.models.cogvideox.sampler import DynamicGuidance, LayerFlowDPMScheduler
-from layerflow.models.cogvideox.transformer import CogVideoXLayerTransformer3DModel, sequence_positions
+from layerflow.models.cogvideox.transformer import CogVideoXLayerTransformer3DModel
 from layerflow.models.layout import Layout
 
 FRAMES, HEIGHT, WIDTH, WORDS = 2, 4, 6, 4
@@ -74,7 +75,7 @@ def test_with_layers_switched_off_it_is_the_plain_model(style: str) -> None:
     plain, values = build_plain(style), inputs(Layout(FRAMES, ("background",)))
     text, timestep = values["encoder_hidden_states"][:, :1], values["timestep"]
     rotary = plain_rotary(plain, FRAMES)
-    expected = plain(values["hidden_states"], text[:, 0], timestep[:, 0] * 1000, image_rotary_emb=rotary).sample
+    expected = plain(values["hidden_states"], text[:, 0], timestep[:, 0, 0] * 1000, image_rotary_emb=rotary).sample
     one_prompt = CogVideoXLayerTransformer3DModel.from_plain(plain, prompt_prefixes=("",), layer_embedding=False)
     assert torch.allclose(one_prompt(**values).sample, expected, atol=1e-5)
     fresh = CogVideoXLayerTransformer3DModel.from_plain(plain, prompt_prefixes=("",))

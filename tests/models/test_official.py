@@ -139,7 +139,7 @@ def test_every_official_configuration_converts(configuration: OfficialConfigurat
     assert layout.length == configuration.frames
     latents = torch.randn(1, layout.length, 16, *SIZE)
     text = torch.randn(1, len(LAYERS), TOKENS_PER_PROMPT, TEXT)
-    sample = model(latents, torch.full((1, len(layout.clips)), 0.5), text, None, layout).sample
+    sample = model(latents, torch.full((1, len(layout.clips), 1), 0.5), text, None, layout).sample
     assert sample.shape == latents.shape
     assert sample.isfinite().all()
 

@@ -251,7 +251,7 @@ def test_guided_sampling(converted: Converted) -> None:
             return whole(start)
 
     layout = RecordedLayout(converted.layout.frames, converted.layout.clips, converted.layout.lead)
-    pipeline.check_size = lambda *_: (layout, 0, 0)  # type: ignore[method-assign]
+    pipeline.check_size = lambda *_: (layout, 0, 0, 0)  # type: ignore[method-assign]
     clips = converted.layout.given_mask([name for name in names if name in converted.layout.clips])
     clean = Clean(whole(torch.zeros_like(start), condition), clips[None], given)
     pipeline.prepare_given = lambda *_: clean  # type: ignore[method-assign]

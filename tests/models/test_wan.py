@@ -305,5 +305,5 @@ def test_two_processes_in_context_parallel_give_what_one_gives(tmp_path: Path) -
     expected = build_layered()(**inputs()).sample
     for rank in range(2):
         got = load_file(tmp_path / f"{rank}.safetensors")
-        assert got["shape"].tolist() == [2, len(CLIPS), TOKENS // 2, 32]  # half of every clip
+        assert got["shape"].tolist() == [2, len(CLIPS), FRAMES, TOKENS // FRAMES // 2, 32]  # half of every frame
         assert torch.allclose(got["sample"], expected, atol=1e-5)

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from layerflow import LayerFlowPipeline
 from layerflow.cli import run
+from layerflow.core.given import Given
 from layerflow.core.layered_video import LayeredVideo
 from layerflow.core.schema import CLIPS, TASKS
 from layerflow.media import load_layers
@@ -56,7 +57,7 @@ def test_any_given_clips_are_unchanged(pipelines: dict[str, LayerFlowPipeline], 
 def test_given_latents_stay_clean(pipelines: dict[str, LayerFlowPipeline], family: str) -> None:
     pipeline, seen = pipelines[family], []
     given = part_of(random_video(pipeline), {"background"})
-    layout, *_ = pipeline.check_size([given], None, None, None)
+    layout, *_ = pipeline.check_size([Given.of(given)], CLIPS, None, None, None)
     where = layout.clip_slice("background")
 
     def look(pipe, step, timestep, tensors):

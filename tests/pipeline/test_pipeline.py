@@ -14,7 +14,9 @@ from layerflow.core.layered_video import LayeredVideo
 from layerflow.core.schema import CLIPS, TASKS
 from layerflow.models.folders import UnknownModelError, find_model
 from layerflow.models.model_space import from_model_space, to_model_space
-from layerflow.pipeline import LayerFlowPipeline, blended_prompt, task_of
+from layerflow.models.scene import task_of
+from layerflow.models.text import blended_prompt
+from layerflow.pipeline import LayerFlowPipeline
 
 PROMPTS = {"foreground": "a red fox", "background": "green hills"}
 

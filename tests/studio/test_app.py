@@ -222,7 +222,7 @@ def test_jobs_are_listed_by_session_and_removed(studio: TestClient) -> None:
         ({**PROMPTS, "given": {"blended": {"0": {}}}}, "either an upload or a job"),
         ({**PROMPTS, "given": {"alpha": {str(n): {"job": "a" * 32} for n in range(101)}}}, "at most 100"),
         (
-            {**PROMPTS, "given": dict.fromkeys(("foreground", "alpha", "background", "blended"), {"job": "a" * 32})},
+            {**PROMPTS, "given": {clip: {"job": "a" * 32} for clip in CLIPS}},
             "nothing is left to make",
         ),
         ({**PROMPTS, "trimap": {"blended": {"0": {"job": "a" * 32}}}}, "trimap"),

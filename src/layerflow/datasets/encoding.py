@@ -17,8 +17,8 @@ from torch import Tensor
 from ..core.schema import BACKGROUND, BLENDED, CLIPS, FOREGROUND
 from ..models.backbone import prompt_prefixes
 from ..models.layout import Layout
-from ..models.text import MAX_TOKENS, encode_prompts
-from ..pipeline import LayerFlowPipeline, blended_prompt
+from ..models.text import MAX_TOKENS, blended_prompt, encode_prompts
+from ..pipeline import LayerFlowPipeline
 
 NEAR, HIDDEN = "near", "hidden"
 """Names under which what `marked` returns is kept beside latents."""

@@ -15,8 +15,8 @@ from ..core.checksums import remembered_hashes
 from ..core.errors import UserError, first_line
 from ..models import folders, registry
 from ..models.backbone import Conventions
-from ..models.codec import SequenceCodec
-from ..pipeline import LayerFlowPipeline, check_drawn_size
+from ..models.codec import SequenceCodec, check_drawn_size
+from ..pipeline import LayerFlowPipeline
 from .request import ModelOptions
 
 DECIDES = (".json", ".safetensors", ".txt", ".model")

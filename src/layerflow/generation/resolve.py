@@ -11,7 +11,9 @@ from ..core.errors import FieldError, UserError
 from ..core.given import Given
 from ..core.layered_video import LayeredVideo
 from ..core.schema import ALL_CLIPS, BLENDED, DEFAULT_FPS
-from ..pipeline import blended_prompt, check_drawn_size, check_task, task_of
+from ..models.codec import check_drawn_size
+from ..models.scene import check_task, foregrounds_of, task_of
+from ..models.text import blended_prompt
 from .givens import frames_in_words
 from .hints import Hints, clicks_of, known_pixels
 from .inputs import Source, check_exists, common_rate, cut, fit, frame_count, gather, hold, read_sources
@@ -87,16 +89,15 @@ def resolve(request: Request, facts: ModelFacts, sources: Sequence[Source] | Non
         given = assemble(request, originals, sources, (frames, height, width), rate or DEFAULT_FPS)
         cautions = check_given(given, facts)
     whole = given.whole if given is not None else frozenset[str]()
-    check_task(facts.config, whole)
+    foregrounds = foregrounds_of(facts.config, len(request.foreground), given.video.clips() if given else ())
+    check_task(facts.config, whole, foregrounds)
     check_model_fields(request, facts)
-    task, blended = task_of(whole), request.blended
+    task, blended = task_of(whole, foregrounds), request.blended
     in_part = given is not None and not whole and bool(given.clips)
     steps = request.steps or conventions.steps
     decided = replace(
         request,
-        blended=blended_prompt(" and ".join(filter(None, request.foreground)), request.background)
-        if blended is None
-        else blended,
+        blended=blended_prompt(request.foreground, request.background) if blended is None else blended,
         frames=frames,
         size=(height, width),
         upscale=upscale,

@@ -115,8 +115,7 @@ def pipeline_arguments(resolved: Resolved) -> dict[str, Any]:
     """Return the arguments of `LayerFlowPipeline` for the fields of a request."""
     request, (height, width) = resolved.request, resolved.size
     passed = {option.argument: getattr(request, name) for name, option in options(Request).items() if option.argument}
-    foregrounds = passed.pop("foreground") or ("",)
-    prompts = {"foreground": foregrounds[0]} if len(foregrounds) == 1 else {"foregrounds": foregrounds}
+    prompts = {"foregrounds": passed.pop("foreground") or None}  # without any, as many as the model has
     generator = torch.Generator().manual_seed(request.seed)
     return {**prompts, **passed, "height": height, "width": width, "generator": generator}
 

@@ -1,7 +1,7 @@
 """Read and write videos, images and folders of frames, with alpha. Independent of models."""
 
 from .formats import BEST_FIRST, FORMATS, Format, find_format
-from .layers import filled_together, layers_of, load_layers, lossy_layers, save_layers
+from .layers import filled_together, layers_of, load_layers, lossy_layers, save_layers, saved_clips
 from .preview import contact_sheet, write_preview
 from .reading import read_video
 from .stills import natural_order
@@ -24,6 +24,7 @@ __all__ = [
     "natural_order",
     "read_video",
     "save_layers",
+    "saved_clips",
     "write_preview",
     "write_video",
 ]

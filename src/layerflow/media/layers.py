@@ -1,4 +1,8 @@
-"""A layered video as a folder: a file for each layer and format, a preview, and layers.json, which describes them."""
+"""A layered video as a folder: a file for each layer and format, a preview, and layers.json, which describes them.
+
+Version 2 of layers.json is version 1 with several foregrounds: its clips and files include `foreground-2`, `alpha-2`
+and so on.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,17 @@ from torch import Tensor
 from ..core.atomic import hash_path, whole_files
 from ..core.compositing import blend, extend_colour, uncompose
 from ..core.layered_video import LayeredVideo
-from ..core.schema import ALPHA, ALPHA_OF, BLENDED, CHANNELS, CLIPS, COMPONENTS, DEFAULT_FPS, SCENE
+from ..core.schema import (
+    ALL_CLIPS,
+    ALPHA,
+    ALPHA_OF,
+    BLENDED,
+    CHANNELS,
+    COMPONENTS,
+    DEFAULT_FPS,
+    foreground_count,
+    scene_layers,
+)
 from .formats import BEST_FIRST, FORMATS, Format, find_format
 from .preview import write_preview
 from .reading import read_video
@@ -22,11 +36,11 @@ from .video import MediaError, ReadLimits
 from .writing import padded_size, write_video, writing
 
 INDEX = "layers.json"
-VERSION = 1
-"""Version of layers.json."""
+VERSIONS = (1, 2)
+"""Versions of layers.json that can be read. One foreground is written as the first, so that older readers take it."""
 COLOUR = "sRGB as displayed, alpha straight, blended = alpha * foreground + (1 - alpha) * background"
+SEVERAL = "; foregrounds are numbered from near to far and composited from far to near"
 GREY = 0.5
-OVER_GREY = "foreground over mid-grey; its alpha is in the file of layer alpha"
 
 
 def save_layers(
@@ -37,9 +51,10 @@ def save_layers(
 ) -> dict[str, Any]:
     """Write each layer in each format, `preview.webp` and `layers.json`; return the content of layers.json.
 
-    The foreground and its alpha share a file where the format holds alpha; in mp4 the foreground is
-    written over mid-grey and alpha as a separate file. A missing blended clip is composed when the other
-    clips are present. The folder gets all files or none; other files in it stay. `metadata` must be JSON.
+    A foreground and its alpha share a file where the format holds alpha; in mp4 a foreground is written over mid-grey
+    and its alpha as a separate file, such as `foreground-2.mp4` and `alpha-2.mp4`. A missing blended clip is composed
+    when the other clips are present. The folder gets all files or none; other files in it stay. `metadata` must be
+    JSON.
 
     Raises:
         MediaError: a format is unknown or cannot be written.
@@ -53,20 +68,20 @@ def save_layers(
         kept = json.loads(json.dumps(dict(metadata or {}), allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(f"metadata cannot be kept as JSON ({error}); use plain values.") from error
-    composed = video.with_blended()
+    composed, several = video.with_blended(), foreground_count(video.clips()) > 1
     if composed is not video:
-        video, note = composed, "composed from foreground over background"
+        video, note = composed, f"composed from {'foregrounds' if several else 'foreground'} over background"
     else:
         note = "given" if BLENDED in video.clips() else "missing"
     index: dict[str, Any] = {
-        "version": VERSION,
+        "version": 2 if several else 1,
         "frames": video.frames,
         "height": video.height,
         "width": video.width,
         "fps": float(video.fps),
         "clips": list(video.clips()),
         BLENDED: note,
-        "convention": COLOUR,
+        "convention": COLOUR + SEVERAL if several else COLOUR,
         "preview": "preview.webp",
         "files": [],
         "metadata": kept,
@@ -83,7 +98,7 @@ def save_layers(
 
 
 def load_layers(folder: str | Path, limits: ReadLimits | None = None) -> LayeredVideo:
-    """Read the layered video in a folder, by layers.json, or else by names such as `foreground.webm`.
+    """Read the layered video in a folder, by layers.json, or else by names such as `foreground-2.webm`.
 
     Of several files of a layer the lossless one with the most bits is read. `limits` applies to each file.
     Raises `MediaError` when there are no layers, or the files do not fit together or go beyond the limits.
@@ -125,6 +140,17 @@ def load_layers(folder: str | Path, limits: ReadLimits | None = None) -> Layered
         raise MediaError(f"{folder}: its layers do not fit together: {error}") from error
 
 
+def saved_clips(folder: str | Path) -> list[str]:
+    """Return the names of the clips that layers.json lists, without reading a video.
+
+    Raises `MediaError` when the folder has no layers.json or a damaged one.
+    """
+    index = _read_index(Path(folder))
+    if index is None:
+        raise MediaError(f"{folder}: it has no {INDEX}; name a folder that LayerFlow wrote.")
+    return list(index["clips"])
+
+
 def lossy_layers(folder: str | Path) -> list[str]:
     """Return the layers of a folder that `load_layers` reads from a lossy file, because there is no other."""
     folder = Path(folder)
@@ -135,7 +161,7 @@ def lossy_layers(folder: str | Path) -> list[str]:
 def layers_of(video: LayeredVideo, one: Format) -> Iterator[tuple[str, Tensor, Tensor | None, str]]:
     """Yield layer, colour, alpha and the kind of alpha for each file of a format."""
     clips = video.clips()
-    for layer in SCENE:
+    for layer in scene_layers(foreground_count(clips)):
         colour, alpha = clips.get(layer.name), clips.get(layer.alpha or "")
         together = colour is not None and alpha is not None and one.alpha
         if colour is not None and alpha is None:
@@ -143,7 +169,9 @@ def layers_of(video: LayeredVideo, one: Format) -> Iterator[tuple[str, Tensor, T
         elif colour is not None and together:
             yield layer.name, colour, alpha, "straight"
         elif colour is not None and alpha is not None:
-            yield layer.name, blend(colour, alpha, torch.full_like(colour, GREY)).clamp(0, 1), None, OVER_GREY
+            over_grey = blend(colour, alpha, torch.full_like(colour, GREY)).clamp(0, 1)
+            meaning = f"{layer.name} over mid-grey; its alpha is in the file of layer {layer.alpha}"
+            yield layer.name, over_grey, None, meaning
         if layer.alpha is not None and alpha is not None and not together:
             yield layer.alpha, alpha.expand(-1, 3, -1, -1), None, "this file: 0 transparent, 1 opaque"
 
@@ -192,20 +220,20 @@ def _read_index(folder: Path) -> dict[str, Any] | None:
     try:
         index: dict[str, Any] = json.loads(path.read_text("utf-8"))
         version = index["version"]
-        if version != VERSION:
+        if version not in VERSIONS:
             raise MediaError(
-                f"{path}: it is of version {version}, but version {VERSION} is required; save the layers again, "
-                "or remove the file to read the layers by their names."
+                f"{path}: it is of version {version}, but versions {' and '.join(map(str, VERSIONS))} can be read; "
+                "save the layers again, or remove the file to read the layers by name."
             )
         for key in ("frames", "height", "width"):
             index[key] = int(index[key])
         float(index["fps"])
-        list(index["clips"])
         for file in index["files"]:
             if Path(file["name"]).name != file["name"] or file["format"] not in FORMATS:
                 raise KeyError(file["name"])
-            if file["layer"] not in CLIPS:
-                raise KeyError(file["layer"])
+        for name in (*index["clips"], *(file["layer"] for file in index["files"])):
+            if name not in CHANNELS:
+                raise KeyError(name)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, MediaError):
             raise
@@ -223,9 +251,9 @@ def _best_files(folder: Path, index: dict[str, Any] | None) -> dict[str, tuple[P
                     f"{path}: layers.json names it but it is missing; put it back, or save the layers again."
                 )
     else:
-        there = {(layer, name): folder / FORMATS[name].name_of(layer) for layer in CLIPS for name in BEST_FIRST}
+        there = {(layer, name): folder / FORMATS[name].name_of(layer) for layer in ALL_CLIPS for name in BEST_FIRST}
     best: dict[str, tuple[Path, Format]] = {}
-    for layer in CLIPS:
+    for layer in ALL_CLIPS:
         for name in BEST_FIRST:
             path = there.get((layer, name))
             if path is not None and path.exists():

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.atomic import whole_path
 from ..core.compositing import blend
 from ..core.layered_video import LayeredVideo
-from ..core.schema import SCENE
+from ..core.schema import foreground_count, scene_layers
 from .writing import save_webp, writing
 
 CELL = 192
@@ -24,7 +24,7 @@ PAPER = 0.12
 
 
 def write_preview(video: LayeredVideo, path: str | Path, scale: float | None = None) -> Path:
-    """Write an animated contact sheet as WebP: foreground on a checkerboard, alpha as grey, background and blended.
+    """Write an animated contact sheet as WebP: foregrounds on a checkerboard, alphas as grey, background and blended.
 
     Args:
         video: the layers; missing clips are left out.
@@ -65,7 +65,7 @@ def contact_sheet(video: LayeredVideo, columns: int = 8, scale: float | None = N
 def _cells(video: LayeredVideo) -> dict[str, Tensor]:
     """Return each clip as shown, (F, 3, H, W)."""
     cells = {name: clip.detach().cpu() for name, clip in video.clips().items()}
-    for layer in SCENE:
+    for layer in scene_layers(foreground_count(cells)):
         if layer.name in cells and layer.alpha in cells:
             board = _checkerboard(video.height, video.width)
             cells[layer.name] = blend(cells[layer.name], cells[layer.alpha], board)

@@ -19,7 +19,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from ..core.errors import UserError
-from ..core.schema import LAYERS
+from ..core.schema import foreground_count, prompt_layers
 from .adapters import CheckedAdapterMixin
 from .layout import Layout
 
@@ -80,6 +80,12 @@ class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
         raise NotImplementedError
 
     @property
+    def needs_all_clips(self) -> bool:
+        """True if a layout must have all clips of the configuration; foregrounds that a scene lacks are then given as
+        transparent ones, instead of left out."""
+        return False
+
+    @property
     def takes_hints(self) -> bool:
         """True if `forward` takes `hints`: (B, A, F, 2, H, W), for each of A mattes the known values in [-1, 1], 0
         elsewhere, and 1 where they are known."""
@@ -101,7 +107,7 @@ class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
             hidden_states: (B, N, C, H, W) packed latents.
             timestep: (B, K, F) noise level of each clip and frame in [0, 1], 0 where it is given; (B, K, 1) where all
                 frames of a clip share one. In float32, for bfloat16 rounds it.
-            encoder_hidden_states: (B, L, S, D) text states of each layer's prompt, in the order of `LAYERS`.
+            encoder_hidden_states: (B, L, S, D) text states of each layer's prompt, in the order of `prompt_layers`.
             encoder_attention_mask: (B, L, S) bool, True at words.
             layout: positions of the clips in the sequence, in latent frames.
             frame_positions: (B, F) position of each latent frame in its clip; 0..F-1 by default. With others, a still
@@ -231,4 +237,4 @@ def is_delicate(model: Any, path: str) -> bool:
 
 def prompt_prefixes(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the text before the prompt of each layer; one for each prompt that the backbone takes."""
-    return tuple(config.get("prompt_prefixes") or ("",) * len(LAYERS))
+    return tuple(config.get("prompt_prefixes") or ("",) * len(prompt_layers(foreground_count(config["clips"]))))

@@ -170,3 +170,21 @@ class SequenceCodec:
             return [[name] for name in layout.clips if name in clips]
         runs = groupby(layout.clips, key=lambda name: name in clips)
         return [list(names) for is_given, names in runs if is_given]
+
+
+def check_drawn_size(
+    codec: SequenceCodec, frames: int, height: int, width: int, upscale: int
+) -> tuple[Layout, int, int]:
+    """Return the layout, height and width that a transformer draws for a result of a size in pixels.
+
+    Raises:
+        ValueError: the model does not take the size; the message names the nearest that it takes.
+    """
+    if upscale > 1 and (height % upscale or width % upscale):
+        raise ValueError(f"{width}x{height} pixels cannot be made by upscaling {upscale} times: both must divide by it")
+    try:
+        return codec.check(frames, height // upscale, width // upscale), height // upscale, width // upscale
+    except ValueError as error:
+        if upscale == 1:
+            raise
+        raise ValueError(f"{error}; that is before upscaling {upscale} times") from error

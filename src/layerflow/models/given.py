@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..core.given import Given
+from ..core.layered_video import LayeredVideo
 from ..core.schema import CHANNELS
 from .codec import SequenceCodec
 from .layout import Layout
@@ -68,6 +69,20 @@ def prepare_given(
         where = torch.zeros_like(where)
         where[:, slice(*given_frames)] = True
     return Clean(sequence, mask, where)
+
+
+def with_transparent(given: Sequence[Given], absent: Sequence[str], size: tuple[int, int, int]) -> list[Given]:
+    """Return givens in which the clips of absent foregrounds are given as transparent; `size` is (F, H, W)."""
+    if not absent:
+        return list(given)
+    frames, *sides = size
+    empty = {name: torch.zeros(frames, CHANNELS[name], *sides) for name in absent}
+    if not given:
+        return [Given(LayeredVideo.from_clips(empty))]
+    return [
+        Given(one.video.replace(**empty), {name: one.numbers(name) for name in one.video.clips()}, one.hints)
+        for one in given
+    ]
 
 
 def batched(
@@ -139,4 +154,4 @@ def restored(decoded: Mapping[str, Tensor], given: Given) -> dict[str, Tensor]:
     return clips
 
 
-__all__ = ["Clean", "batched", "mattes_of", "prepare_given", "prepare_hints", "pull", "restored"]
+__all__ = ["Clean", "batched", "mattes_of", "prepare_given", "prepare_hints", "pull", "restored", "with_transparent"]

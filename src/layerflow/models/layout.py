@@ -12,7 +12,9 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from ..core.schema import ALPHA, CLIPS, LAYER_OF_CLIP, LAYERS
+from ..core.schema import CHANNELS, CLIPS, LAYER_OF_CLIP, MOST_FOREGROUNDS, prompt_layers
+
+PROMPTS = prompt_layers(MOST_FOREGROUNDS)
 
 
 def nearest_size(sides: Sequence[int], steps: Sequence[int]) -> str:
@@ -51,8 +53,8 @@ class Layout:
 
     @property
     def layers(self) -> list[int]:
-        """Index in `LAYERS`, for each clip, of the layer whose prompt describes it."""
-        return [LAYERS.index(LAYER_OF_CLIP[name]) for name in self.clips]
+        """Index in `prompt_layers`, for each clip, of the layer whose prompt describes it."""
+        return [PROMPTS.index(LAYER_OF_CLIP[name]) for name in self.clips]
 
     def clip_slice(self, name: str) -> slice:
         """Return the slice of a clip in the sequence's frames."""
@@ -123,7 +125,8 @@ class Layout:
         noise levels that hide everything else, and a network would learn to read alpha only there.
         """
         noise: Tensor = randn_tensor(like.shape, generator=generator, device=like.device, dtype=like.dtype)
-        if ALPHA in self.clips and like.shape[2] == 3:
-            where = self.clip_slice(ALPHA)
-            noise[:, where] = noise[:, where, :1]
+        for name in self.clips:
+            if CHANNELS[name] == 1 and like.shape[2] == 3:
+                where = self.clip_slice(name)
+                noise[:, where] = noise[:, where, :1]
         return noise

@@ -6,14 +6,56 @@ Shapes: N prompts, T tokens (with `[CLS]` and `[SEP]`), D features.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..core.schema import ALPHA_OF, BACKGROUND, BLENDED
+
 MAX_TOKENS = 32
 """Longest prompt in tokens, `[CLS]` and `[SEP]` counted, of a model that does not name another."""
+
+
+Prompt = str | Sequence[str] | None
+"""A prompt for all samples, or one for each."""
+
+
+def blended_prompt(foregrounds: str | Sequence[str], background: str) -> str:
+    """Return a prompt for the blended layer, written from the others."""
+    foreground = foregrounds if isinstance(foregrounds, str) else " and ".join(filter(None, foregrounds))
+    if not foreground or not background:
+        return foreground or background
+    return f"{foreground}, in front of {background}"
+
+
+def prompt_rows(prompts: Mapping[str, Prompt], layers: Sequence[str], given: int = 0) -> list[list[str]]:
+    """Return B x L prompts in the order of `layers`, "" where there is none; that of `blended` is written from others.
+
+    Args:
+        prompts: by layer.
+        layers: from `prompt_layers`.
+        given: number of given videos, which must be that of the prompts; one counts for all.
+
+    Raises:
+        ValueError: a prompt is not text, or numbers differ.
+    """
+    lists = {name: [p] if isinstance(p, str) else p for name, p in prompts.items() if p is not None}
+    for name, texts in lists.items():
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"the {name} prompt must be text or a list of texts, got {prompts[name]!r}")
+    sizes = {len(texts) for texts in lists.values() if len(texts) != 1} | ({given} - {0, 1})
+    if len(sizes) > 1 or 0 in sizes:
+        raise ValueError(f"prompts and given videos must be equal in number, got {sorted(sizes)}")
+    batch = sizes.pop() if sizes else 1
+    columns = {name: list(lists.get(name, [""])) for name in layers}
+    columns = {name: texts * batch if len(texts) == 1 else texts for name, texts in columns.items()}
+    if BLENDED not in lists:
+        foregrounds = zip(*(columns[name] for name in layers if name in ALPHA_OF), strict=True)
+        columns[BLENDED] = [blended_prompt(*pair) for pair in zip(foregrounds, columns[BACKGROUND], strict=True)]
+    return [[columns[name][i] for name in layers] for i in range(batch)]
 
 
 @torch.no_grad()

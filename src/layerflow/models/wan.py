@@ -12,7 +12,7 @@ C latent channels, H height, W width in latents, h, w in patches, N = F*h*w toke
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +27,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformerBlock
 from torch import Tensor, nn
 
-from ..core.schema import CLIPS, LAYERS
+from ..core.errors import UserError
+from ..core.schema import ALPHA_OF, CLIPS, FOREGROUND, foreground_count, prompt_layers
 from .backbone import Backbone, Conventions
 from .layout import Layout, nearest_size
 
@@ -35,6 +36,31 @@ __all__ = ["ModelMixin", "WanLayerTransformer3DModel"]  # diffusers looks here f
 
 TRAIN_TIMESTEPS = 1000
 """Timestep of pure noise; Wan counts noise levels from 0 to this."""
+
+
+SIGNATURE = 0.02
+"""Least standard deviation of what tells the embedding of a further foreground from the first's."""
+
+
+def with_signature(row: Tensor, name: str) -> Tensor:
+    """Return an embedding (D,) with noise that distinguishes a second foreground and further ones by name."""
+    if foreground_count([name]) == 1:
+        return row
+    generator = torch.Generator().manual_seed(foreground_count([name]))
+    noise = torch.randn(row.shape, generator=generator).to(row)
+    return row + max(SIGNATURE, 0.1 * float(row.float().std())) * noise
+
+
+def copied(rows: Mapping[str, Tensor], name: str) -> Tensor:
+    """Return the embedding (D,) of a new layer or clip: a distinct copy of the first foreground's.
+
+    Raises:
+        UserError: the model has none to copy.
+    """
+    first = ALPHA_OF[FOREGROUND] if name in ALPHA_OF.values() else FOREGROUND
+    if foreground_count([name]) == 1 or first not in rows:
+        raise UserError(f"this model has no embedding to start {name!r} from; its clips are {', '.join(rows)}")
+    return with_signature(rows[first], name)
 
 
 class ClipRotaryPosEmbed(WanRotaryPosEmbed):
@@ -85,9 +111,10 @@ TransformerBlockRegistry.register(
 class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
     """Layered-video diffusion transformer on Wan: the backbone interface on a Wan text-to-video network.
 
-    Adds two embeddings to a plain Wan model, both zero until trained: one distinguishes clips, one the prompts of
-    layers. With one clip and one prompt it computes what `WanTransformer3DModel` computes. Predicts the velocity
-    from clean latents to noise, `noise - clean`.
+    Adds two embeddings to a plain Wan model: one distinguishes clips, one the prompts of layers. Both are zero until
+    trained, but for those of a second foreground and further ones, which differ from the start. With one clip and one
+    prompt it computes what `WanTransformer3DModel` computes. Predicts the velocity from clean latents to noise,
+    `noise - clean`.
     """
 
     _no_split_modules: ClassVar = ["WanLayerBlock"]
@@ -129,6 +156,7 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
         added_kv_proj_dim: int | None = None,
         rope_max_seq_len: int = 1024,
         pos_embed_seq_len: int | None = None,
+        frame_masks: bool = False,
     ) -> None:
         """Create the network with random weights and zero embeddings.
 
@@ -137,6 +165,7 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
             sample_size, sample_frames: height and width, and frames of a clip, in latents; defaults of the pipeline.
                 Four clips of 5 frames are about as long as the one of 21 that Wan was trained on.
             text_length: prompts are padded to this many tokens with zero states, as Wan was trained.
+            frame_masks: whether training gave single frames of clips too; it changes messages, not results.
             patch_size ... pos_embed_seq_len: as in `WanTransformer3DModel`, under the same names and defaults.
 
         Raises:
@@ -175,14 +204,42 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
             WanLayerBlock(width, ffn_dim, num_attention_heads, qk_norm, cross_attn_norm, eps) for _ in range(num_layers)
         )
         self.clip_embedding = nn.Embedding(len(clips), width)
-        self.layer_embedding = nn.Embedding(len(LAYERS), width)
+        self.layer_embedding = nn.Embedding(len(self.layers), width)
         self.reset_layers()
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers that have an embedding, in the order of prompts."""
+        return prompt_layers(foreground_count(self.config.clips))
+
     def reset_layers(self) -> None:
-        """Reset the embeddings to zero, without any effect until they are trained."""
-        for embedding in (self.clip_embedding, self.layer_embedding):
-            like = self.patch_embedding.weight
-            embedding.weight = nn.Parameter(torch.zeros_like(embedding.weight, dtype=like.dtype, device=like.device))
+        """Reset the embeddings to zero, without any effect until they are trained; those of a second foreground and
+        further ones to distinct small values, for in the model's eyes nothing else tells them from the first."""
+        like = self.patch_embedding.weight
+        for embedding, names in ((self.clip_embedding, self.config.clips), (self.layer_embedding, self.layers)):
+            zeros = torch.zeros_like(embedding.weight, device="cpu")
+            rows = [with_signature(row, name) for row, name in zip(zeros, names, strict=True)]
+            embedding.weight = nn.Parameter(torch.stack(rows).to(like))
+
+    def resized(self, changes: Mapping[str, Any]) -> Self:
+        """See `Backbone`: other clips, size, frames or length of prompts, by which only embeddings change.
+
+        They are kept by name. A new foreground starts as a distinct copy of the first.
+        """
+        if not set(changes) <= {"clips", "sample_size", "sample_frames", "text_length"}:
+            return super().resized(changes)
+        arguments = {name: value for name, value in self.config.items() if not name.startswith("_")}
+        with init_empty_weights():
+            other = type(self).from_config({**arguments, **changes})
+        known = self.state_dict()
+        for name, old, new in (
+            ("clip_embedding.weight", self.config.clips, other.config.clips),
+            ("layer_embedding.weight", self.layers, other.layers),
+        ):
+            rows = dict(zip(old, known[name], strict=True))
+            known[name] = torch.stack([rows[one] if one in rows else copied(rows, one) for one in new])
+        other.load_state_dict(known, assign=True)
+        return cast(Self, other.train(self.training))
 
     @staticmethod
     def config_from_plain(theirs: Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +296,7 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
             hidden_states: (B, K*F, C, H, W) packed latents, generated frames noised.
             timestep: (B, K, F or 1) noise level per clip and latent frame in [0, 1], 0 for given frames, as in Wan
                 2.2's TI2V-5B; in float32, because bfloat16 rounds it.
-            encoder_hidden_states: (B, L, S, text_dim) text states per layer, in the order of `LAYERS`.
+            encoder_hidden_states: (B, L, S, text_dim) text states per layer, in the order of `prompt_layers`.
             encoder_attention_mask: (B, L, S) bool, True at words; states elsewhere count as zero.
             layout: positions of the clips in the sequence, in latent frames.
             frame_positions: (B, F) integer position of each latent frame in its clip; default 0..F-1.
@@ -288,7 +345,7 @@ class WanLayerTransformer3DModel(Backbone, WanTransformer3DModel):
         levels = (timestep.float() * TRAIN_TIMESTEPS).flatten()
         temb, modulation, text, _ = self.condition_embedder(levels, text, timestep_seq_len=shape.numel())
         temb, modulation = temb.unflatten(1, shape), modulation.unflatten(1, shape)
-        text = text + self.layer_embedding(torch.arange(len(LAYERS), device=text.device))[:, None]  # (B, L, S, D)
+        text = text + self.layer_embedding(torch.arange(text.shape[1], device=text.device))[:, None]  # (B, L, S, D)
         return temb, modulation.unflatten(3, (6, -1)), text[:, layout.layers].flatten(0, 1)
 
     def check_inputs(self, latents: Tensor, layout: Layout) -> None:

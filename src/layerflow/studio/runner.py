@@ -21,8 +21,8 @@ from ..generation.resolve import Resolved, check_request, resolve
 from ..generation.run import denoise
 from ..media import FORMATS, MediaError, layers_of, save_layers, write_preview
 from ..media.export.sprite_sheets import write_sheet
+from ..models.codec import check_drawn_size
 from ..models.model_space import from_model_space
-from ..pipeline import check_drawn_size
 from .limits import Limits
 from .raw_frames import write_raw
 from .requests import files_of

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from layerflow.core.schema import CLIPS
-from layerflow.mini.network.composition import COPY_PLANES, solve_composition, visibility
+from layerflow.mini.network.composition import copy_planes, solve_composition, visibility
 from layerflow.models.layout import Layout
 
 FRAMES, SIZE = 3, 8
 GATES = ("here", "anywhere", "score", "residual")
-HERE, ANYWHERE, SCORE, RESIDUAL = range(COPY_PLANES)
+HERE, ANYWHERE, SCORE, RESIDUAL = range(copy_planes(1))
 
 
 def scene(seed: int = 0, moving: bool = True) -> dict[str, Tensor]:
@@ -33,7 +33,7 @@ def scene(seed: int = 0, moving: bool = True) -> dict[str, Tensor]:
 def solve(clips: dict[str, Tensor], names: set[str], drawn: dict[str, Tensor] | None = None, **gates: float):
     layout = Layout(FRAMES)
     space = {name: clip.expand(-1, -1, 3, -1, -1) for name, clip in clips.items()}
-    copy = torch.zeros(1, FRAMES, COPY_PLANES, SIZE, SIZE)
+    copy = torch.zeros(1, FRAMES, copy_planes(1), SIZE, SIZE)
     for index, name in enumerate(GATES):
         copy[:, :, index] = gates.get(name, 0.0)
     timestep = layout.timesteps(torch.ones(1), layout.given_mask(names))
@@ -102,7 +102,7 @@ def test_pool_weights_frames_by_score() -> None:
     clips["alpha"] = torch.full_like(clips["alpha"], -1)
     # Frames that differ, so that the background does not count as still.
     clips["blended"] = torch.stack([torch.full((1, 3, SIZE, SIZE), value) for value in (-1.0, 0.0, 1.0)], dim=1)
-    layout, copy = Layout(FRAMES), torch.zeros(1, FRAMES, COPY_PLANES, SIZE, SIZE)
+    layout, copy = Layout(FRAMES), torch.zeros(1, FRAMES, copy_planes(1), SIZE, SIZE)
     copy[:, :, ANYWHERE] = 1
     copy[:, 2, SCORE] = 20
     space = {name: clip.expand(-1, -1, 3, -1, -1) for name, clip in clips.items()}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...core.layered_video import LayeredVideo
+from ...core.schema import ALPHA_OF
 
 CONVENTION = "linear light of sRGB / BT.709 primaries, 16-bit float, foreground premultiplied with its alpha"
 CHROMATICITIES = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)
@@ -25,15 +26,17 @@ def to_linear(colour: Tensor) -> Tensor:
 def channels(video: LayeredVideo, frame: int) -> dict[str, np.ndarray]:
     """Return one frame as planes (H, W), float16, named as compositors group them: `foreground.R` ... `background.B`.
 
-    The blended video, which viewers show first, has no layer name: `R`, `G`, `B`.
+    Further foregrounds are `foreground-2.R` and so on, from near to far. The blended video, which viewers show first,
+    has no layer name: `R`, `G`, `B`.
     """
     planes: dict[str, Tensor] = {}
-    foreground, alpha = video.foreground, video.alpha
-    if foreground is not None:
-        share = alpha[frame] if alpha is not None else 1.0
-        planes |= _named("foreground.", to_linear(foreground[frame]) * share)
-    if alpha is not None:
-        planes["foreground.A" if foreground is not None else "alpha.A"] = alpha[frame, 0]
+    for (layer, matte), foreground in zip(ALPHA_OF.items(), video.foregrounds, strict=False):
+        colour, alpha = foreground.colour, foreground.alpha
+        if colour is not None:
+            share = alpha[frame] if alpha is not None else 1.0
+            planes |= _named(f"{layer}.", to_linear(colour[frame]) * share)
+        if alpha is not None:
+            planes[f"{layer if colour is not None else matte}.A"] = alpha[frame, 0]
     if video.background is not None:
         planes |= _named("background.", to_linear(video.background[frame]))
     if video.blended is not None:

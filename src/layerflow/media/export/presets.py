@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...core.atomic import hash_path
 from ...core.layered_video import LayeredVideo
+from ...core.schema import ALPHA_OF, FOREGROUND
 from .. import FORMATS, MediaError, filled_together, layers_of, write_video
 from ..writing import images_of, save_animation
 from . import exr
@@ -120,9 +121,12 @@ def _web(video: LayeredVideo, folder: Path, settings: Settings) -> Iterator[tupl
             name = f"{layer}.avif"
             _write_avif(folder / name, colour, alpha, video.fps)
             yield name, f"animated AVIF, alpha {meaning}"
-    page = PAGE.format(width=video.width, height=video.height)
+    names = [name for name in ALPHA_OF if name in video.clips()]
+    stack = "\n".join(VIDEO.format(name=name) for name in reversed(names or [FOREGROUND]))
+    page = PAGE.format(width=video.width, height=video.height, foregrounds=stack)
     (folder / "index.html").write_text(page, "utf-8")
-    yield "index.html", "the foreground over the background, as a page shows them"
+    over = "foregrounds" if len(names) > 1 else "foreground"
+    yield "index.html", f"the {over} over the background, as a page shows them"
 
 
 def _write_avif(path: Path, colour: Tensor, alpha: Tensor | None, fps: float) -> None:
@@ -141,9 +145,10 @@ PAGE = """<!doctype html>
      as a first <source> with type="video/mp4; codecs=hvc1", or use foreground.avif or foreground.webp in an <img>. -->
 <div class="layers">
   <video autoplay loop muted playsinline src="background.webm"></video>
-  <video autoplay loop muted playsinline><source src="foreground.webm" type="video/webm"></video>
+{foregrounds}
 </div>
 """
+VIDEO = """  <video autoplay loop muted playsinline><source src="{name}.webm" type="video/webm"></video>"""
 
 
 def _game(video: LayeredVideo, folder: Path, settings: Settings) -> Iterator[tuple[str, str]]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ...core.schema import BACKGROUND, BLENDED, LAYERS
+from ...core.schema import BACKGROUND, BLENDED, MOST_FOREGROUNDS, scene_layers
 
-TRACKS = (*reversed([layer for layer in LAYERS if layer != BLENDED]), BLENDED)
-"""Layers from the lowest track up. `blended` is on top for comparison, disabled."""
+*_COMPONENTS, _ = (layer.name for layer in scene_layers(MOST_FOREGROUNDS))
+TRACKS = (*reversed(_COMPONENTS), BLENDED)
+"""Layers from the lowest track up: background, foregrounds from far to near. `blended` is on top, disabled."""
 
 
 def write_timeline(path: Path, files: Mapping[str, str], frames: int, fps: float, timecode: str) -> Path:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ...core.schema import BACKGROUND, BLENDED, FOREGROUND
-from ...pipeline import blended_prompt
+from ...models.text import blended_prompt
 from ..world import OBJECTS, ObjectSpec, Scene, SceneSource
 
 _TABLE = """

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...core.schema import ALPHA, BACKGROUND, BLENDED, CLIPS, FOREGROUND
+from ...core.schema import ALPHA, ALPHA_OF, BACKGROUND, BLENDED, CHANNELS, FOREGROUND
 from ...models.layout import Layout
 from ...models.model_space import without_haze
 from .opacity import opacity_factor
@@ -33,9 +33,15 @@ REDRAWN = 0.2
 """Relative change of the matte from which the drawn foreground is replaced altogether."""
 NOISED = -1e4
 """Score in the pool of a frame whose blended video is not clean."""
-COPY_PLANES = 4
-"""Number of planes of the copy head: shares of the background to copy from this frame and from the pool of frames, each
-frame's score in that pool, and the share of the foreground to take from the uncomposed video."""
+BACKGROUND_PLANES = 3
+"""Planes of the copy head for the background: shares to copy from this frame and from the pool of frames, and each
+frame's score in that pool."""
+
+
+def copy_planes(foregrounds: int) -> int:
+    """Return the number of planes of the copy head: `BACKGROUND_PLANES`, and for each foreground, the nearest first,
+    the share to take from the uncomposed video."""
+    return BACKGROUND_PLANES + foregrounds
 
 
 def solve_composition(
@@ -49,33 +55,63 @@ def solve_composition(
     """Return clean clips from the network's own and the given ones.
 
     Args:
-        drawn: all of `CLIPS`, (B, F, C, H, W), as drawn by the network, alpha with one channel; `blended` is a
+        drawn: all clips of a scene, (B, F, C, H, W), as drawn by the network, alpha with one channel; `blended` is a
             correction of the composite of the others.
-        copy: (B, F, 4, H, W) the planes of `COPY_PLANES`; zero copies nothing.
+        copy: (B, F, 3 + A, H, W) the planes of `copy_planes` for A foregrounds; zero copies nothing.
         sequence: (B, K*F, C, H, W) input of the network.
         timestep: (B, K, F or 1) noise level of each clip and frame; frames at level 0 are given and returned unchanged.
         layout: layout of the clips in the sequence.
         fill: function that inpaints backgrounds where no frame shows them; without it the drawn one is kept.
     """
-    shown = layout.unpack(sequence)
-    shown[ALPHA] = shown[ALPHA][:, :, :1]
-    given = {name: (timestep[:, layout.clips.index(name)] == 0)[..., None, None, None] for name in CLIPS}
-    clips = {name: torch.where(given[name], shown[name], drawn[name]).float() for name in CLIPS}
-    *gates, residual = copy.float().split(1, dim=2)  # (B, F, 1, H, W) each
+    shown = {name: clip[:, :, : CHANNELS[name]] for name, clip in layout.unpack(sequence).items()}
+    given = {name: (timestep[:, i] == 0)[..., None, None, None] for i, name in enumerate(layout.clips)}
+    clips = {name: torch.where(given[name], shown[name], drawn[name]).float() for name in layout.clips}
+    planes = copy.float().split(1, dim=2)  # (B, F, 1, H, W) each
+    gates, residuals = planes[:BACKGROUND_PLANES], planes[BACKGROUND_PLANES:]
 
     # Copies come from clean blended videos only: a noised one would pass on its noise.
-    seen, alpha, known, clean = shown[BLENDED].float(), clips[ALPHA], given[BACKGROUND], given[BLENDED]
+    seen, alpha, known, clean = shown[BLENDED].float(), coverage(clips), given[BACKGROUND], given[BLENDED]
     if not known.is_meta and bool(known.all()):
         fill = None
     background = _solve_background(clips[BACKGROUND], alpha, seen, clean & ~known, known, gates, fill)
     clips[BACKGROUND] = torch.where(known, clips[BACKGROUND], background)
 
-    behind = (0.5 - 0.5 * alpha) * clips[BACKGROUND]
-    own = clips[FOREGROUND]
-    uncomposed = own + residual * (seen - behind - own)
-    clips[FOREGROUND] = torch.where(clean & ~given[FOREGROUND], uncomposed, own)
-    clips[BLENDED] = torch.where(clean, seen, drawn[BLENDED].float() + (clips[FOREGROUND] + behind))
+    # What the composite lacks of the video belongs to the foregrounds, as far as nearer ones let it through.
+    nearest = foregrounds_of(clips)[0]
+    lacking = seen - shining_through(clips) - clips[nearest]
+    through = torch.ones_like(alpha)
+    for name, residual in zip(foregrounds_of(clips), residuals, strict=True):
+        uncomposed = clips[name] + residual * through * lacking
+        through = through * (0.5 - 0.5 * clips[ALPHA_OF[name]])
+        clips[name] = torch.where(clean & ~given[name], uncomposed, clips[name])
+    composed = clips[nearest] + shining_through(clips)
+    clips[BLENDED] = torch.where(clean, seen, drawn[BLENDED].float() + composed)
     return clips
+
+
+def foregrounds_of(clips: Collection[str]) -> list[str]:
+    """Return the foregrounds among clips, the nearest first."""
+    return [name for name in ALPHA_OF if name in clips]
+
+
+def coverage(clips: Mapping[str, Tensor]) -> Tensor:
+    """Return the alpha (..., 1, H, W) in [-1, 1] of all foregrounds together."""
+    first, *others = (clips[ALPHA_OF[name]] for name in foregrounds_of(clips))
+    if not others:
+        return first
+    through = 0.5 - 0.5 * first
+    for alpha in others:
+        through = through * (0.5 - 0.5 * alpha)
+    return 1 - 2 * through
+
+
+def shining_through(clips: Mapping[str, Tensor]) -> Tensor:
+    """Return what the nearest foreground lets through of all behind it, (..., C, H, W) in model space."""
+    nearest, *others = foregrounds_of(clips)
+    behind = clips[BACKGROUND]
+    for name in reversed(others):
+        behind = clips[name] + (0.5 - 0.5 * clips[ALPHA_OF[name]]) * behind
+    return (0.5 - 0.5 * clips[ALPHA_OF[nearest]]) * behind
 
 
 def _solve_background(
@@ -117,7 +153,7 @@ def settle_opacity(
     correction from step to step.
 
     Args:
-        clips: all of `CLIPS`, (B, F, C, H, W) in model space, alpha with one channel.
+        clips: those of a scene with one foreground, (B, F, C, H, W) in model space, alpha with one channel.
         given: names of clips given whole. Clips stay as they are without `blended`.
         in_part: names of clips of which any frame is given. Clips stay as they are with one of the foreground.
     """
@@ -140,8 +176,8 @@ def settle_opacity(
 
 
 def composite(clips: Mapping[str, Tensor]) -> Tensor:
-    """Return the foreground over the background, (..., C, H, W) in model space."""
-    return clips[FOREGROUND] + (0.5 - 0.5 * clips[ALPHA]) * clips[BACKGROUND]
+    """Return the foregrounds over the background, (..., C, H, W) in model space."""
+    return clips[foregrounds_of(clips)[0]] + shining_through(clips)
 
 
 def still_background(seen: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.schema import ALPHA, BLENDED, CHANNELS, CLIPS, FOREGROUND, LAYERS
+from ...core.schema import ALPHA_OF, BLENDED, CHANNELS, CLIPS, FOREGROUND, LAYERS
 from ...models.layout import Layout
 
 SCENE_SIZE = 16
@@ -271,24 +271,45 @@ class Sketch(nn.Module):
         self.scene = SceneSketch(channels, width)
         self.object = ObjectSketch(channels, width)
 
-    def forward(self, mean: Tensor, frame_code: Tensor, placement: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Map mean text states (B, L, R), frame codes (B, F, 64) and placements (B, 3) to scene (N, 7, 16, 16) and
-        object (N, 4, 64, 64)."""
-        return self.scene(mean, frame_code), self.object(mean, frame_code, placement)
+    def forward(self, mean: Tensor, frame_code: Tensor, placement: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+        """Sketch the scene with its nearest foreground, and the object of each foreground.
+
+        Args:
+            mean: (B, L, R) mean text states of layers, in the order of `prompt_layers`.
+            frame_code: (B, F, 64) frame codes.
+            placement: (B, 3 * A) placements of the objects of A foregrounds.
+
+        Returns:
+            Scene (N, 7, 16, 16) and A objects (N, 4, 64, 64).
+        """
+        means = means_by_foreground(mean)
+        places = [None] * len(means) if placement is None else placement.chunk(len(means), dim=1)
+        objects = [self.object(own, frame_code, place) for own, place in zip(means, places, strict=True)]
+        return self.scene(means[0], frame_code), objects
 
 
-def follow_sketch(drawn: dict[str, Tensor], sketch: Tensor, trust: Tensor) -> dict[str, Tensor]:
+def means_by_foreground(mean: Tensor) -> list[Tensor]:
+    """Return mean text states (B, 3, R) as if each foreground were the only one, from those of all layers (B, L, R)."""
+    count = mean.shape[1] - len(LAYERS) + 1
+    layers = [LAYERS.index(FOREGROUND), *range(len(LAYERS), mean.shape[1])]
+    return [mean[:, :3]] if count == 1 else [torch.cat([mean[:, n : n + 1], mean[:, 1:3]], dim=1) for n in layers]
+
+
+def follow_sketch(
+    drawn: dict[str, Tensor], sketch: Tensor, trust: Tensor, foreground: str = FOREGROUND
+) -> dict[str, Tensor]:
     """Interpolate foreground and alpha towards the object's sketch, which is sharper than the network's own drawing.
 
     Args:
         drawn: clips (B, F, C, H, W) by name, any of them, alpha with one channel.
         sketch: (N, 4, 64, 64) foreground and alpha in model space.
         trust: (B, F, 1, H, W) weight of the sketch.
+        foreground: layer of the object.
     """
     if sketch.shape[-2:] != trust.shape[-2:]:
         sketch = F.interpolate(sketch, trust.shape[-2:], mode="bilinear")
     sketch = sketch.unflatten(0, trust.shape[:2]).to(trust.dtype)  # (B, F, 4, H, W)
-    sketched = {FOREGROUND: sketch[:, :, :-1], ALPHA: sketch[:, :, -1:]}
+    sketched = {foreground: sketch[:, :, :-1], ALPHA_OF[foreground]: sketch[:, :, -1:]}
     return drawn | {name: drawn[name] + trust * (sketched[name] - drawn[name]) for name in sketched if name in drawn}
 
 

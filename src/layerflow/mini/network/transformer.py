@@ -25,12 +25,12 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from ...core.errors import UserError
-from ...core.schema import ALPHA, BACKGROUND, CHANNELS, CLIPS, LAYERS
+from ...core.schema import ALPHA, ALPHA_OF, BACKGROUND, CHANNELS, CLIPS, foreground_count, prompt_layers
 from ...models.backbone import Backbone, Conventions
 from ...models.given import mattes_of
 from ...models.layout import Layout
 from .blocks import CompactBlock, ConvBlock, Whitening, place_code, sinusoid
-from .composition import COPY_PLANES, settle_opacity, solve_composition
+from .composition import copy_planes, settle_opacity, solve_composition
 from .fill import BackgroundFill
 from .sketch import (
     FRAME_CODE,
@@ -39,6 +39,7 @@ from .sketch import (
     Sketch,
     SketchReader,
     follow_sketch,
+    means_by_foreground,
     placement_between,
     zeroed,
 )
@@ -109,6 +110,7 @@ class CompactTransformer3DModel(Backbone):
         timestep_per_clip: bool = True,
         placement_spread: float = 0.036,
         hints: bool = False,
+        frame_masks: bool = False,
     ) -> None:
         """
         Args:
@@ -131,6 +133,7 @@ class CompactTransformer3DModel(Backbone):
             placement_spread: standard deviation of an object's random place, in half frames, and of the logarithm of
                 its size.
             hints: take known places of mattes, see `Backbone.takes_hints`.
+            frame_masks: whether training gave single frames of clips too; it changes messages, not results.
         """
         super().__init__()
         self.gradient_checkpointing = False
@@ -146,8 +149,9 @@ class CompactTransformer3DModel(Backbone):
         self.places = nn.ModuleList(zeroed(nn.Conv2d(PLACE_CODE, c, 1)) for c in widths)
         self.sketch = Sketch(text_rank, sketch_width)
         self.scene_level = min(1, len(widths) - 1)
-        self.object_readers = nn.ModuleList(
-            SketchReader(OBJECT_PLANES, widths[0], cond_dim, patch_size) for _ in range(2)
+        count = len(self.foregrounds)
+        self.object_readers = nn.ModuleList(  # two of each foreground
+            SketchReader(OBJECT_PLANES, widths[0], cond_dim, patch_size) for _ in range(2 * count)
         )
         self.scene_readers = nn.ModuleList(
             SketchReader(SCENE_PLANES, widths[self.scene_level], cond_dim) for _ in range(2)
@@ -155,8 +159,8 @@ class CompactTransformer3DModel(Backbone):
         self.head_norm = nn.GroupNorm(8, widths[0])
         self.head_modulation = zeroed(nn.Linear(cond_dim, 2 * widths[0] + folded))
         self.head = zeroed(nn.Conv2d(widths[0] + folded, folded, 3, padding=1))
-        self.copy_head = zeroed(nn.Conv2d(widths[0] + folded, COPY_PLANES * patch_size**2, 3, padding=1))
-        self.trust_head = zeroed(nn.Conv2d(widths[0] + folded, patch_size**2, 3, padding=1))
+        self.copy_head = zeroed(nn.Conv2d(widths[0] + folded, copy_planes(count) * patch_size**2, 3, padding=1))
+        self.trust_head = zeroed(nn.Conv2d(widths[0] + folded, count * patch_size**2, 3, padding=1))
         self.fill = BackgroundFill(in_channels, fill_width)
 
     def _add_conditioning(self, text_rank: int) -> None:
@@ -166,7 +170,7 @@ class CompactTransformer3DModel(Backbone):
         scale = 0.02 if embedded else 0.0
         self.time_embed = nn.Sequential(nn.Linear(128, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim))
         self.clip_embed = nn.Parameter(torch.randn(k, cond_dim) * scale, embedded)
-        self.layer_embed = nn.Parameter(torch.randn(len(LAYERS), dim) * scale, embedded)
+        self.layer_embed = nn.Parameter(torch.randn(len(self.layers), dim) * scale, embedded)
         # Text states are whitened first: nouns differ in directions of a hundredth of the largest variance, which
         # gradient descent would take ages to find.
         self.text_whitening = Whitening(text_dim, text_rank)
@@ -219,6 +223,21 @@ class CompactTransformer3DModel(Backbone):
         return self.config.patch_size * 2 ** len(self.config.widths)
 
     @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers of the prompts, in their order."""
+        return prompt_layers(foreground_count(self.config.clips))
+
+    @property
+    def foregrounds(self) -> list[str]:
+        """Transparent layers, the nearest first."""
+        return [layer for layer in self.layers if layer in ALPHA_OF]
+
+    @property
+    def needs_all_clips(self) -> bool:
+        """See `Backbone`: convolutions see all clips side by side."""
+        return True
+
+    @property
     def takes_hints(self) -> bool:
         """See `Backbone`."""
         return bool(self.config.hints)
@@ -240,13 +259,13 @@ class CompactTransformer3DModel(Backbone):
         Args:
             hidden_states: (B, K*F, C, H, W) packed clips in model space, generated frames noised.
             timestep: (B, K, F or 1) noise level per clip and frame in [0, 1]; 0 for given frames.
-            encoder_hidden_states: (B, L, S, text_dim) text states per layer, in the order of `LAYERS`.
+            encoder_hidden_states: (B, L, S, text_dim) text states per layer, in the order of `prompt_layers`.
             encoder_attention_mask: (B, L, S) bool, True at tokens.
             layout: layout of the clips in the sequence.
             frame_positions: (B, F) position of each frame in its clip, in frames; 0..F-1 if None. A still can thus be
                 any moment of a clip.
             return_dict: return a `CompactTransformer3DOutput` instead of a tuple.
-            placement: (B, 3) random place and size of the object, see `draw_placement`; its mean if None.
+            placement: (B, 3 * A) random places and sizes of the objects, see `draw_placement`; their mean if None.
             hints: (B, A, F, 2, H, W) known places of mattes, see `Backbone.takes_hints`; none are known if None.
 
         Returns:
@@ -259,20 +278,24 @@ class CompactTransformer3DModel(Backbone):
         frame_code = self.frame_code(frame_positions).to(cond.dtype)  # (B, F, 64)
         cond, conv_cond = self.condition_frames(cond, means, frame_code, layout)  # (B, K, F, E), (N, E)
 
-        scene, sprite = self.sketch(means, frame_code, placement)  # (N, 7, 16, 16), (N, 4, 64, 64)
+        scene, sprites = self.sketch(means, frame_code, placement)  # (N, 7, 16, 16), A times (N, 4, 64, 64)
         folded = self.fold(hidden_states, layout)  # (N, planes*p*p, H/p, W/p)
         stem = self.stem(folded)
         if hints is not None:
             stem = stem + self.hint_stem(self.fold_frames(hints.transpose(1, 2).flatten(2, 3).to(stem.dtype)))
-        x, skips = self.encode(stem, scene, sprite, conv_cond, f)  # (N, K*D, h, w)
+        x, skips = self.encode(stem, scene, sprites, conv_cond, f)  # (N, K*D, h, w)
         x = self.transform(x, cond, text, text_mask, frame_code, k)  # (N, K*D, h, w)
-        x = self.decode(x, skips, scene, sprite, conv_cond, f)  # (N, widths[0], H/p, W/p)
+        x = self.decode(x, skips, scene, sprites, conv_cond, f)  # (N, widths[0], H/p, W/p)
         x = self.modulate(x, folded, conv_cond)  # (N, widths[0] + planes*p*p, H/p, W/p)
 
-        trust = F.pixel_shuffle(self.trust_head(x), self.config.patch_size).unflatten(0, (b, f))  # (B, F, 1, H, W)
-        clips = follow_sketch(self.unfold(self.head(x), b, layout), sprite, trust)
+        trust = F.pixel_shuffle(self.trust_head(x), self.config.patch_size).unflatten(0, (b, f))  # (B, F, A, H, W)
+        clips = self.unfold(self.head(x), b, layout)
+        for name, sprite, own in zip(self.foregrounds, sprites, trust.split(1, dim=2), strict=True):
+            clips = follow_sketch(clips, sprite, own, name)
         if set(CLIPS) <= set(clips):
-            copy = F.pixel_shuffle(self.copy_head(x), self.config.patch_size).unflatten(0, (b, f))  # (B, F, 4, H, W)
+            copy = F.pixel_shuffle(self.copy_head(x), self.config.patch_size).unflatten(
+                0, (b, f)
+            )  # (B, F, 3 + A, H, W)
             clips = solve_composition(clips, copy, hidden_states, timestep, layout, self.fill)
         sample = layout.pack(
             {name: clip.expand(-1, -1, self.config.in_channels, -1, -1) for name, clip in clips.items()}
@@ -304,7 +327,8 @@ class CompactTransformer3DModel(Backbone):
     ) -> dict[str, Tensor]:
         """See `Backbone`: the true placement where no given clip shows it, else a random one, as in sampling."""
         shown = given[:, [name != BACKGROUND for name in layout.clips]].any(dim=2).any(dim=1)
-        true = self.find_placement(text, mask, frame_positions, layout.unpack(sequence)[ALPHA])
+        mattes = {name: clip for name, clip in layout.unpack(sequence).items() if CHANNELS[name] == 1}
+        true = self.find_placement(text, mask, frame_positions, mattes)
         drawn = self.draw_placement(len(shown), list(generators)).to(true)
         return {"placement": torch.where(shown[:, None], drawn, true)}
 
@@ -342,6 +366,8 @@ class CompactTransformer3DModel(Backbone):
             return [name for name, one in zip(layout.clips, known.all(0).tolist(), strict=True) if one]
 
         alpha = clips[ALPHA]
+        if len(self.foregrounds) > 1:  # what shines through one may be another
+            return sequence
         clips = settle_opacity(clips | {ALPHA: alpha[:, :, :1]}, names(given.all(2)), names(given.any(2)))
         return layout.pack(clips | {ALPHA: clips[ALPHA].expand_as(alpha)})
 
@@ -351,28 +377,34 @@ class CompactTransformer3DModel(Backbone):
         generator: torch.Generator | list[torch.Generator] | None = None,
         device: torch.device | None = None,
     ) -> Tensor:
-        """Draw random places and sizes of objects (B, 3), see `sketch.place_sprite`.
+        """Draw random places and sizes of the objects of A foregrounds (B, 3 * A), see `sketch.place_sprite`.
 
         Args:
             batch: number of samples, B.
             generator: source of randomness; the global one if None.
             device: device of the result; that of the weights if None, which is wrong for offloaded ones.
         """
-        noise = randn_tensor((batch, 3), generator=generator, device=device or self.device, dtype=torch.float32)
+        size = batch, 3 * len(self.foregrounds)
+        noise = randn_tensor(size, generator=generator, device=device or self.device, dtype=torch.float32)
         return self.config.placement_spread * noise.clamp(-2, 2)
 
     @torch.no_grad()
-    def find_placement(self, text: Tensor, mask: Tensor, frame_positions: Tensor, alpha: Tensor) -> Tensor:
-        """Measure the placement (B, 3) of true clips.
+    def find_placement(
+        self, text: Tensor, mask: Tensor, frame_positions: Tensor, mattes: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Measure the placement (B, 3 * A) of true clips.
 
         Args:
             text, mask, frame_positions: as for `forward`.
-            alpha: (B, F, 1, H, W) true mattes in model space.
+            mattes: true mattes (B, F, C, H, W) in model space, by clip.
         """
         mean = self.pool_whitening(pool(text.to(self.text_proj.weight.dtype), mask))
-        drawn = self.sketch.object(mean, self.frame_code(frame_positions).to(mean.dtype))[:, 3]
-        drawn = drawn.unflatten(0, frame_positions.shape)
-        return placement_between(drawn, alpha[:, :, 0], 3 * self.config.placement_spread)
+        frame_code = self.frame_code(frame_positions).to(mean.dtype)
+        found = []
+        for name, own in zip(self.foregrounds, means_by_foreground(mean), strict=True):
+            drawn = self.sketch.object(own, frame_code)[:, 3].unflatten(0, frame_positions.shape)
+            found.append(placement_between(drawn, mattes[ALPHA_OF[name]][:, :, 0], 3 * self.config.placement_spread))
+        return torch.cat(found, dim=1)
 
     def condition(
         self, timestep: Tensor, text: Tensor, mask: Tensor, layout: Layout
@@ -414,10 +446,12 @@ class CompactTransformer3DModel(Backbone):
         return cond, F.silu(conv_cond).flatten(0, 1)
 
     def encode(
-        self, x: Tensor, scene: Tensor, sprite: Tensor, cond: Tensor, frames: int
+        self, x: Tensor, scene: Tensor, sprites: Sequence[Tensor], cond: Tensor, frames: int
     ) -> tuple[Tensor, list[Tensor]]:
         """Encode features (N, widths[0], H/p, W/p) to (N, K*D, h, w), and return each level's features too."""
-        x, skips = self.object_readers[0](x, sprite, cond), []
+        for reader, sprite in zip(self.object_readers[::2], sprites, strict=True):
+            x = reader(x, sprite, cond)
+        skips = []
         for level, (blocks, shrink) in enumerate(zip(self.down, self.shrink, strict=True)):
             if level == self.scene_level:
                 x = self.scene_readers[0](x, scene, cond)
@@ -428,7 +462,13 @@ class CompactTransformer3DModel(Backbone):
         return x, skips
 
     def decode(
-        self, x: Tensor, skips: Sequence[Tensor], scene: Tensor, sprite: Tensor, cond: Tensor, frames: int
+        self,
+        x: Tensor,
+        skips: Sequence[Tensor],
+        scene: Tensor,
+        sprites: Sequence[Tensor],
+        cond: Tensor,
+        frames: int,
     ) -> Tensor:
         """Decode (N, K*D, h, w) and the features of `encode` to (N, widths[0], H/p, W/p)."""
         for level in reversed(range(len(skips))):
@@ -439,7 +479,8 @@ class CompactTransformer3DModel(Backbone):
             if level == self.scene_level:
                 x = self.scene_readers[1](x, scene, cond)
             if level == 0:
-                x = self.object_readers[1](x, sprite, cond)
+                for reader, sprite in zip(self.object_readers[1::2], sprites, strict=True):
+                    x = reader(x, sprite, cond)
             for block in self.up[level]:  # type: ignore[attr-defined]
                 x = block(x, cond, frames)
         return x

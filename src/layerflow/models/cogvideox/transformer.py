@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from accelerate import init_empty_weights
@@ -21,22 +21,19 @@ from diffusers.models._modeling_parallel import ContextParallelInput, ContextPar
 from diffusers.models.attention_dispatch import dispatch_attention_fn
 from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import (
-    CogVideoXPatchEmbed,
     TimestepEmbedding,
     Timesteps,
-    get_3d_rotary_pos_embed,
-    get_3d_sincos_pos_embed,
 )
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.normalization import AdaLayerNorm
 from diffusers.models.transformers.cogvideox_transformer_3d import CogVideoXBlock
-from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 from torch import Tensor, nn
 
-from ...core.schema import CLIPS
+from ...core.schema import CLIPS, foreground_count, prompt_layers
 from ..backbone import Backbone, Conventions
 from ..layout import Layout, nearest_size
+from .embeddings import LayerPatchEmbed, SequenceRotaryPosEmbed, sequence_positions
 
 __all__ = ["CogVideoXLayerTransformer3DModel", "ModelMixin"]  # diffusers looks here for the base class
 
@@ -102,175 +99,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return (x.float() * cos + turned * sin).type_as(x)
 
 
-def sequence_positions(layout: Layout, frame_positions: Tensor | None, clip_frames: int) -> tuple[int, Tensor | None]:
-    """Return the number of positions of a sequence, and each latent frame's index among them (B, N) or None for 0..N-1.
-
-    Positions count on over all clips; a still has those that its clip of `clip_frames` has in a video.
-    """
-    if frame_positions is None:
-        return layout.length, None
-    step = max(clip_frames, layout.frames)
-    starts = [layout.lead + step * i for i in range(len(layout.clips))]
-    lead = torch.arange(layout.lead, device=frame_positions.device).expand(len(frame_positions), -1)
-    return starts[-1] + step, torch.cat([lead, *(start + frame_positions for start in starts)], dim=1)
-
-
-class SequenceRotaryPosEmbed(nn.Module):
-    """CogVideoX-5B's and 1.5's rotary positions of a sequence of latent frames."""
-
-    def __init__(self, head_dim: int, patch_size: int, patch_size_t: int, sample_size: tuple[int, int]) -> None:
-        super().__init__()
-        self.head_dim, self.patch_size_t = head_dim, patch_size_t
-        self.base = sample_size[0] // patch_size, sample_size[1] // patch_size
-
-    def forward(
-        self, frames: int, places: Tensor | None, rows: int, columns: int, device: torch.device
-    ) -> tuple[Tensor, Tensor]:
-        """Return cosines and sines, each (B or 1, V, 1, D/heads), for `sequence_positions` in patches of time."""
-        if self.patch_size_t == 1:
-            window = get_resize_crop_region_for_grid((rows, columns), self.base[1], self.base[0])
-            table = get_3d_rotary_pos_embed(self.head_dim, window, (rows, columns), frames, device=device)
-        else:
-            table = get_3d_rotary_pos_embed(
-                self.head_dim, None, (rows, columns), frames, grid_type="slice", max_size=self.base, device=device
-            )
-        waves = []
-        for wave in table:
-            wave = wave.unflatten(0, (frames, rows * columns))
-            wave = wave[None] if places is None else wave[places]  # (B or 1, N, h*w, D/heads)
-            waves.append(wave.flatten(1, 2)[:, :, None])
-        return waves[0], waves[1]
-
-
-class LayerEmbedding(nn.Module):
-    """`LayerNorm(Linear(i))` for prompt i, which distinguishes the prompts of the layers."""
-
-    def __init__(self, prompts: int, width: int) -> None:
-        super().__init__()
-        self.prompts = prompts
-        self.linear = nn.Linear(1, width)
-        self.norm = nn.LayerNorm(width)
-
-    def forward(self, like: Tensor) -> Tensor:
-        """Return embeddings (L, D) of all prompts, on the device and in the number format of `like`."""
-        numbers = torch.arange(self.prompts, device=like.device, dtype=like.dtype)
-        embeddings: Tensor = self.norm(self.linear(numbers[:, None]))
-        return embeddings
-
-    def reset(self, like: Tensor) -> None:
-        """Reset on the device and in the number format of `like`, without any effect until it is trained."""
-        self.to_empty(device=like.device).to(like.dtype)
-        self.linear.reset_parameters()
-        nn.init.zeros_(self.norm.weight)
-        nn.init.zeros_(self.norm.bias)
-
-
-class LayerPatchEmbed(CogVideoXPatchEmbed):
-    """CogVideoX's patches and text projection, with one position table for the sequence and the layer embedding."""
-
-    def __init__(
-        self,
-        patch_size: int,
-        in_channels: int,
-        embed_dim: int,
-        text_embed_dim: int,
-        bias: bool,
-        sample_size: tuple[int, int],
-        clip_frames: int,
-        position_frames: int,
-        prompts: int,
-        text_length: int,
-        spatial_interpolation_scale: float,
-        learned_positions: bool,
-        layer_embedding: bool,
-        patch_size_t: int | None = None,
-        rotary_positions: bool = False,
-    ) -> None:
-        super().__init__(
-            patch_size=patch_size,
-            patch_size_t=patch_size_t,
-            in_channels=in_channels,
-            embed_dim=embed_dim,
-            text_embed_dim=text_embed_dim,
-            bias=bias,
-            sample_height=sample_size[0],
-            sample_width=sample_size[1],
-            max_text_seq_length=prompts * text_length,
-            spatial_interpolation_scale=spatial_interpolation_scale,
-            use_positional_embeddings=False,
-            use_learned_positional_embeddings=False,
-        )
-        self.clip_frames = clip_frames
-        self.position_frames = position_frames
-        self.rotary_positions = rotary_positions
-        self.pos_embedding = None
-        if learned_positions:
-            rows, columns = sample_size[0] // patch_size, sample_size[1] // patch_size
-            text = torch.zeros(1, self.max_text_seq_length, embed_dim)
-            video = self.sine_positions(position_frames, rows, columns, text.device).flatten(0, 1)
-            self.pos_embedding = nn.Parameter(torch.cat([text, video[None].to(text.dtype)], dim=1))
-        self.layer_embedding = LayerEmbedding(prompts, embed_dim) if layer_embedding else None
-
-    def sine_positions(self, frames: int, rows: int, columns: int, device: torch.device) -> Tensor:
-        """Return CogVideoX's fixed table (frames, rows*columns, D): a quarter of the channels for time."""
-        table: Tensor = get_3d_sincos_pos_embed(
-            self.embed_dim,
-            (columns, rows),
-            frames,
-            self.spatial_interpolation_scale,
-            device=device,
-            output_type="pt",
-        )
-        return table
-
-    def video_positions(self, frames: int, rows: int, columns: int, like: Tensor) -> Tensor:
-        """Return the positions (N, h*w, D) of a sequence of latent frames.
-
-        Raises:
-            ValueError: the learned table is of another size, or too short.
-        """
-        if self.pos_embedding is None:
-            return self.sine_positions(frames, rows, columns, like.device).to(like.dtype)
-        height, width = self.sample_height, self.sample_width
-        if (rows, columns) != (height // self.patch_size, width // self.patch_size):
-            raise ValueError(
-                f"latents of {columns * self.patch_size}x{rows * self.patch_size} do not fit this model: its learned "
-                f"positions are for {width}x{height} and no other size"
-            )
-        if frames > self.position_frames:
-            raise ValueError(
-                f"the sequence has {frames} latent frames, this model has positions for {self.position_frames}; "
-                "take fewer frames"
-            )
-        table: Tensor = self.pos_embedding[0, self.max_text_seq_length :].unflatten(0, (-1, rows * columns))
-        return table[:frames]
-
-    def forward(
-        self, text_embeds: Tensor, latents: Tensor, layout: Layout, frame_positions: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Embed text states (B, L, S, text_dim) and latents (B, N, C, H, W) to tokens (B, L*S, D) and (B, N*h*w, D)."""
-        text = self.text_proj(text_embeds)  # (B, L, S, D)
-        if self.layer_embedding is not None:
-            text = text + self.layer_embedding(text)[:, None]
-        text = text.flatten(1, 2)
-        if self.pos_embedding is not None:
-            text = text + self.pos_embedding[:, : self.max_text_seq_length].to(text.dtype)
-
-        p, p_t = self.patch_size, self.patch_size_t or 1
-        if self.patch_size_t is None:
-            video = self.proj(latents.flatten(0, 1)).unflatten(0, latents.shape[:2])  # (B, N, D, h, w)
-            video = video.flatten(3).transpose(2, 3)
-        else:
-            video = latents.unflatten(4, (-1, p)).unflatten(3, (-1, p)).unflatten(1, (-1, p_t))
-            video = video.permute(0, 1, 4, 6, 3, 2, 5, 7).flatten(4).flatten(2, 3)  # (B, N/p_t, h*w, C*p_t*p*p)
-            video = self.proj(video)
-        if not self.rotary_positions:
-            frames, places = sequence_positions(layout, frame_positions, self.clip_frames)
-            positions = self.video_positions(frames, latents.shape[-2] // p, latents.shape[-1] // p, like=video)
-            video = video + (positions if places is None else positions[places]).to(video.dtype)
-        return text, video.flatten(1, 2)
-
-
 class CogVideoXLayerTransformer3DModel(Backbone):
     """Layered-video diffusion transformer on CogVideoX-2B: the backbone interface on CogVideoX's network.
 
@@ -323,6 +151,7 @@ class CogVideoXLayerTransformer3DModel(Backbone):
         norm_eps: float = 1e-5,
         norm_out_eps: float = 1e-6,
         spatial_interpolation_scale: float = 1.875,
+        frame_masks: bool = False,
     ) -> None:
         """Create the network with random weights.
 
@@ -334,8 +163,9 @@ class CogVideoXLayerTransformer3DModel(Backbone):
             learned_positions: whether the position table is part of the weights, which fixes the size; else it is the
                 sine table, for video only and of any size.
             layer_embedding: whether to add `LayerNorm(Linear(i))` to the tokens of prompt i.
-            prompt_prefixes: text before the prompt of each layer, in the order of `LAYERS`; the sequence has one prompt
-                for each prefix, so two leave out the prompt of `blended`.
+            prompt_prefixes: text before the prompt of each layer, in the order of `prompt_layers`; the sequence has one
+                prompt for each prefix, so two leave out the prompt of `blended`. Those of further foregrounds are their
+                numbers in that order, by default.
             text_length: tokens of a prompt, all of them attended to, padding too.
             task: the one task that the weights were trained for; None for any.
             given_frames: first and one past the last latent frame of the sequence that are given in `task`. In one
@@ -344,6 +174,7 @@ class CogVideoXLayerTransformer3DModel(Backbone):
             rotary_positions: whether positions rotate queries and keys, as in CogVideoX-5B and 1.5, instead of being
                 added.
             patch_size_t: latent frames of a patch, as in CogVideoX 1.5.
+            frame_masks: whether training gave single frames of clips too; it changes messages, not results.
             num_attention_heads ... spatial_interpolation_scale: as in `CogVideoXTransformer3DModel`, under the same
                 names; `norm_out_eps` is the last norm's, 1e-6 in official code and 1e-5 in diffusers.
 
@@ -356,6 +187,10 @@ class CogVideoXLayerTransformer3DModel(Backbone):
                 "timestep_per_clip is not implemented for CogVideoX, whose blocks take one timestep for all tokens; "
                 "leave it off"
             )
+        if foreground_count(clips) > 1:
+            further = range(len(prompt_prefixes), len(prompt_layers(foreground_count(clips))))
+            prompt_prefixes = (*prompt_prefixes, *(f"{i}, " for i in further))
+            self.register_to_config(prompt_prefixes=prompt_prefixes)
         if sample_size[0] % patch_size or sample_size[1] % patch_size:
             raise ValueError(f"sample_size {tuple(sample_size)} does not divide into patches of {patch_size}")
         height, width = sample_size
@@ -466,6 +301,30 @@ class CogVideoXLayerTransformer3DModel(Backbone):
         if self.patch_embed.layer_embedding is not None:
             self.patch_embed.layer_embedding.reset(self.patch_embed.text_proj.weight)
 
+    def resized(self, changes: Mapping[str, Any]) -> Self:
+        """See `Backbone`: other clips, and another size or other frames where positions are not learnt.
+
+        Learned positions are kept by clip; those of new clips start with the values of the sine table.
+        """
+        learned = self.config.learned_positions
+        if not set(changes) <= ({"clips"} if learned else {"clips", "sample_size", "sample_frames"}):
+            return super().resized(changes)
+        arguments = {name: value for name, value in self.config.items() if not name.startswith("_")}
+        with init_empty_weights():
+            other = type(self).from_config({**arguments, "position_frames": None, **changes})
+        weights = self.state_dict()
+        if learned:
+            weights["patch_embed.pos_embedding"] = self.patch_embed.grown(
+                other.patch_embed, self.sample_layout, other.sample_layout
+            )
+        other.load_state_dict(weights, assign=True)
+        return cast(Self, other.train(self.training))
+
+    @property
+    def sample_layout(self) -> Layout:
+        """Layout of a sequence as it was trained."""
+        return Layout(self.config.sample_frames, tuple(self.config.clips), self.config.lead_frames)
+
     @property
     def _cp_plan(self) -> dict[str, Any]:
         """Split of the sequence among processes in diffusers' context parallelism.
@@ -504,9 +363,9 @@ class CogVideoXLayerTransformer3DModel(Backbone):
             hidden_states: (B, N, C, H, W) packed latents, generated frames noised.
             timestep: (B, K, F or 1) noise level per clip and frame in [0, 1], a training timestep over 1000; the
                 largest of a sample counts for all of its tokens. In float32, because bfloat16 rounds it.
-            encoder_hidden_states: (B, L, S, text_dim) text states per layer, in the order of `LAYERS`, of prompts
-                padded to `text_length`; all zero for the unconditional prediction. Layers without a prefix in the
-                configuration are ignored.
+            encoder_hidden_states: (B, L, S, text_dim) text states per layer, in the order of `prompt_layers`, of
+                prompts padded to `text_length`; all zero for the unconditional prediction. Layers without a prefix in
+                the configuration are ignored.
             encoder_attention_mask: ignored, because the official models attend to padding.
             layout: positions of the clips in the sequence, in latent frames.
             frame_positions: (B, F) integer position of each latent frame in its clip; default 0..F-1.
@@ -554,8 +413,9 @@ class CogVideoXLayerTransformer3DModel(Backbone):
         if layout.frames % p_t or layout.lead % p_t:
             raise ValueError(f"clips of {layout.frames} latent frames do not divide into patches of {p_t} of them")
         prompts, tokens = text.shape[1:3]
-        if prompts < len(self.config.prompt_prefixes):
-            raise ValueError(f"this model needs {len(self.config.prompt_prefixes)} prompts, got {prompts}")
+        needed = min(len(self.config.prompt_prefixes), len(prompt_layers(foreground_count(layout.clips))))
+        if prompts < needed:
+            raise ValueError(f"this model needs {needed} prompts, got {prompts}")
         if tokens != self.config.text_length:
             raise ValueError(
                 f"prompts have {tokens} tokens, this model attends to exactly {self.config.text_length}: pad them to "
