@@ -270,6 +270,25 @@ def test_still_is_held_over_the_frames_of_a_latent(
     assert not torch.equal(layers.foreground[0], layers.foreground[1])
 
 
+def test_mini_makes_the_matte_for_a_model_without_hints(
+    wan: Path, files: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shot = torch.full((5, 3, 64, 96), 0.2)
+    shot[:, 0, 20:44, 30:54] = 0.9
+    write_video(Path("square.mkv"), shot, None, 8.0, "ffv1")
+    words = ["decompose", "square.mkv", "--object", "42,32@2", "--not-object", "8,8@2", "--model", str(wan)]
+    mattes = []
+    for name in ("one", "two"):
+        assert run([*words, "--steps", "1", "--format", "ffv1", "-o", str(tmp_path / name)]) == 0
+        assert "mini makes the matte of frame 2 from them first" in capsys.readouterr().err
+        mattes.append(load_layers(tmp_path / name).alpha)
+    assert torch.equal(*mattes)
+    for number in (1, 2, 3, 4):  # the frames of a latent: the square against the rest, from the clicks
+        assert mattes[0][number, 0, 16, 21] > mattes[0][number, 0, 2, 2] + 0.5
+    metadata = json.loads((tmp_path / "one" / "layers.json").read_text())["metadata"]
+    assert metadata["object"] == ["42,32@2"]
+
+
 MISTAKES = [
     (["complete", "--given", "blended=shot.mkv@3"], "frames 3 of blended cannot be given alone: this model takes"),
     (["complete", "--given", "alpha=matte.png@2", "--given", "alpha=hero.png@3"], "within frames 1 to 4, which"),
@@ -342,7 +361,7 @@ def test_video_has_no_frame_after_its_last(
     tiny_model: Path, files: dict[str, torch.Tensor], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_video(Path("short.mkv"), files["shot"][:3], None, 12.0, "ffv1")
-    message = "short.mkv@0,4: the video has 3 frames, so none of number 4"
+    message = "short.mkv@0,4: there are 3 frames, so none of number 4"
     assert message in refusal(capsys, tiny_model, "complete", "--given", "blended=short.mkv@0,4")
 
 

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from layerflow.core.errors import FieldError
+from layerflow.core.schema import CLIPS
 from layerflow.generation.request import ModelOptions
 from layerflow.media import load_layers, read_video
 from layerflow.studio.access_control import COOKIE

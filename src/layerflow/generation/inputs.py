@@ -36,6 +36,8 @@ class Source:
     """Alpha that came along with its colour; it yields to a matte given for the same frame."""
     trimap: bool = False
     """True for mattes that are known in part."""
+    one_by_one: bool = False
+    """True if `video` may hold just the frames that it is given at, in order."""
 
     def changed(self, video: LayeredVideo, change: str) -> Source:
         """Return the source with another video and a note on the change."""
@@ -193,9 +195,9 @@ def _choose(source: Source, at: str, count: int) -> Source:
     except ValueError as error:
         raise UserError(f"{source.path}@{at}: {error}; `frames` sets how many there are") from None
     video = source.video
-    if not source.still:
+    if not source.still and not (source.one_by_one and video.frames == len(numbers)):
         if numbers[-1] >= video.frames:
-            raise UserError(f"{source.path}@{at}: the video has {video.frames} frames, so none of number {numbers[-1]}")
+            raise UserError(f"{source.path}@{at}: there are {video.frames} frames, so none of number {numbers[-1]}")
         video = video.replace(**{name: clip[list(numbers)] for name, clip in video.clips().items()})
     return replace(source, video=video, numbers=numbers)
 

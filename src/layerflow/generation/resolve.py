@@ -62,22 +62,21 @@ def check_request(request: Request) -> None:
     check_exists(request.files)
 
 
-def resolve(request: Request, facts: ModelFacts, sources: Sequence[Source] | None = None) -> Resolved:
+def resolve(request: Request, facts: ModelFacts, more: Sequence[Source] = ()) -> Resolved:
     """Return a request with all defaults resolved.
 
     Args:
         request: the request.
         facts: facts of the model.
-        sources: given clips and trimaps; read from the files of the request if None.
+        more: given clips and trimaps besides the files of the request.
 
     Raises:
         UserError, MediaError: given clips that cannot be used.
         ValueError: sizes, tasks or values that the model does not take; the message names those that it takes.
     """
     conventions, (trained_frames, *trained_size) = facts.conventions, facts.codec.trained_size
-    if sources is None:
-        reading = request.frames or trained_frames, request.fps
-        sources = [*read_sources(request.given, *reading), *read_sources(request.trimap, *reading, trimap=True)]
+    reading = request.frames or trained_frames, request.fps
+    sources = [*read_sources(request.given, *reading), *read_sources(request.trimap, *reading, trimap=True), *more]
     upscale = pick_upscale(request, [source for source in sources if not source.trimap], facts)
     height, width = request.size or (upscale * trained_size[0], upscale * trained_size[1])
     rate, frames = common_rate(sources, request.fps), frame_count(sources, request.frames, trained_frames)

@@ -103,12 +103,22 @@ def denoise(
         return tensors
 
     started = time.perf_counter()
-    with loras(model.pipeline, resolved.request.lora):
-        result = model.pipeline(
+    video = generate(model.pipeline, resolved, model.device, on_step_end)
+    return video, time.perf_counter() - started
+
+
+def generate(pipeline: LayerFlowPipeline, resolved: Resolved, device: str, on_step_end: Any = None) -> LayeredVideo:
+    """Return the layered video of a request; `on_step_end` is the pipeline's callback."""
+    if resolved.needs_mattes:
+        from .mattes import with_mattes
+
+        resolved = with_mattes(resolved, pipeline.codec.groups(resolved.frames), device)
+    with loras(pipeline, resolved.request.lora):
+        result = pipeline(
             **pipeline_arguments(resolved), given=resolved.given, fps=resolved.fps, callback_on_step_end=on_step_end
         )
     assert not isinstance(result, tuple)
-    return result.video, time.perf_counter() - started
+    return result.video
 
 
 def pipeline_arguments(resolved: Resolved) -> dict[str, Any]:
