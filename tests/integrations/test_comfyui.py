@@ -150,6 +150,15 @@ def test_prompts_of_foregrounds_are_paragraphs(nodes: dict[str, Any], model: Any
         run(nodes, "Generate", model=model, foreground_prompt="a fox\n\na dog", steps=1)
 
 
+def test_each_foreground_has_its_prompt(nodes: dict[str, Any], tiny_stack: Path) -> None:
+    (model,) = run(nodes, "LoadModel", name=str(tiny_stack), device="cpu", dtype="auto")
+    inputs = {"foreground_prompt": "a fox\n\na dog", "background_prompt": "hills"}
+    *images, layers = run(nodes, "Generate", model=model, steps=1, **inputs)
+    assert len(layers.foregrounds) == 2
+    picked = run(nodes, "PickForeground", layers=layers, number=1)
+    assert torch.equal(picked[0], images[0])
+
+
 def test_foreground_is_picked_and_saved(nodes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     near, far = (LayeredVideo(torch.rand(2, 3, 16, 16), torch.rand(2, 1, 16, 16)).foregrounds[0] for _ in range(2))

@@ -173,6 +173,33 @@ def test_job_schema_has_frames_and_clicks(studio: TestClient) -> None:
     ]  # fmt: skip
 
 
+def test_several_foregrounds_are_made_viewed_and_reordered(tmp_path: Path, tiny_stack: Path) -> None:
+    with serving(Settings(tmp_path / "studio", ModelStart(ModelOptions(model=str(tiny_stack))))) as client:
+        job = make(client, foreground=["a fox", "a dog"])
+        assert job["state"] == "done", job["error"]
+        clips = ["foreground", "alpha", "foreground-2", "alpha-2", "background", "blended"]
+        assert job["result"]["clips"] == clips
+        assert job["result"]["sheets"] == sorted(clips)
+        assert job["result"]["prompts"]["foreground-2"] == "a dog"
+        for name in clips:
+            assert client.get(f"/api/jobs/{job['id']}/sheets/{name}.png").status_code == 200
+        given = {"foreground-2": {"0": {"job": job["id"], "clip": "foreground"}}}
+        again = make(client, foreground="", background="", given=given)
+        assert again["state"] == "done", again["error"]
+        kept, before = (frames_of(client, *names, tmp_path) for names in ((again, "foreground-2"), (job, "foreground")))
+        assert torch.equal(kept.colour[0], before.colour[0])
+        pictures = []
+        for order in (None, ["foreground", "foreground-2"], ["foreground-2", "foreground"]):
+            url = client.post(f"/api/jobs/{job['id']}/exports", json={"preset": "web", "order": order}).json()["url"]
+            with zipfile.ZipFile(BytesIO(client.get(url).content)) as archive:
+                names = [name for name in archive.namelist() if name.endswith("blended.webp")]
+                pictures.append([archive.read(name) for name in names])
+        assert pictures[0] == pictures[1] != pictures[2]
+        answer = client.post(f"/api/jobs/{job['id']}/exports", json={"preset": "web", "order": ["foreground"]})
+        assert answer.status_code == 422
+        assert "order is foreground but must name each of foreground, foreground-2 once" in answer.json()["error"]
+
+
 @pytest.mark.parametrize("preset", ["editors", "web", "game", "compositing"])
 def test_layers_are_exported_by_each_preset(studio: TestClient, done: dict[str, Any], preset: str) -> None:
     for package in {"editors": ["opentimelineio"], "compositing": ["OpenEXR"]}.get(preset, []):

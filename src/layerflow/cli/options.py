@@ -102,7 +102,8 @@ def with_request(*required: str) -> Callable[[Callable[..., None]], Callable[...
         request = _read(Request, values, given=given, trimap=trimap)
         return {"request": request, "target": Target(model, output, overwrite)}
 
-    parameters = {"request": [*files, *_parameters(Request, required)], "target": target}
+    fields = _parameters(Request, required)
+    parameters = {"request": [*files, *fields] if "given" in required else [*fields, *files], "target": target}
     return lambda command: _expand(command, parameters, read)
 
 

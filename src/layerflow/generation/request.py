@@ -156,8 +156,8 @@ class Request:
     )
     object: tuple[str, ...] = _option(
         (),
-        "What the foreground is: a click on it, a pixel of the given blended video at a frame, or its matte at a frame "
-        "as PATH@FRAME; may be repeated.",
+        "A click on the foreground, in pixels of the given blended video at a frame, or its matte at a frame, "
+        "PATH@FRAME; may be repeated.",
         metavar="X,Y@FRAME",
         check=_check_clicks("object"),
         most=MOST_CLICKS,
@@ -165,7 +165,7 @@ class Request:
     )
     not_object: tuple[str, ...] = _option(
         (),
-        "A click on something that does not belong to the foreground; may be repeated.",
+        "A click beside the foreground, such as on another thing that moves; may be repeated.",
         metavar="X,Y@FRAME",
         check=_check_clicks("not_object"),
         most=MOST_CLICKS,
