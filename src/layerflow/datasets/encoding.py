@@ -8,13 +8,14 @@ H, W pixels, h, w latents, S tokens, D width of text states.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.schema import BACKGROUND, BLENDED, CLIPS, FOREGROUND
+from ..core.compositing import blend, blend_all
+from ..core.schema import ALPHA_OF, BACKGROUND, BLENDED, CHANNELS, CLIPS, foreground_count, prompt_layers
 from ..models.backbone import prompt_prefixes
 from ..models.layout import Layout
 from ..models.text import MAX_TOKENS, blended_prompt, encode_prompts
@@ -29,23 +30,55 @@ def held(clips: dict[str, Tensor], frames: int) -> dict[str, Tensor]:
     return {name: clip.expand(frames, -1, -1, -1) if len(clip) == 1 else clip for name, clip in clips.items()}
 
 
-def prompts_of(captions: Mapping[str, str]) -> list[str]:
-    """Return a prompt for each layer, in the order of `LAYERS`; "" where there is no caption."""
-    foreground, background = captions.get(FOREGROUND, ""), captions.get(BACKGROUND, "")
-    return [foreground, background, captions.get(BLENDED, "") or blended_prompt(foreground, background)]
+def clips_for(clips: Mapping[str, Tensor], names: Sequence[str] = CLIPS) -> dict[str, Tensor]:
+    """Return the clips of a model, from all clips of a sample, (..., C, H, W) in [0, 1].
+
+    Foregrounds that the sample lacks are transparent, their colour mid-grey. Those that the model lacks, the farthest
+    ones, become part of the background, so that the composite stays the same.
+    """
+    count, own = foreground_count(names), dict(clips)
+    farther = [(own.pop(colour), own.pop(alpha)) for colour, alpha in list(ALPHA_OF.items())[count:] if colour in own]
+    if farther:
+        own[BACKGROUND] = blend_all(farther, own[BACKGROUND])
+    *batch, _, height, width = own[BACKGROUND].shape
+    for pair in list(ALPHA_OF.items())[:count]:
+        for name, value in zip(pair, (0.5, 0.0), strict=True):
+            if name not in own:
+                own[name] = own[BACKGROUND].new_full((*batch, CHANNELS[name], height, width), value)
+    return {name: own[name] for name in names}
 
 
-def marked(alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which places count more in the loss, from alpha (B, F, 1, H, W) in [0, 1].
+def coverage(clips: Mapping[str, Tensor]) -> Tensor:
+    """Return the alpha (..., 1, H, W) of all foregrounds together, from clips by name; of one it is its own."""
+    *nearer, covered = (clips[alpha] for alpha in ALPHA_OF.values() if alpha in clips)
+    for alpha in reversed(nearer):
+        covered = blend(torch.ones_like(alpha), alpha, covered)
+    return covered
 
-    Two tensors (B, K, F, 1, H, W): places on and near the foreground, 1 in all clips; and alpha in the background,
-    where the foreground hides it.
+
+def prompts_of(captions: Mapping[str, str], clips: Sequence[str] = CLIPS) -> list[str]:
+    """Return a prompt for each layer of a model's clips, in the order of `prompt_layers`; "" where there is no caption.
+
+    Without a caption of its own, `blended` gets one written from the others.
+    """
+    layers = prompt_layers(foreground_count(clips))
+    texts = {layer: captions.get(layer, "") for layer in layers}
+    together = " and ".join(texts[layer] for layer in layers if layer in ALPHA_OF and texts[layer])
+    texts[BLENDED] = texts[BLENDED] or blended_prompt(together, texts[BACKGROUND])
+    return list(texts.values())
+
+
+def marked(alpha: Tensor, clips: Sequence[str] = CLIPS) -> tuple[Tensor, Tensor]:
+    """Return which places count more in the loss, from the alpha of all foregrounds, (B, F, 1, H, W) in [0, 1].
+
+    Two tensors (B, K, F, 1, H, W) for K clips: places on and near a foreground, 1 in all clips; and alpha in the
+    background, where foregrounds hide it.
     """
     covered = (alpha > 0.05).float().flatten(0, 1)
     along = F.max_pool2d(covered, (1, 7), 1, (0, 3))  # first rows, then columns: half of the time
     near = F.max_pool2d(along, (7, 1), 1, (3, 0)).view_as(alpha)
-    hidden = torch.stack([alpha if name == BACKGROUND else torch.zeros_like(alpha) for name in CLIPS], dim=1)
-    return near[:, None].repeat(1, len(CLIPS), 1, 1, 1, 1), hidden
+    hidden = torch.stack([alpha if name == BACKGROUND else torch.zeros_like(alpha) for name in clips], dim=1)
+    return near[:, None].repeat(1, len(clips), 1, 1, 1, 1), hidden
 
 
 @torch.no_grad()
@@ -61,9 +94,9 @@ def encode_sequence(pipeline: LayerFlowPipeline, clips: Mapping[str, Tensor]) ->
 
 
 def place_weights(weight: Tensor, layout: Layout, size: tuple[int, int]) -> Tensor:
-    """Average loss weights (B, K, F, 1, H, W) over the pixels of each latent: (B, N, 1, h, w)."""
+    """Average loss weights (B, K, F, 1, H, W) of the layout's clips over the pixels of each latent: (B, N, 1, h, w)."""
     parts = []
-    for index, name in enumerate(CLIPS):
+    for index, name in enumerate(layout.clips):
         own, latents = weight[:, index].transpose(1, 2), (layout.clip_frames(name), *size)
         if own.shape[2:] != latents:
             own = F.adaptive_avg_pool3d(own, latents)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from ..core.schema import BACKGROUND, BLENDED, CLIPS
+from ..core.compositing import blend_all
+from ..core.schema import ALPHA_OF, BACKGROUND, BLENDED, CLIPS, scene_layers
 from ..datasets.encoding import held
 from ..training.recipe import DataRecipe, StageRecipe
 from ..training.sources import Query, Sample, Size, Source, shown_frames
-from .world import SceneSource
+from .world import Scene, SceneSource
 from .world.crude import crude_layers, pasted_layers
+
+TRIES = 4
+"""Other scenes that are tried until one has an object elsewhere."""
+MOST_SHARED = 0.3
+"""Most of the smaller object that two objects of a stacked scene may share."""
 
 
 class DrawnScenes(Source):
@@ -18,7 +25,7 @@ class DrawnScenes(Source):
 
     def __init__(self, data: DataRecipe, recipe: StageRecipe) -> None:
         self.recipe, self.seed, self.frames = data, recipe.seed, recipe.clip_frames
-        self.extra_objects = recipe.mini.extra_objects
+        self.extra_objects, self.stacks = recipe.mini.extra_objects, recipe.mini.stacks
         self.core, self.all = (
             SceneSource("train", recipe.size, recipe.clip_frames, objects, recipe.mini.variations)
             for objects in ("core", "all")
@@ -37,6 +44,8 @@ class DrawnScenes(Source):
         scene = source.scene(int(rng.integers(2**62)), self.seed, frame_indices=drawn)
         clips = {name: getattr(scene, name) for name in CLIPS}
         captions = dict(scene.captions)
+        if self.stacks and self.recipe.form == "clean" and rng.random() < self.stacks:
+            clips, captions = self._stacked(scene, source, drawn, rng)
         if self.recipe.form != "clean":
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
             if self.recipe.form == "crude":
@@ -47,3 +56,21 @@ class DrawnScenes(Source):
                 captions = {name: (other if name == BACKGROUND else scene).captions[name] for name in captions}
                 captions.pop(BLENDED)
         return Sample(held(clips, query.frames), positions, captions)
+
+    def _stacked(
+        self, scene: Scene, source: SceneSource, drawn: list[int], rng: np.random.Generator
+    ) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """Return the clips and captions of a scene with the foreground of another one before or behind its own."""
+        for _ in range(TRIES):
+            other = source.scene(int(rng.integers(2**62)), self.seed, frame_indices=drawn)
+            shared = torch.minimum(scene.alpha, other.alpha).sum() / torch.minimum(scene.alpha.sum(), other.alpha.sum())
+            if shared < MOST_SHARED:
+                break
+        layers = [layer.name for layer in scene_layers(2) if layer.transparent]
+        order = (scene, other) if rng.random() < 0.5 else (other, scene)
+        clips, captions = {BACKGROUND: scene.background}, {BACKGROUND: scene.captions[BACKGROUND]}
+        for layer, one in zip(layers, order, strict=True):
+            clips |= {layer: one.foreground, ALPHA_OF[layer]: one.alpha}
+            captions[layer] = one.captions[layers[0]]
+        clips[BLENDED] = blend_all([(one.foreground, one.alpha) for one in order], scene.background)
+        return clips, captions

@@ -23,6 +23,9 @@ class MiniRecipe:
     """Steps in which a fresh network learns to continue backgrounds behind a foreground; 0 leaves it as it is."""
     extra_objects: float = 0.5
     """Share of samples that may show any object, and not one of the core objects that evaluation asks for."""
+    stacks: float = 0.0
+    """Share of clean scenes with the moving object of another scene before or behind their own: a second foreground, or
+    a part of the background where the network has one foreground; which of the two is random then."""
     variations: Variations = field(default_factory=Variations)
     """Shares of drawn scenes that are varied."""
 
@@ -30,8 +33,9 @@ class MiniRecipe:
         for name in ("sketch_scenes", "sketch_epochs", "fill_steps"):
             if getattr(self, name) < 0:
                 raise FieldError(name, f"is {getattr(self, name)}, but must be at least 0")
-        if not 0 <= self.extra_objects <= 1:
-            raise FieldError("extra_objects", f"is {self.extra_objects}, but must be a share between 0 and 1")
+        for name in ("extra_objects", "stacks"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise FieldError(name, f"is {getattr(self, name)}, but must be a share between 0 and 1")
 
 
 CROPS = 4

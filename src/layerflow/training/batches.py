@@ -6,7 +6,7 @@ A batch is decided as a whole, whatever the number of processes; each process th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,12 +17,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..core.config import ConfigError
-from ..core.schema import ALPHA, CLIPS, LAYERS, TASKS
-from ..datasets.encoding import HIDDEN, NEAR, marked, prompts_of
+from ..core.schema import CLIPS, foreground_count, prompt_layers, scene_layers, task_clips
+from ..datasets.encoding import HIDDEN, NEAR, coverage, marked, prompts_of
 from ..datasets.precompute import check_identity
+from ..models.given import mattes_of
 from ..models.layout import Layout
 from ..models.model_space import to_model_space
 from ..pipeline import LayerFlowPipeline
+from .givens import choose_foregrounds, draw_frames, draw_hints, draw_kind
 from .recipe import ADAPTERS, ANY, StageRecipe
 from .sources import Query, Sample, Size, open_sources
 
@@ -44,11 +46,15 @@ class Batch:
     """(B, K, F, 1, H, W) loss weight, larger on and around the foreground and where it hides the background; of latents
     (B, N, 1, h, w)."""
     prompts: list[list[str]]
-    """B x L prompts in the order of LAYERS; "" where left out."""
+    """B x L prompts in the order of `prompt_layers`; "" where left out."""
     tasks: list[str]
     """B names of tasks."""
     adapters: dict[str, Tensor]
     """(B,) bool for each of `ADAPTERS`, True where it is on."""
+    clips: tuple[str, ...] = CLIPS
+    """The K clips, in the order of the sequence."""
+    hints: Tensor | None = None
+    """(B, A, F, 2, H, W) known places of mattes, see `Backbone.takes_hints`."""
     first: int = 0
     """Place of the first sample in the whole batch."""
     size: int = 0
@@ -63,7 +69,7 @@ class Batch:
     @property
     def layout(self) -> Layout:
         """Layout of the clips in pixels."""
-        return Layout(self.positions.shape[1])
+        return Layout(self.positions.shape[1], self.clips)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch with its tensors on a device."""
@@ -95,14 +101,27 @@ class ClipBatches(Dataset):
         recipe: one stage of it.
         rank, processes: this process makes its share of each batch; all shares together are the batch.
         scattered: samples of fewer than all frames show any of them, in order; else the first ones.
+        clips: clips of the network.
 
     Raises:
         ConfigError: batches that cannot be shared among the processes, or shards without clips that fit.
         MediaError: a folder of shards is missing or damaged.
     """
 
-    def __init__(self, recipe: StageRecipe, rank: int = 0, processes: int = 1, scattered: bool = True) -> None:
+    def __init__(
+        self,
+        recipe: StageRecipe,
+        rank: int = 0,
+        processes: int = 1,
+        scattered: bool = True,
+        clips: Sequence[str] = CLIPS,
+    ) -> None:
         self.recipe, self.rank, self.processes, self.scattered = recipe, rank, processes, scattered
+        self.clips = tuple(clips)
+        self.latent_frames: dict[int, int] = {}
+        """Latent frames of a clip by its frames, where they differ."""
+        self.layers = prompt_layers(foreground_count(clips))
+        self.tasks = task_clips(scene_layers(foreground_count(clips)))
         self.sources = open_sources(recipe)
         self._steps: list[Step] = []
         self._taken: Counter[tuple[int, int, Size]] = Counter()
@@ -180,12 +199,14 @@ class ClipBatches(Dataset):
         text, mask = _padded([sample["text"] for sample in samples]) if self.precomputed else (None, None)
         return Batch(
             sequence=sequence,
-            given=torch.stack([sample["given"] for sample in samples]),
+            given=_stacked([sample["given"] for sample in samples]),
             positions=torch.stack([one.positions for one in read]),
             weight=weight,
             prompts=[sample["prompts"] for sample in samples],
             tasks=[sample["task"] for sample in samples],
             adapters={name: torch.tensor([name in sample["adapters"] for sample in samples]) for name in ADAPTERS},
+            clips=self.clips,
+            hints=torch.stack([sample["hints"] for sample in samples]) if self.recipe.hints else None,
             first=first,
             size=len(step.picks),
             latents=layout,
@@ -194,16 +215,16 @@ class ClipBatches(Dataset):
         )
 
     def _of_pixels(self, read: list[Sample]) -> tuple[Tensor, Tensor, None]:
-        clips = {name: torch.stack([one.clips[name] for one in read]) for name in CLIPS}
-        weight = self._weight(*marked(clips[ALPHA]))  # alpha before it becomes a clip in model space
-        return Layout(len(read[0].positions)).pack(to_model_space(clips)), weight, None
+        clips = {name: torch.stack([one.clips[name] for one in read]) for name in self.clips}
+        weight = self._weight(*marked(coverage(clips), self.clips))  # alpha before it becomes a clip in model space
+        return Layout(len(read[0].positions), self.clips).pack(to_model_space(clips)), weight, None
 
     def _of_latents(self, read: list[Sample]) -> tuple[Tensor, Tensor, Layout]:
         latents = {name: torch.stack([one.latents[name] for one in read]) for name in read[0].latents}
         weight = self._weight(latents.pop(NEAR), latents.pop(HIDDEN))
         counts = {name: clip.shape[1] for name, clip in latents.items()}
-        frames = counts[CLIPS[-1]]
-        layout = Layout(frames, CLIPS, counts[CLIPS[0]] - frames)
+        frames = counts[self.clips[-1]]
+        layout = Layout(frames, self.clips, counts[self.clips[0]] - frames)
         return layout.pack(latents), weight, layout
 
     def _weight(self, near: Tensor, hidden: Tensor) -> Tensor:
@@ -215,7 +236,7 @@ class ClipBatches(Dataset):
         recipe = self.recipe
         rng = np.random.default_rng([recipe.seed, 1, number * MOST_SAMPLES + place])
         task = str(rng.choice(list(recipe.tasks), p=_normalised(recipe.tasks.values())))
-        given = any_subset(rng) if task == ANY else TASKS[task]
+        given = any_subset(rng, self.clips) if task == ANY else self.tasks[task]
         return rng, task, given, Query(step.size, step.frames, step.picks[place][1], self.scattered)
 
     def _sample(self, number: int, step: Step, place: int) -> dict[str, Any]:
@@ -223,16 +244,28 @@ class ClipBatches(Dataset):
         source = self.sources[step.picks[place][0]]
         read = source.read(query, rng)
         recipe = self.recipe
-        prompts = prompts_of(read.captions)
+        # A stream of its own: frames and hints leave all else as it is without them.
+        own_rng = np.random.default_rng([recipe.seed, 2, number * MOST_SAMPLES + place])
+        if read.clips:
+            clips, captions = choose_foregrounds(read.clips, read.captions, self.clips, own_rng)
+            read = replace(read, clips=clips, captions=captions)
+        layout = Layout(self.latent_frames.get(step.frames, step.frames), self.clips)
+        masks = draw_frames(draw_kind(recipe.frame_masks, own_rng), given, self.clips, layout.frames, own_rng)
+        mattes = {name: read.clips[name] for name in mattes_of(self.clips)} if recipe.hints else {}
+        hints = draw_hints(draw_kind(recipe.hints, own_rng), mattes, masks, own_rng) if recipe.hints else None
+        prompts = prompts_of(read.captions, self.clips)
         if rng.random() < recipe.prompt_dropout:
-            prompts = [""] * len(LAYERS)
+            prompts = [""] * len(self.layers)
         prompts = ["" if rng.random() < recipe.layer_dropout else prompt for prompt in prompts]
         own, empty = read.text, source.unconditional
         return {
             "read": read,
-            "given": Layout(step.frames).given_mask(given),
+            "given": layout.given_mask(masks),
+            "hints": hints,
             "prompts": prompts,
-            "text": [(own if p else empty)[layer] for layer, p in zip(LAYERS, prompts, strict=True) if layer in own],
+            "text": [
+                (own if p else empty)[layer] for layer, p in zip(self.layers, prompts, strict=True) if layer in own
+            ],
             "task": task,
             "adapters": source.recipe.adapters_on(source.frozen(query)),
         }
@@ -245,14 +278,15 @@ def build_batches(recipe: StageRecipe, accelerator: Accelerator, pipeline: Layer
         ConfigError: clips of a size or number of frames that the model does not take, a model for one task, latents
             that another model encoded, or batches that the processes cannot share.
     """
-    scattered = pipeline.vae is None
-    batches = ClipBatches(recipe, accelerator.process_index, accelerator.num_processes, scattered)
-    config = pipeline.transformer.config
-    if tuple(config.clips) != CLIPS or config.get("task") is not None:
+    scattered, config, codec = pipeline.vae is None, pipeline.transformer.config, pipeline.codec
+    if not set(CLIPS) <= set(config.clips) or config.get("task") is not None:
         raise ConfigError(f"start_from: {recipe.start_from} is for one task; training needs a model for all")
+    if recipe.hints and not pipeline.transformer.takes_hints:
+        raise ConfigError("hints: the model takes none; set hints: true under model, of a mini", "hints")
+    batches = ClipBatches(recipe, accelerator.process_index, accelerator.num_processes, scattered, config.clips)
     for frames, (height, width) in batches.shapes():
         try:
-            pipeline.codec.check(frames, height, width)
+            batches.latent_frames[frames] = codec.check(frames, height, width).frames
         except ValueError as error:
             raise ConfigError(f"clips of the recipe's data do not fit the model: {error}") from error
     check_identity(pipeline, batches.sources)
@@ -268,11 +302,17 @@ def _padded(texts: list[list[Tensor]]) -> tuple[Tensor, Tensor]:
     return torch.stack(flat).unflatten(0, (len(texts), -1)), mask
 
 
-def any_subset(rng: np.random.Generator) -> frozenset[str]:
+def _stacked(masks: Sequence[Tensor]) -> Tensor:
+    """Stack masks (K, F or 1) to (B, K, F), or to (B, K, 1) where clips are given whole or not at all."""
+    frames = max(mask.shape[1] for mask in masks)
+    return torch.stack([mask.expand(-1, frames) for mask in masks])
+
+
+def any_subset(rng: np.random.Generator, clips: Sequence[str] = CLIPS) -> frozenset[str]:
     """Draw a set of given clips that leaves at least one to generate."""
     while True:
-        given = frozenset(name for name in CLIPS if rng.random() < 0.5)
-        if len(given) < len(CLIPS):
+        given = frozenset(name for name in clips if rng.random() < 0.5)
+        if len(given) < len(clips):
             return given
 
 

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..core.config import ConfigError
-from ..core.schema import CLIPS, LAYERS
-from ..models.backbone import prompt_prefixes
+from ..core.schema import CLIPS, foreground_count, prompt_layers
 from ..models.codec import SequenceCodec
 from ..models.folders import model_folder, read_index
 from ..models.layout import Layout
@@ -234,15 +233,16 @@ def _parts(recipe: StageRecipe) -> tuple[Any, Any, Any, int]:
 
 def _inputs(model: Any, layout: Layout, size: tuple[int, int], text_dim: int, samples: int) -> tuple[Any, ...]:
     config = model.config
-    if tuple(config.clips) != CLIPS:
+    if not set(CLIPS) <= set(config.clips):
         raise ConfigError(f"training needs a model of all clips, but this one has {', '.join(config.clips)}")
-    prompts, words = len(prompt_prefixes(config)), config.get("text_length", MAX_TOKENS)
+    prompts = len(prompt_layers(foreground_count(config.clips)))
+    words = config.get("text_length", MAX_TOKENS)
     dtype = next(parameter.dtype for name, parameter in model.named_parameters() if adapters.is_base(name))
     return (
         torch.empty(samples, layout.length, config.in_channels, *size, dtype=dtype),
-        torch.ones(samples, len(CLIPS)),
-        torch.empty(samples, max(prompts, len(LAYERS)), words, text_dim, dtype=dtype),
-        torch.ones(samples, max(prompts, len(LAYERS)), words, dtype=torch.bool),
+        torch.ones(samples, len(layout.clips), 1),
+        torch.empty(samples, prompts, words, text_dim, dtype=dtype),
+        torch.ones(samples, prompts, words, dtype=torch.bool),
         layout,
     )
 

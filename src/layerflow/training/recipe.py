@@ -15,6 +15,10 @@ PRECISIONS = ("auto", "no", "bf16", "fp16")
 STAGES = ("base", "motion", "content", "unify")
 """Stages of the paper's training, in order; `unify` goes over everything once more."""
 ADAPTERS = ("motion", "content")
+FRAME_MASKS = ("first", "ends", "few", "prefix", "matte")
+"""Kinds of frame masks, see `StageRecipe.frame_masks`."""
+HINTS = ("click", "trimap", "matte")
+"""Kinds of hints, see `StageRecipe.hints`."""
 ANY = "any"
 """Name, among tasks, of a random proper subset of given clips."""
 
@@ -179,6 +183,13 @@ class StageRecipe:
         }
     )
     """Shares of the sets of given clips, by task; `any` is a random proper subset."""
+    frame_masks: dict[str, float] = field(default_factory=dict)
+    """Shares of samples that are also given single frames of other clips, by kind: `first`, the first frame of some
+    clips; `ends`, the first and the last; `few`, any; `prefix`, the first few of all clips, as windows of a longer
+    video have; `matte`, one frame of a matte. The rest are given none."""
+    hints: dict[str, float] = field(default_factory=dict)
+    """Shares of samples with known places of a matte at one frame, by kind: `click`, discs inside and outside of the
+    foreground; `trimap`; `matte`, all of it. For networks that take hints, such as the mini's with `hints: true`."""
     noise: NoiseRecipe = field(default_factory=NoiseRecipe)
     """Noise levels."""
     prompt_dropout: float = 0.1
@@ -238,6 +249,15 @@ class StageRecipe:
         for task in self.tasks:
             if task not in TASKS and task != ANY:
                 raise ConfigError(f"tasks: unknown task {task!r}; the tasks are {', '.join(TASKS)} and {ANY}", "tasks")
+        for key, kinds in (("frame_masks", FRAME_MASKS), ("hints", HINTS)):
+            shares = getattr(self, key)
+            for kind, share in shares.items():
+                if kind not in kinds:
+                    raise ConfigError(f"{key}: unknown kind {kind!r}; the kinds are {', '.join(kinds)}", key)
+                if share < 0:
+                    raise ConfigError(f"{key}: {kind} is {share}, but must be a share from 0 to 1", key)
+            if sum(shares.values()) > 1:
+                raise ConfigError(f"{key}: the shares add up to {sum(shares.values()):g}, but must not exceed 1", key)
         if not self.data:
             raise ConfigError("data: a recipe needs at least one source", "data")
         if self.batch_multiple < 1:

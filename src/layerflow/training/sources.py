@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ..core.config import ConfigError
-from ..core.schema import CLIPS
 from ..datasets.encoding import held
 from ..datasets.reader import HELD, LATENTS, TEXT, Row, ShardSet
 from .family import load_family
@@ -44,7 +43,7 @@ class Sample:
     """All clips of one training sample."""
 
     clips: dict[str, Tensor]
-    """(F, C, H, W) by name, all of `CLIPS`."""
+    """(F, C, H, W) by name, all of `CLIPS` and perhaps further foregrounds."""
     positions: Tensor
     """(F,) positions of these frames in the clip."""
     captions: Mapping[str, str]
@@ -174,7 +173,7 @@ class Shards(Source):
             start = int(rng.integers(row.frames - length + 1))
             positions = shown_frames(length, query, rng)
             drawn = (start + positions).tolist()
-        clips = held({name: clips[name][drawn] for name in CLIPS}, query.frames)
+        clips = held({name: clip[drawn] for name, clip in clips.items()}, query.frames)
         return Sample(clips, positions, stored.captions, text=text)
 
 

@@ -94,6 +94,8 @@ class Trainer:
         fresh = checkpoint is None and not any(result.base for result in results)
         self.network = build_trainable(recipe, results, self.accelerator, fresh, report)
         self.pipeline, self.dtype = self.network.pipeline, self.network.dtype
+        if recipe.frame_masks:
+            self.network.model.register_to_config(frame_masks=True)
         self.batches = build_batches(recipe, self.accelerator, self.pipeline)
         place_encoders(self.pipeline, recipe, self.device, idle=self.batches.precomputed)
         own = build_optimisation(self.accelerator, recipe, self.network.model)
@@ -199,7 +201,7 @@ class Trainer:
         inputs: dict[str, Tensor] = model.training_inputs(
             clean, layout, batch.given, text, mask, batch.positions, generators
         )
-        return inputs
+        return inputs if batch.hints is None else {**inputs, "hints": batch.hints}
 
     def _mean(self, value: Tensor) -> float:
         """Return the mean over all processes, whose shares of a batch are equal."""
