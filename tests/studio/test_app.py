@@ -279,6 +279,9 @@ def test_foreground_without_alpha_is_refused_at_once(studio: TestClient, clips: 
     facts = upload(studio, clips["opaque.mp4"])
     answer = studio.post("/api/jobs", json={**PROMPTS, "given": {"foreground": {"upload": facts["id"]}}})
     assert "needs transparency" in answer.json()["error"]
+    source = {"upload": facts["id"]}
+    job = make(studio, given={"foreground": {"0": source}, "alpha": {"0": source}})
+    assert job["state"] == "done", job["error"]
 
 
 # The door

@@ -74,18 +74,23 @@ class Studio:
     def submit(self, body: JobRequest) -> dict[str, Any]:
         """Queue a job; raises QueueFullError, UploadError or UnknownJobError."""
         given = {
-            file.path.stem: self.given_file(file.clip, source)
+            file.path.stem: self.given_file(file.clip, source, ALPHA_OF.get(file.clip) in body.given)
             for field, prefix in PREFIXES.items()
             for file, source in sources_of(getattr(body, field), prefix)
         }
         return self.describe(self.queue.submit(body.kept(), body.session, given))
 
-    def given_file(self, clip: Clip, source: Given) -> Path:
-        """Return the file of a given clip; raises UploadError or UnknownJobError."""
+    def given_file(self, clip: Clip, source: Given, has_alpha: bool = False) -> Path:
+        """Return the file of a given clip; raises UploadError or UnknownJobError.
+
+        A foreground must be transparent, unless its alpha is given by another file (`has_alpha`).
+        """
         if source.upload is not None:
             path, facts = self.uploads.clip(source.upload)
-            if clip in ALPHA_OF and not facts[ALPHA]:
-                raise UploadError("a foreground needs transparency, and this clip has none; send one with alpha")
+            if clip in ALPHA_OF and not facts[ALPHA] and not has_alpha:
+                raise UploadError(
+                    "a foreground needs transparency, and this clip has none; send one with alpha, or give its alpha too"
+                )
             return path
         place = self.store.place(self.queue.get(source.job or ""))
         name = source.clip or clip
