@@ -40,7 +40,7 @@ def made(tiny_stack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     return call
 
 
-def test_each_foreground_has_its_prompt(made: Any, tmp_path: Path) -> None:
+def test_each_foreground_has_its_prompt(made: Any, tiny_model: Path, tmp_path: Path) -> None:
     layers, metadata, err = made("generate", *TWO)
     assert list(layers.clips()) == CLIPS
     assert metadata["prompts"] == {
@@ -53,6 +53,11 @@ def test_each_foreground_has_its_prompt(made: Any, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "out")
     assert run(shlex.split(metadata["command"])[1:]) == 0
     assert media(tmp_path / "out") == before
+    words = ["generate", "--foreground", "a fox", "--background", "hills", "--overwrite", "--steps", "1"]
+    assert run([*words, "--model", str(tiny_model), "-o", str(tmp_path / "out")]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "background.webm", "blended.webm", "foreground.webm", "layers.json", "preview.webp",
+    ]  # fmt: skip
     other, *_ = made("generate", "--foreground", "a dog", "--foreground", "a fox", "--background", "hills")
     assert not torch.equal(other.alpha, layers.alpha)
 

@@ -90,7 +90,7 @@ def complete(request: Request, target: Target) -> None:
 
     [bold]Example[/]: layerflow complete --given background=hills.mp4 --given alpha=matte.mp4 -o out/completed
 
-    [bold]Example[/]: layerflow complete --given foreground=hero.png@0,15 --background "a green valley" -o out/hero
+    [bold]Example[/]: layerflow complete --given foreground=hero.png@0,-1 --background "a green valley" -o out/hero
     """
     _run(request, [], target)
 

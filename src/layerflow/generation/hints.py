@@ -40,11 +40,6 @@ class Hints:
         clip[number] = torch.where(known, value, clip[number])
         mask[number] |= known
 
-    @property
-    def all_numbers(self) -> tuple[int, ...]:
-        """Frames in which pixels of any matte are known."""
-        return tuple(sorted({number for known in self.known.values() for number in known_frames(known)}))
-
 
 def known_frames(known: Tensor) -> tuple[int, ...]:
     """Return the frames in which any pixel of (F, 1, H, W) is true."""

@@ -15,7 +15,7 @@ from ..models.codec import check_drawn_size
 from ..models.scene import check_task, foregrounds_of, task_of
 from ..models.text import blended_prompt
 from .givens import frames_in_words
-from .hints import Hints, clicks_of, known_pixels
+from .hints import clicks_of, known_frames, known_pixels
 from .inputs import Source, check_exists, common_rate, cut, fit, frame_count, gather, hold, read_sources
 from .load import ModelFacts
 from .request import Request
@@ -160,7 +160,7 @@ def check_given(given: Given, facts: ModelFacts) -> list[str]:
     if not given.hints:
         return cautions
     if not facts.takes_hints:
-        frames = frames_in_words(Hints(known=dict(given.hints)).all_numbers)
+        frames = frames_in_words(sorted({n for known in given.hints.values() for n in known_frames(known)}))
         if BLENDED not in given.whole:
             raise UserError(
                 f"this model takes no clicks and trimaps, which hint at the matte of {frames}; give that matte whole, "

@@ -89,7 +89,7 @@ class Studio:
             path, facts = self.uploads.clip(source.upload)
             if clip in ALPHA_OF and not facts[ALPHA] and not has_alpha:
                 raise UploadError(
-                    "a foreground needs transparency, and this clip has none; send one with alpha, or give its alpha too"
+                    "a foreground needs transparency, and this clip has none; send one with alpha, or its alpha too"
                 )
             return path
         place = self.store.place(self.queue.get(source.job or ""))
