@@ -13,6 +13,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from transformers import AutoTokenizer
 
 from layerflow import LayerFlowPipeline
+from layerflow.core.schema import model_clips
 from layerflow.mini.network.text_encoder import LayerTextEncoder
 from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.mini.world import MissingFontError
@@ -59,7 +60,7 @@ def pytest_runtest_call() -> Generator[None, None, None]:
     return (yield from skip_without_font())
 
 
-def build_tiny_pipeline() -> LayerFlowPipeline:
+def build_tiny_pipeline(foregrounds: int = 1) -> LayerFlowPipeline:
     """Build a complete pipeline with seeded random weights: 16x16 pixels, 2 frames."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -72,6 +73,7 @@ def build_tiny_pipeline() -> LayerFlowPipeline:
             intermediate_size=32,
         )
         transformer = CompactTransformer3DModel(
+            clips=model_clips(foregrounds),
             widths=(8, 8, 8),
             blocks_up=(1, 1, 1),
             dim=16,
@@ -101,6 +103,14 @@ def build_tiny_pipeline() -> LayerFlowPipeline:
 def tiny_pipeline() -> LayerFlowPipeline:
     """A new pipeline for each test, which may change it."""
     return build_tiny_pipeline()
+
+
+@pytest.fixture(scope="session")
+def tiny_stack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder of two foregrounds; read only."""
+    folder = tmp_path_factory.mktemp("tiny-stack")
+    build_tiny_pipeline(foregrounds=2).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)

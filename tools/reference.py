@@ -27,7 +27,7 @@ from layerflow.cli import app
 from layerflow.cli.errors import as_option
 from layerflow.core.config import config_keys, field_types
 from layerflow.datasets import FootageRecipe
-from layerflow.generation.jobs import KEYS
+from layerflow.generation.jobs import FILES, KEYS
 from layerflow.generation.request import ModelOptions, Request, field_of, flag, meaning, options, to_plain, type_of
 from layerflow.media import BEST_FIRST, FORMATS
 from layerflow.media.export import PRESETS, deliver
@@ -221,9 +221,16 @@ def request() -> Iterator[str]:
     ]
     columns = ["field", "`LayerFlowPipeline(...)`", "command line", "`layerflow batch`, key", "studio's API", "ComfyUI"]
     yield from table(columns, rows)
-    yield "Given clips: arguments of a command or `--given CLIP=VIDEO`; in a job file `given`, clips and their files;"
-    yield "in the studio's API `given`, clips and uploads or other jobs ([studio.md](../studio.md)); in ComfyUI inputs"
-    yield "of each node; in Python `given=LayeredVideo(...)`. A job file also has `id`, the studio's API `session`.\n"
+    yield "Given clips and trimaps, at all frames or at some ([usage.md](../usage.md#given-clips-and-frames)):\n"
+    rows = [
+        ["command line", "arguments of a command, `--given CLIP=PATH[@FRAMES]`, `--trimap [CLIP=]PATH[@FRAMES]`"],
+        ["`layerflow batch`", f"`given`, such as {code(FILES['given'])}; `trimap`, such as {code(FILES['trimap'])}"],
+        ["studio's API", "`given` and `trimap` likewise, with uploads or other jobs ([studio.md](../studio.md))"],
+        ["ComfyUI", "inputs of each node, with frames in an input such as `alpha_frames`"],
+        ["Python", "`given=LayeredVideo(...)`, or `given=layerflow.core.given.Given(...)` for frames and hints"],
+    ]
+    yield from table(["in", "as"], rows)
+    yield "A job file also has `id`, the studio's API `session`.\n"
     yield "## Model and device\n"
     yield "Options of every command that runs a model, of `layerflow batch` and of `layerflow studio`; in ComfyUI"
     yield "inputs of the node *Load LayerFlow model*.\n"
@@ -246,13 +253,21 @@ def field_table(kind: type) -> list[str]:
     return table(["field", "value", "default", "meaning"], rows)
 
 
-PYTHON = {"size": "`height`, `width`", "seed": "`generator`", "fps": "`fps`", "lora": "`load_lora_weights`"}
+PYTHON = {
+    "foreground": "`foreground`, `foregrounds`",
+    "object": "`given`, hints",
+    "not_object": "`given`, hints",
+    "size": "`height`, `width`",
+    "seed": "`generator`",
+    "fps": "`fps`",
+    "lora": "`load_lora_weights`",
+}
 """Arguments of `LayerFlowPipeline` for the fields that do not map to one argument."""
 
 
 def python_name(name: str) -> str:
     argument = options(Request)[name].argument
-    return code(argument) if argument else PYTHON.get(name, NONE)
+    return PYTHON.get(name) or (code(argument) if argument else NONE)
 
 
 def rest_name(name: str) -> str:

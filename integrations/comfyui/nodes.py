@@ -8,6 +8,7 @@ put InvertMask before it.
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,14 +16,16 @@ import torch
 from torch import Tensor
 
 from layerflow import LayeredVideo, LayerFlowPipeline
-from layerflow.core.schema import CHANNELS, CLIPS, DEFAULT_FPS
+from layerflow.core.schema import ALPHA, BLENDED, CHANNELS, CLIPS, DEFAULT_FPS, FOREGROUND, MOST_FOREGROUNDS
+from layerflow.generation.givens import check_frames
 from layerflow.generation.inputs import Source
 from layerflow.generation.load import ModelFacts
 from layerflow.generation.request import Request, Size, field_of, from_plain, options, type_of
 from layerflow.media import FORMATS, save_layers
 
 CATEGORY = "LayerFlow"
-MODEL = "LAYERFLOW_MODEL"
+MODEL, LAYERS = "LAYERFLOW_MODEL", "LAYERFLOW_LAYERS"
+TRIMAP = "trimap"
 SOCKETS = tuple("MASK" if CHANNELS[name] == 1 else "IMAGE" for name in CLIPS)
 
 
@@ -66,14 +69,16 @@ class LoadModel:
 
 
 class Sampler:
-    """Base class of the nodes that generate; they differ in `GIVEN` and `PROMPTS`."""
+    """Base class of the nodes that generate; they differ in `GIVEN`, `AT_FRAMES` and `PROMPTS`."""
 
     GIVEN: ClassVar[dict[str, str]] = {}
-    """Clips and their sockets."""
+    """Clips that must be given, and their sockets."""
+    AT_FRAMES: ClassVar[dict[str, str]] = {}
+    """Clips, or the trimap, that may be given at some frames, and the frames by default; empty text for all."""
     PROMPTS: ClassVar[tuple[str, ...]] = ("foreground", "background")
     """Prompts that come first."""
 
-    RETURN_TYPES, RETURN_NAMES = SOCKETS, CLIPS
+    RETURN_TYPES, RETURN_NAMES = (*SOCKETS, LAYERS), (*CLIPS, "layers")
     FUNCTION, CATEGORY = "sample", CATEGORY
 
     @classmethod
@@ -83,28 +88,30 @@ class Sampler:
         prompts = {socket_name(name): fields.pop(socket_name(name)) for name in cls.PROMPTS}
         numbers = {name: fields.pop(name) for name, (kind, _) in list(fields.items()) if kind != "STRING"}
         given = {name: (kind,) for name, kind in cls.GIVEN.items()}
-        return {"required": {"model": (MODEL,), **given, **prompts, **numbers}, "optional": fields}
+        parts: dict[str, Any] = {}
+        for name, frames in cls.AT_FRAMES.items():
+            parts[name] = ("IMAGE" if CHANNELS.get(name) == 3 else "MASK",)
+            parts[f"{name}_frames"] = ("STRING", {"default": frames, "tooltip": FRAMES_HELP})
+        return {"required": {"model": (MODEL,), **given, **prompts, **numbers}, "optional": {**parts, **fields}}
 
-    def sample(self, model: LayerFlowPipeline, **inputs: Any) -> tuple[Tensor, ...]:
-        """Return foreground IMAGE, alpha MASK, background IMAGE and blended IMAGE."""
+    def sample(self, model: LayerFlowPipeline, **inputs: Any) -> tuple[Any, ...]:
+        """Return foreground IMAGE, alpha MASK, background IMAGE, blended IMAGE and all layers."""
         from layerflow.generation.resolve import resolve
-        from layerflow.generation.run import loras, pipeline_arguments
+        from layerflow.generation.run import generate
 
-        given = {name: to_clip(inputs.pop(name)) for name in self.GIVEN if inputs.get(name) is not None}
-        facts = facts_of(model)
-        resolved = resolve(request_of(inputs), facts, sources_of(given))
-        with loras(model, resolved.request.lora):
-            result = model(
-                **pipeline_arguments(resolved),
-                given=resolved.given,
-                fps=resolved.fps,
-                callback_on_step_end=progress_bar(resolved.steps),
-            )
-        assert not isinstance(result, tuple)
-        video = result.video.with_blended()
-        clips = video.clips()
-        empty = torch.zeros(video.frames, 3, video.height, video.width)
-        return tuple(to_images(clips.get(name, empty[:, : CHANNELS[name]])) for name in CLIPS)
+        sources = self.sources(inputs)
+        resolved = resolve(request_of(inputs), facts_of(model), sources)
+        for note in resolved.notes:
+            print(f"LayerFlow: {note}")
+        video = generate(model, resolved, str(model.device), progress_bar(resolved.steps)).with_blended()
+        return (*(to_images(clip_or_empty(video, name)) for name in CLIPS), video)
+
+    def sources(self, inputs: dict[str, Any]) -> list[Source]:
+        """Return the given clips and trimap among the inputs, which are removed."""
+        names = dict.fromkeys([*self.GIVEN, *self.AT_FRAMES])
+        frames = {name: inputs.pop(f"{name}_frames", None) for name in self.AT_FRAMES}
+        given = {name: images for name in names if (images := inputs.pop(name, None)) is not None}
+        return [source_of(name, images, frames.get(name)) for name, images in given.items()]
 
 
 class Generate(Sampler):
@@ -117,7 +124,40 @@ class Decompose(Sampler):
     """Node that decomposes a video."""
 
     GIVEN: ClassVar = {"blended": "IMAGE"}
-    DESCRIPTION = "Takes a video apart; prompts help but are not needed."
+    AT_FRAMES: ClassVar = {ALPHA: "0", TRIMAP: "0"}
+    DESCRIPTION = (
+        "Takes a video apart; prompts help but are not needed. A matte or trimap of a frame, or clicks, say what the "
+        "foreground is."
+    )
+
+
+class Complete(Sampler):
+    """Node that generates what is missing of any clips and frames."""
+
+    AT_FRAMES: ClassVar = {**dict.fromkeys(CLIPS, ""), TRIMAP: "0"}
+    DESCRIPTION = "Makes the missing clips and frames from any that are given, at all or at some frames."
+
+
+class Animate(Sampler):
+    """Node that generates layers from a still, their first frame."""
+
+    GIVEN: ClassVar = {"still": "IMAGE"}
+    DESCRIPTION = "Makes layers that start with a still: with alpha of the foreground, else of the whole scene."
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        """Return the inputs, in the form that ComfyUI prescribes."""
+        inputs = super().INPUT_TYPES()
+        return {**inputs, "optional": {ALPHA: ("MASK",), **inputs["optional"]}}
+
+    def sources(self, inputs: dict[str, Any]) -> list[Source]:
+        """Return the still as first frame; raises ValueError for more than one picture."""
+        still, alpha = inputs.pop("still"), inputs.pop(ALPHA, None)
+        if len(still) > 1:
+            raise ValueError(f"still has {len(still)} frames; give one picture, or use the node Complete layers")
+        if alpha is None:
+            return [source_of(BLENDED, still, "0")]
+        return [source_of(FOREGROUND, still, "0"), source_of(ALPHA, alpha, "0")]
 
 
 class AddBackground(Sampler):
@@ -156,6 +196,29 @@ class Compose:
         return (to_images(layers[:frames].over(below[:frames])),)
 
 
+class PickForeground:
+    """Node that takes one of several foregrounds out of layers."""
+
+    RETURN_TYPES, RETURN_NAMES = ("IMAGE", "MASK"), ("foreground", "alpha")
+    FUNCTION, CATEGORY = "pick", CATEGORY
+    DESCRIPTION = "Takes a foreground out of layers: 1 is the nearest."
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        """Return the inputs, in the form that ComfyUI prescribes."""
+        return {"required": {"layers": (LAYERS,), "number": ("INT", {"default": 1, "min": 1, "max": MOST_FOREGROUNDS})}}
+
+    def pick(self, layers: LayeredVideo, number: int) -> tuple[Tensor, Tensor]:
+        """Return colour and alpha of a foreground; raises ValueError if there is none of this number."""
+        foregrounds = layers.foregrounds
+        if not 1 <= number <= len(foregrounds):
+            raise ValueError(f"number is {number}, but the layers have {len(foregrounds)} foregrounds")
+        colour, alpha = foregrounds[number - 1].colour, foregrounds[number - 1].alpha
+        if colour is None or alpha is None:
+            raise ValueError(f"foreground {number} has no {'colour' if colour is None else 'alpha'}")
+        return to_images(colour), to_images(alpha)
+
+
 class SaveLayered:
     """Node that saves layers as files in ComfyUI's output folder."""
 
@@ -172,12 +235,18 @@ class SaveLayered:
                 "format": (list(FORMATS), {"default": "prores"}),
                 "fps": ("FLOAT", {"default": DEFAULT_FPS, "min": 0.1, "max": 240.0}),
             },
-            "optional": {"foreground": ("IMAGE",), "alpha": ("MASK",), "background": ("IMAGE",), "blended": ("IMAGE",)},
+            "optional": {"layers": (LAYERS,), **{name: (kind,) for name, kind in zip(CLIPS, SOCKETS, strict=True)}},
         }
 
-    def save(self, filename_prefix: str, format: str, fps: float, **clips: Tensor) -> dict[str, Any]:
-        """Save layers; raises ValueError without a layer, or for a prefix that leads out of the output folder."""
-        video = LayeredVideo(**{name: to_clip(images) for name, images in clips.items() if images is not None}, fps=fps)
+    def save(
+        self, filename_prefix: str, format: str, fps: float, layers: LayeredVideo | None = None, **clips: Tensor
+    ) -> dict[str, Any]:
+        """Save layers, in which single clips may be replaced.
+
+        Raises ValueError without a layer, or for a prefix that leads out of the output folder.
+        """
+        given = {name: to_clip(images) for name, images in clips.items() if images is not None}
+        video = LayeredVideo.from_clips({**({} if layers is None else layers.clips()), **given}, fps)
         folder = free_folder(output_folder(), filename_prefix)
         save_layers(video, folder, [format])
         return {"ui": {"text": [str(folder)]}, "result": (str(folder),)}
@@ -185,6 +254,10 @@ class SaveLayered:
 
 UNSET = {int: 0, float: -1.0, str: ""}
 """Values of inputs that stand for the model's default: ComfyUI has no empty values."""
+FRAMES_HELP = (
+    "Frames at which it is given: numbers from 0 such as 0 or 0,15, a range such as 0-3, -1 for the last; empty for "
+    "all. One picture is put at each of them, as many pictures as frames in order, a longer video gives its own."
+)
 LEFT_OUT = ("formats", "fps")
 """Fields of files; images have neither."""
 HIGHEST = 2**63 - 1
@@ -212,7 +285,7 @@ def socket(name: str) -> tuple[str, dict[str, Any]]:
         facts = {"default": default, "min": kind(lowest), "max": kind(option.maximum or HIGHEST), "tooltip": help}
         more = {"control_after_generate": True} if name == "seed" else {"step": 0.05} if kind is float else {}
         return "INT" if kind is int else "FLOAT", {**facts, **more}
-    many = "" if kind is str or kind == Size else " One a line."
+    many = "" if kind is str or kind == Size else " A blank line between two." if option.prompt else " One a line."
     return "STRING", {"multiline": option.prompt or bool(many), "default": "", "tooltip": help + many}
 
 
@@ -225,20 +298,42 @@ def request_of(inputs: dict[str, Any]) -> Request:
         if value is None or (optional and value == UNSET.get(kind, "")):
             continue
         is_list = kind not in (int, float, str) and kind != Size
-        fields[name] = [line.strip() for line in value.splitlines() if line.strip()] if is_list else value
+        fields[name] = split_text(value, blank_lines=options(Request)[name].prompt) if is_list else value
     return Request(**from_plain(Request, fields))
 
 
-def sources_of(given: dict[str, Tensor]) -> list[Source]:
-    """Return given clips as sources."""
-    return [Source(Path(name), LayeredVideo(**{name: clip}), still=len(clip) == 1) for name, clip in given.items()]
+def split_text(text: str, blank_lines: bool) -> list[str]:
+    """Return the lines of a text, or its paragraphs, which may have several lines; none that are empty."""
+    parts = re.split(r"\n\s*\n", text) if blank_lines else text.splitlines()
+    return [part.strip() for part in parts if part.strip()]
+
+
+def source_of(name: str, images: Tensor, frames: str | None) -> Source:
+    """Return a given clip, or a trimap, as a source; raises ValueError for text that is no frames."""
+    frames = (frames or "").replace(" ", "")
+    if frames:
+        check_frames(f"{name}_frames", frames, name)
+    clip = to_clip(images)
+    return Source(
+        Path(name),
+        LayeredVideo.from_clips({ALPHA if name == TRIMAP else name: clip}),
+        still=len(clip) == 1,
+        at=frames or None,
+        trimap=name == TRIMAP,
+        one_by_one=True,
+    )
+
+
+def clip_or_empty(video: LayeredVideo, name: str) -> Tensor:
+    """Return a clip, or one of zeros if the video has none of this name."""
+    return video.clips().get(name, torch.zeros(video.frames, CHANNELS[name], video.height, video.width))
 
 
 def facts_of(model: LayerFlowPipeline) -> ModelFacts:
     """Return the facts of a loaded model."""
     factors = [1] if model.upscaler is None else list(model.upscaler.factors)
     config, conventions = dict(model.transformer.config), model.transformer.conventions
-    return ModelFacts(config, model.codec, conventions, factors, model.transformer_2 is not None)
+    return ModelFacts(config, model.codec, conventions, factors, model.transformer_2 is not None, model.takes_hints)
 
 
 def progress_bar(steps: int) -> Any:
@@ -285,7 +380,10 @@ NODE_CLASS_MAPPINGS = {
     "LayerFlowDecompose": Decompose,
     "LayerFlowAddBackground": AddBackground,
     "LayerFlowAddForeground": AddForeground,
+    "LayerFlowComplete": Complete,
+    "LayerFlowAnimate": Animate,
     "LayerFlowCompose": Compose,
+    "LayerFlowPickForeground": PickForeground,
     "LayerFlowSaveLayered": SaveLayered,
 }
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -294,6 +392,9 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "LayerFlowDecompose": "Decompose video",
     "LayerFlowAddBackground": "Add background",
     "LayerFlowAddForeground": "Add foreground",
+    "LayerFlowComplete": "Complete layers",
+    "LayerFlowAnimate": "Animate still",
     "LayerFlowCompose": "Compose layers",
+    "LayerFlowPickForeground": "Pick foreground",
     "LayerFlowSaveLayered": "Save layered video",
 }

@@ -22,8 +22,8 @@ from layerflow.media import FORMATS, load_layers, read_video, save_layers, write
 from layerflow.mini.network.transformer import CompactTransformer3DModel
 
 COMMANDS = (
-    "generate", "decompose", "add-background", "add-foreground", "complete", "batch", "compose", "export", "convert",
-    "train", "eval", "info", "studio",
+    "generate", "decompose", "animate", "add-background", "add-foreground", "complete", "batch", "compose", "export",
+    "convert", "train", "eval", "info", "studio",
 )  # fmt: skip
 DEFAULTS = CompactTransformer3DModel.conventions
 PROMPTS = ("--foreground", "a red ball", "--background", "green hills")
@@ -167,7 +167,7 @@ def test_generate_writes_layers_and_metadata(
     made_of = index["metadata"]
     assert made_of["task"] == "generate"
     assert made_of["prompts"]["blended"] == "a red ball, in front of green hills"
-    assert made_of["blended_prompt"] == "written from the other two"
+    assert made_of["blended_prompt"] == "written from the others"
     assert (made_of["seed"], made_of["steps"], made_of["guidance"]) == (0, 2, DEFAULTS.guidance)
     assert (made_of["noise_scale"], made_of["upscale"]) == (1, 1)
     assert re.fullmatch("[0-9a-f]{64}", made_of["model_sha256"])
@@ -423,7 +423,7 @@ MISTAKES = [
     (["decompose", "{in}/clip.mkv", "-o", "{out}", "--model", "{model}", "--frames", "9"], "fewer than --frames"),
     (["decompose", "{in}/clear.png", "-o", "{out}", "--model", "{model}"], "it has transparent parts"),
     (["add-background", "{in}/still.png", "--background", "b", "-o", "{out}", "--model", "{model}"], "--alpha"),
-    (["complete", "--given", "{in}/still.png", "-o", "{out}"], "must be CLIP=VIDEO"),
+    (["complete", "--given", "{in}/still.png", "-o", "{out}"], "must be CLIP=PATH"),
     (["complete", "--given", "matte={in}/still.png", "-o", "{out}"], "'matte' is no clip"),
     (["complete", "--given", "alpha=a", "--given", "alpha=b", "-o", "{out}"], "names alpha twice"),
     (

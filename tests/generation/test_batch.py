@@ -62,7 +62,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     denoise = generation.denoise
 
     def counted(model: Any, resolved: Any, *rest: Any) -> Any:
-        prompts.append(resolved.request.foreground)
+        prompts.extend(resolved.request.foreground)
         return denoise(model, resolved, *rest)
 
     monkeypatch.setattr(batch, "denoise", counted)
@@ -225,7 +225,7 @@ def test_failing_job_does_not_stop_the_batch(run_jobs: Callable, tmp_path: Path)
 
 
 MISTAKES = [
-    ({**PROMPTS, "promt": "x"}, "unknown key 'promt'; the keys are id, given, foreground"),
+    ({**PROMPTS, "promt": "x"}, "unknown key 'promt'; the keys are id, given, trimap, foreground"),
     ({**PROMPTS, "steps": "many"}, "steps is 'many' but must be a whole number from 1 on"),
     ({**PROMPTS, "steps": 0}, "steps is 0 but must be"),
     ({**PROMPTS, "frames": True}, "frames is True but must be"),
@@ -245,8 +245,11 @@ MISTAKES = [
     ({"foreground": "a"}, "no background; a job without given clips needs prompts"),
     ({"given": {"blended": "none.mp4"}}, "none.mp4 but there is no such file"),
     ({"given": {"blended": "x" * 9999}}, "but there is no such file"),
-    ({"given": {"matte": "in.png"}}, "must be one to three of foreground, alpha, background, blended"),
-    ({"given": dict.fromkeys(("foreground", "alpha", "background", "blended"), "in.png")}, "one to three of"),
+    (
+        {"given": {"matte": "in.png"}},
+        "names 'matte', which is no clip; the clips are foreground, alpha,",
+    ),
+    ({"given": dict.fromkeys(("foreground", "alpha", "background", "blended"), "in.png")}, "nothing is left to make"),
     ("{", "it is not JSON: "),
     ("[1]", "it holds [1]; write one JSON object"),
     ('{"id": "a", "id": "b"}', "it names 'id' twice"),

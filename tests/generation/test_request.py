@@ -26,7 +26,8 @@ from layerflow.training import adapters
 
 FIELDS = sorted(options(Request))
 OTHER: dict[str, Any] = {
-    "foreground": "a cat", "background": "the sea", "blended": "a cat by the sea", "negative_prompt": "rain",
+    "foreground": ("a cat", "a dog"), "object": ("3,4@0",), "not_object": ("9,9.5@-1",),
+    "background": "the sea", "blended": "a cat by the sea", "negative_prompt": "rain",
     "formats": ("png",), "frames": 2, "size": (32, 48), "upscale": 2, "fps": 12.0, "seed": 3, "steps": 5,
     "guidance": 2.5, "guidance_scale_2": 1.5, "noise_scale": 0.5, "lora": ("someone/a-lora:0.5",),
 }  # fmt: skip
@@ -89,11 +90,18 @@ def test_every_field_changes_the_fingerprint(name: str) -> None:
     assert len(prints) == 2
 
 
+def test_fingerprints_of_older_jobs_hold() -> None:
+    base = Request(foreground="a", background="b")
+    sha256 = fingerprint(base, ModelOptions(device="cpu", dtype="float32"), "0")
+    assert sha256 == "2b7a504331fb7f8b33ee62af7096cb28d325f8cb21a0c9b28466f07151429a21"
+
+
 @pytest.mark.parametrize("name", FIELDS)
 def test_command_that_makes_layers_again_has_every_field(name: str) -> None:
     words = arguments(Request(**{"foreground": "a dog", "background": "hills", name: OTHER[name]}))
     place = words.index(flag(Request, name))
     texts = {
+        "foreground": "a cat", "object": "3,4@0", "not_object": "9,9.5@-1",
         "size": "48x32", "formats": "png", "lora": "someone/a-lora:0.5", "fps": "12", "guidance": "2.5",
     }  # fmt: skip
     assert words[place + 1] == texts.get(name, str(OTHER[name]))
@@ -169,7 +177,20 @@ def test_lora_weights_change_the_fingerprint(lora: Path) -> None:
         ({"fps": 0.0}, "fps is 0 but must be a number above 0 and at most 240"),
         ({"guidance": float("nan")}, "guidance is nan but must be a number from 0 to 100; usual is 1 to 7"),
         ({"seed": True}, "seed is True but must be a whole number from 0 to 2^63 - 1"),
-        ({"foreground": "a\0b"}, r"foreground is 'a\x00b' but must be text"),
+        ({"foreground": "a\0b"}, r"foreground is ('a\x00b',) but must be text"),
+        (
+            {"foreground": ("a",) * 9},
+            "foreground is ('a', 'a', 'a', 'a', 'a', 'a', ...) but must be text or a list of at",
+        ),
+        (
+            {"object": ("1;2",)},
+            "object '1;2' is neither a click X,Y@FRAME, such as 320,200@0, nor a matte PATH@FRAME",
+        ),
+        ({"not_object": ("matte.png@0",)}, "not_object 'matte.png@0' is no click; write X,Y@FRAME, such as 320,200@0"),
+        ({"given": {"sky": Path("a.png")}}, "given names 'sky', which is no clip; the clips are foreground, alpha,"),
+        ({"given": {"alpha": {"one": Path("a.png")}}}, "given a.png@one: 'one' are no frames; write numbers such as 0"),
+        ({"given": {"alpha": {}}}, "given names no file for alpha; leave the clip out"),
+        ({"trimap": {"blended": Path("a.png")}}, "trimap names 'blended', which is no clip; the clips are alpha"),
         ({"lora": ("a/b:20",)}, "lora a/b:20 has weight 20; usual is 0 to 1"),
         ({"lora": ("nowhere.safetensors",)}, "lora nowhere.safetensors does not exist; name a safetensors file"),
         ({"formats": ()}, "formats is empty; name at least one"),

@@ -15,8 +15,10 @@ from conftest import ended, serving, until
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from layerflow.core.errors import FieldError
+from layerflow.core.schema import CLIPS
 from layerflow.generation.request import ModelOptions
 from layerflow.media import load_layers, read_video
 from layerflow.studio.access_control import COOKIE
@@ -111,6 +113,93 @@ def test_clips_of_another_job_can_be_given(studio: TestClient, done: dict[str, A
     assert again["result"]["task"] == "add-foreground"
 
 
+def frames_of(client: TestClient, job: dict[str, Any], layer: str, folder: Path) -> Any:
+    """Return the colour and alpha of a job's layer, as stored."""
+    path = folder / f"{job['id']}-{layer}.mkv"
+    path.write_bytes(client.get(f"/api/jobs/{job['id']}/files/{layer}.mkv").content)
+    return read_video(path)
+
+
+def test_frames_of_uploads_and_other_jobs_are_kept(
+    studio: TestClient, done: dict[str, Any], clips: dict[str, bytes], tmp_path: Path
+) -> None:
+    matte = upload(studio, clips["still.png"])["id"]
+    given = {"foreground": {"1": {"upload": matte}}, "background": {"0": {"job": done["id"]}}}
+    job = make(studio, given=given)
+    assert (job["state"], job["result"]["task"]) == ("done", "complete"), job["error"]
+    kept, before = (frames_of(studio, one, "background", tmp_path) for one in (job, done))
+    assert torch.equal(kept.colour[0], before.colour[0])
+    assert not torch.equal(kept.colour[1], before.colour[1])
+    alpha = frames_of(studio, job, "foreground", tmp_path).alpha
+    assert alpha[1].max() == 1
+    assert alpha[1, 0, 0].max() == 0
+    metadata = studio.get(f"/api/jobs/{job['id']}/files/layers.json").json()["metadata"]
+    assert [(one["file"], one["frames"]) for one in metadata["given"]] == [
+        ("given/foreground.0.mkv", [1]), ("given/background.0.mkv", [0]),
+    ]  # fmt: skip
+    assert "--given foreground=given/foreground.0.mkv@1 " in metadata["command"]
+
+
+def test_clicks_and_trimaps_are_taken(studio: TestClient, clips: dict[str, bytes], tmp_path: Path) -> None:
+    shot, trimap = (upload(studio, data)["id"] for data in (clips["opaque.mp4"], grey_png()))
+    given = {"blended": {"upload": shot}}
+    plain = make(studio, foreground="", background="", given=given)
+    changes = {"object": ["16,12@0"], "not_object": ["8,2.5@-1"], "trimap": {"alpha": {"1": {"upload": trimap}}}}
+    job = make(studio, foreground="", background="", given=given, **changes)
+    assert job["state"] == "done", job["error"]
+    assert "this model was not trained with clicks and trimaps; it may follow them badly" in job["result"]["notes"]
+    mattes = [frames_of(studio, one, "foreground", tmp_path).alpha for one in (plain, job)]
+    assert not torch.equal(*mattes)
+    metadata = studio.get(f"/api/jobs/{job['id']}/files/layers.json").json()["metadata"]
+    assert (metadata["object"], metadata["trimap"][0]["file"]) == (["16,12@0"], "given/trimap.alpha.0.mkv")
+    job = make(studio, given=given, object=["1,1@0"])
+    assert job["error"].startswith("object 1,1@0 lies outside of the part of given/blended.mkv that is used")
+
+
+def grey_png() -> bytes:
+    picture = torch.full((1, 3, 24, 32), 0.5)
+    picture[:, :, 8:16, 8:16] = 1
+    file = BytesIO()
+    Image.fromarray((picture[0] * 255).byte().permute(1, 2, 0).numpy()).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_job_schema_has_frames_and_clicks(studio: TestClient) -> None:
+    schemas = studio.get("/api/openapi.json").json()["components"]["schemas"]
+    properties = schemas["JobRequest"]["properties"]
+    assert properties["object"]["maxItems"] == 100
+    assert [kind.get("$ref") or kind["type"] for kind in properties["given"]["additionalProperties"]["oneOf"]] == [
+        "#/components/schemas/Given", "object",
+    ]  # fmt: skip
+
+
+def test_several_foregrounds_are_made_viewed_and_reordered(tmp_path: Path, tiny_stack: Path) -> None:
+    with serving(Settings(tmp_path / "studio", ModelStart(ModelOptions(model=str(tiny_stack))))) as client:
+        job = make(client, foreground=["a fox", "a dog"])
+        assert job["state"] == "done", job["error"]
+        clips = ["foreground", "alpha", "foreground-2", "alpha-2", "background", "blended"]
+        assert job["result"]["clips"] == clips
+        assert job["result"]["sheets"] == sorted(clips)
+        assert job["result"]["prompts"]["foreground-2"] == "a dog"
+        for name in clips:
+            assert client.get(f"/api/jobs/{job['id']}/sheets/{name}.png").status_code == 200
+        given = {"foreground-2": {"0": {"job": job["id"], "clip": "foreground"}}}
+        again = make(client, foreground="", background="", given=given)
+        assert again["state"] == "done", again["error"]
+        kept, before = (frames_of(client, *names, tmp_path) for names in ((again, "foreground-2"), (job, "foreground")))
+        assert torch.equal(kept.colour[0], before.colour[0])
+        pictures = []
+        for order in (None, ["foreground", "foreground-2"], ["foreground-2", "foreground"]):
+            url = client.post(f"/api/jobs/{job['id']}/exports", json={"preset": "web", "order": order}).json()["url"]
+            with zipfile.ZipFile(BytesIO(client.get(url).content)) as archive:
+                names = [name for name in archive.namelist() if name.endswith("blended.webp")]
+                pictures.append([archive.read(name) for name in names])
+        assert pictures[0] == pictures[1] != pictures[2]
+        answer = client.post(f"/api/jobs/{job['id']}/exports", json={"preset": "web", "order": ["foreground"]})
+        assert answer.status_code == 422
+        assert "order is foreground but must name each of foreground, foreground-2 once" in answer.json()["error"]
+
+
 @pytest.mark.parametrize("preset", ["editors", "web", "game", "compositing"])
 def test_layers_are_exported_by_each_preset(studio: TestClient, done: dict[str, Any], preset: str) -> None:
     for package in {"editors": ["opentimelineio"], "compositing": ["OpenEXR"]}.get(preset, []):
@@ -157,6 +246,18 @@ def test_jobs_are_listed_by_session_and_removed(studio: TestClient) -> None:
         ({"given": {"blended": {}}}, "either an upload or a job"),
         ({"given": {"blended": {"upload": "a" * 32}}}, "no such upload"),
         ({"given": {"blended": {"job": "a" * 32}}}, "no such job"),
+        ({**PROMPTS, "given": {"blended": {"first": {"job": "a" * 32}}}}, "given.blended.frames.first"),
+        ({**PROMPTS, "given": {"blended": {"0": {}}}}, "either an upload or a job"),
+        ({**PROMPTS, "given": {"alpha": {str(n): {"job": "a" * 32} for n in range(101)}}}, "at most 100"),
+        (
+            {**PROMPTS, "given": {clip: {"job": "a" * 32} for clip in CLIPS}},
+            "nothing is left to make",
+        ),
+        ({**PROMPTS, "trimap": {"blended": {"0": {"job": "a" * 32}}}}, "trimap"),
+        ({**PROMPTS, "object": ["/etc/passwd@0"]}, "object"),
+        ({**PROMPTS, "object": ["1,1@0"] * 101}, "object"),
+        ({**PROMPTS, "foreground": ["a"] * 9}, "foreground"),
+        ({"foreground": ["", " "], "background": "b"}, "prompts for foreground and background are needed"),
     ],
 )
 def test_invalid_requests_are_refused(studio: TestClient, request_: dict[str, Any], message: str) -> None:
@@ -178,6 +279,9 @@ def test_foreground_without_alpha_is_refused_at_once(studio: TestClient, clips: 
     facts = upload(studio, clips["opaque.mp4"])
     answer = studio.post("/api/jobs", json={**PROMPTS, "given": {"foreground": {"upload": facts["id"]}}})
     assert "needs transparency" in answer.json()["error"]
+    source = {"upload": facts["id"]}
+    job = make(studio, given={"foreground": {"0": source}, "alpha": {"0": source}})
+    assert job["state"] == "done", job["error"]
 
 
 # The door

@@ -28,8 +28,9 @@ def batch(
 ) -> None:
     """Run a file of jobs; repeated, it runs new, changed and failed jobs.
 
-    Keys of a job: id, given (clips and their files, relative to the folder of the jobs file), and the options of the
-    single commands with _ for -, such as noise_scale; formats is a list. Defaults are those of the single commands.
+    Keys of a job: id, given and trimap (clips and their files, or frames of clips and their files, relative to the
+    folder of the jobs file), and the options of the single commands with _ for -, such as noise_scale; those that may
+    be repeated are lists. Defaults are those of the single commands.
 
     [bold]Example[/]: layerflow batch jobs.jsonl -o out/batch
     """

@@ -38,6 +38,7 @@ def _layerflow(
 
 app.command()(tasks.generate)
 app.command()(tasks.decompose)
+app.command()(tasks.animate)
 app.command("add-background")(tasks.add_background)
 app.command("add-foreground")(tasks.add_foreground)
 app.command()(tasks.complete)

@@ -11,7 +11,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ..core.errors import UserError
+from ..core.schema import ALPHA
+from ..generation.givens import parse_given
 from ..generation.request import OUTPUT, ModelOptions, Request, Size, field_of, flag, from_plain, options, type_of
 from .errors import as_option
 
@@ -40,6 +41,24 @@ Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace layers in a folder that has files already.", rich_help_panel=OUTPUT),
 ]
+Given = Annotated[
+    list[str],
+    typer.Option(
+        "--given",
+        metavar="CLIP=PATH[@FRAMES]",
+        help="A clip to keep: foreground, alpha, background or blended; at some FRAMES only, such as 0, 0,15, 0-3 or "
+        "-1 for the last, a still is put there and a video gives its own; may be repeated.",
+    ),
+]
+Trimap = Annotated[
+    list[str],
+    typer.Option(
+        "--trimap",
+        metavar="PATH[@FRAMES]",
+        help="The foreground's matte where it is known: black is background, white is foreground, grey is unknown; "
+        "alpha-2=PATH for a second foreground; may be repeated.",
+    ),
+]
 Device = option(ModelOptions, "device")
 
 
@@ -50,23 +69,6 @@ class Target:
     model: ModelOptions
     output: Path
     overwrite: bool
-
-
-def parse_given(given: list[str]) -> dict[str, Path]:
-    """Return clips and paths of ["alpha=m.mp4", ...]; raises UserError."""
-    from ..core.schema import CLIPS
-
-    sources: dict[str, Path] = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        if not equals or not path:
-            raise UserError(f"--given {text} must be CLIP=VIDEO, for example background=hills.mp4")
-        if name not in CLIPS:
-            raise UserError(f"--given {text}: {name!r} is no clip; the clips are {', '.join(CLIPS)}")
-        if name in sources:
-            raise UserError(f"--given names {name} twice; give each clip once")
-        sources[name] = Path(path)
-    return sources
 
 
 def with_model(command: Callable[..., None]) -> Callable[..., None]:
@@ -80,6 +82,12 @@ def with_request(*required: str) -> Callable[[Callable[..., None]], Callable[...
     Args:
         required: fields without a default.
     """
+    files = [
+        inspect.Parameter("given", inspect.Parameter.KEYWORD_ONLY, annotation=Given, default=inspect.Parameter.empty)
+        if "given" in required
+        else inspect.Parameter("given", inspect.Parameter.KEYWORD_ONLY, annotation=Given, default=()),
+        inspect.Parameter("trimap", inspect.Parameter.KEYWORD_ONLY, annotation=Trimap, default=()),
+    ]
     target = [
         inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, annotation=Output),
         inspect.Parameter("overwrite", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Overwrite),
@@ -89,9 +97,14 @@ def with_request(*required: str) -> Callable[[Callable[..., None]], Callable[...
     def read(values: dict[str, Any]) -> dict[str, Any]:
         output, overwrite = values.pop("output"), values.pop("overwrite")
         model = _read(ModelOptions, values)
-        return {"request": _read(Request, values), "target": Target(model, output, overwrite)}
+        given = parse_given(values.pop("given"))
+        trimap = parse_given(values.pop("trimap"), "trimap", ALPHA)
+        request = _read(Request, values, given=given, trimap=trimap)
+        return {"request": request, "target": Target(model, output, overwrite)}
 
-    return lambda command: _expand(command, {"request": _parameters(Request, required), "target": target}, read)
+    fields = _parameters(Request, required)
+    parameters = {"request": [*files, *fields] if "given" in required else [*fields, *files], "target": target}
+    return lambda command: _expand(command, parameters, read)
 
 
 def _parameters(kind: type, required: tuple[str, ...] = ()) -> list[inspect.Parameter]:
@@ -105,10 +118,10 @@ def _parameters(kind: type, required: tuple[str, ...] = ()) -> list[inspect.Para
     return made
 
 
-def _read(kind: type, values: dict[str, Any]) -> Any:
-    """Return a request made from its options among `values`, which are removed."""
+def _read(kind: type, values: dict[str, Any], **more: Any) -> Any:
+    """Return a request made from its options among `values`, which are removed, and of more fields."""
     own = {name: values.pop(name) for name in options(kind)}
-    return kind(**from_plain(kind, own))
+    return kind(**from_plain(kind, own), **more)
 
 
 def _expand(

@@ -9,16 +9,18 @@ import shutil
 import socket
 import tempfile
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from ..core.atomic import hash_path, replace_path, write_atomically
 from ..core.errors import FieldError, UserError, sentence
 from ..media import save_layers
 from ..runtime.device import pick_device
 from . import load as models
+from .givens import Files
 from .jobs import FAILURES, Job, Outcome, read_jobs
 from .load import LoadedModel, load_model
 from .progress import Progress, Stage
@@ -29,6 +31,8 @@ from .run import check_output, denoise
 
 UNFINISHED = ".unfinished"
 """Folder in the output that holds unfinished jobs."""
+LATER = ("object", "not_object")
+"""Fields that fingerprints of older jobs did not have; they do not change one where they are empty."""
 MOST_DEATHS = 3
 """Workers that may die at one job before it counts as failed."""
 
@@ -166,14 +170,27 @@ def workplace(job: Job) -> Iterator[Path]:
 def fingerprint(request: Request, model: ModelOptions, model_sha256: str) -> str:
     """Return the sha256 of everything that decides the result of a job: fields, contents of files, and the model."""
     fields = {name: getattr(request, name) for name in options(Request)}
+    foregrounds = request.foreground or ("",)
     content = {
-        **fields,
-        "given": {name: hash_path(path) for name, path in request.given.items()},
+        **{name: value for name, value in fields.items() if value or name not in LATER},
+        "foreground": foregrounds[0] if len(foregrounds) == 1 else foregrounds,
+        "given": _content(request.given),
+        **({"trimap": _content(request.trimap)} if request.trimap else {}),
         "lora": [_lora_identity(text) for text in request.lora],
         "model": model_sha256,
         **{name: getattr(model, name) for name in ("dtype", "memory", "speed")},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _content(files: Files) -> dict[str, Any]:
+    """Return given files with the sha256 of each in place of its path."""
+    return {
+        clip: {frames: hash_path(path) for frames, path in source.items()}
+        if isinstance(source, Mapping)
+        else hash_path(source)
+        for clip, source in files.items()
+    }
 
 
 def _lora_identity(text: str) -> tuple[str, float]:
@@ -205,7 +222,7 @@ def check_folders(jobs: list[Job]) -> None:
         folder = job.folder
         if folder.exists() and recorded_job(folder) is None and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"{folder} was not made by a job; move it away, or choose another id or `output`")
-        for path in job.request.given.values():
+        for path in job.request.files:
             if folders & {path.resolve(), *path.resolve().parents}:
                 raise UserError(f"line {job.line}: {path} lies in the folder of a job, which may be replaced; copy it")
 

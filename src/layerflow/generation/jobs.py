@@ -14,13 +14,19 @@ from typing import Any
 
 from ..core.errors import FieldError, UserError
 from ..core.schema import CLIPS, COMPONENTS
+from .givens import Files, joined, listed, split_objects
 from .request import Request, from_plain, is_text, options, parse_lora
 
 FAILURES = "failures.jsonl"
 """File beside the folders of the jobs; reserved, so no job can have this name."""
 NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,98}[A-Za-z0-9_-])?")
 """Names that are valid on every file system and contain no path."""
-KEYS = ("id", "given", *options(Request))
+FILES = {
+    "given": '{"blended": "clip.mp4"} or {"blended": "clip.mp4", "alpha": {"0": "matte.png"}}',
+    "trimap": '{"alpha": {"0": "trimap.png"}}',
+}
+"""Keys whose value names files by clip, or by clip and frames, with an example of each."""
+KEYS = ("id", *FILES, *options(Request))
 
 
 @dataclass(frozen=True)
@@ -76,36 +82,46 @@ def parse_job(line: bytes, number: int, here: Path, output: Path) -> Job:
     if unknown := [key for key in values if key not in KEYS]:
         raise UserError(f"unknown key {shortly(unknown[0])}; the keys are {', '.join(KEYS)}")
     missing = [key for key in COMPONENTS if key not in values]
-    if "given" not in values and missing:
+    if not set(FILES) & set(values) and missing:
         raise UserError(f"no {missing[0]}; a job without given clips needs prompts for foreground and background")
-    id, given = values.pop("id", f"{number:04d}"), values.pop("given", None)
+    id = values.pop("id", f"{number:04d}")
     if not isinstance(id, str) or NAME.fullmatch(id) is None or id.casefold() == FAILURES:
         names = f'a name of letters, digits, "_", "-" and ".", such as "balloon-1", and not "{FAILURES}"'
         raise FieldError("id", f"is {shortly(id)} but must be {names}")
-    clips = {} if given is None else _given_files(given, here)
+    files: dict[str, Any] = {key: _files(key, values.pop(key), here) for key in FILES if key in values}
     fields = from_plain(Request, values)
+    if isinstance(fields.get("object"), tuple) and all(is_text(text) for text in fields["object"]):
+        fields["object"], mattes = split_objects(fields["object"], here)
+        files["given"] = joined([*listed(files.get("given", {})), *mattes])
     if isinstance(fields.get("lora"), tuple):
         fields["lora"] = tuple(_at_home(text, here) for text in fields["lora"])
-    return Job(number, id, Request(given=clips, **fields), output / id)
+    request = Request(**files, **fields)
+    for file in (*listed(request.given), *listed(request.trimap)):
+        if not _exists(file.path):
+            raise UserError(f"given {file.clip} is {file.path} but there is no such file; check the path")
+    return Job(number, id, request, output / id)
 
 
-def _given_files(given: Any, here: Path) -> dict[str, Path]:
-    fits = (
-        isinstance(given, Mapping)
-        and 0 < len(given) < len(CLIPS)
-        and all(name in CLIPS and path and is_text(path) for name, path in given.items())
+def _files(key: str, value: Any, here: Path) -> Files:
+    """Return files by clip, or by clip and frames, with paths relative to `here`; raises FieldError."""
+
+    def is_file(path: Any) -> bool:
+        return bool(path) and is_text(path)
+
+    fits = isinstance(value, Mapping) and all(
+        is_file(one) or (isinstance(one, Mapping) and one and all(is_file(path) for path in one.values()))
+        for one in value.values()
     )
-    if not fits:
-        example = '{"blended": "clip.mp4"}'
+    if not fits or not value:
         raise FieldError(
-            "given",
-            f"is {shortly(given)} but must be one to three of {', '.join(CLIPS)} and their files, such as {example}",
+            key, f"is {shortly(value)} but must be some of {', '.join(CLIPS)} and their files, such as {FILES[key]}"
         )
-    clips = {name: here / path for name, path in given.items()}
-    for name, path in clips.items():
-        if not _exists(path):
-            raise UserError(f"given {name} is {path} but there is no such file; check the path")
-    return clips
+    return {
+        clip: {frames.replace(" ", ""): here / path for frames, path in one.items()}
+        if isinstance(one, Mapping)
+        else here / one
+        for clip, one in value.items()
+    }
 
 
 def _at_home(lora: Any, here: Path) -> Any:

@@ -69,6 +69,8 @@ class ModelFacts:
     upscale: list[int]
     """Factors by which the model can enlarge clips, from 1 on."""
     has_second_transformer: bool = False
+    takes_hints: bool = False
+    """True if parts of a matte can guide the model, see `LayerFlowPipeline.takes_hints`."""
 
     def upscale_to(self, height: int, width: int, exactly: bool) -> int:
         """Return the largest factor for a result that is drawn no smaller than the model was trained at.
@@ -93,7 +95,8 @@ def model_facts(folder: Path) -> ModelFacts:
     transformer, factors = parts.transformer, [1] if parts.upscaler is None else parts.upscaler.factors
     codec = SequenceCodec.of(transformer, parts.vae)
     second = parts.transformer_2 is not None
-    return ModelFacts(dict(transformer.config), codec, transformer.conventions, factors, second)
+    hints = transformer.takes_hints or (parts.vae is None and transformer.prediction_type == "sample")
+    return ModelFacts(dict(transformer.config), codec, transformer.conventions, factors, second, hints)
 
 
 def pick_dtype(name: str, device: str, facts: ModelFacts) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .. import __version__
-from ..core.schema import COMPONENTS, LAYERS
+from ..core.schema import COMPONENTS, FOREGROUND, LAYERS
+from .givens import listed
 from .request import ModelOptions, Request, Size, field_of, flag, format_size, options, type_of
 
 if TYPE_CHECKING:  # they import diffusers, and `layerflow info` needs only the list of libraries
@@ -35,7 +36,7 @@ def describe(
         overwrite: the folder may hold other layers already, for the command.
     """
     request = resolved.request
-    prompts = {name: getattr(request, name) for name in LAYERS}
+    trimaps = [source.record() for source in resolved.sources if source.trimap]
     values = {
         name: getattr(request, name)
         for name in options(Request)
@@ -43,9 +44,10 @@ def describe(
     }
     return {
         "task": resolved.task,
-        "prompts": prompts,
-        "blended_prompt": "written from the other two" if resolved.blended_written else "given",
-        "given": [source.record() for source in resolved.sources],
+        "prompts": request.prompts,
+        "blended_prompt": "written from the others" if resolved.blended_written else "given",
+        "given": [source.record() for source in resolved.sources if not source.trimap],
+        **({"trimap": trimaps} if trimaps else {}),
         "model": model.options.model,
         "model_sha256": model.sha256,
         **{
@@ -67,10 +69,12 @@ def describe(
 
 def command_again(model: LoadedModel, resolved: Resolved, output: Path, overwrite: bool) -> str:
     """Return the command that makes the same layers again, with all defaults explicit."""
-    words = ["layerflow", "complete" if resolved.sources else "generate"]
-    for name, path in resolved.request.given.items():
-        words += ["--given", f"{name}={path}"]
-    words += arguments(resolved.request)
+    request = resolved.request
+    words = ["layerflow", "complete" if request.given else "generate"]
+    for option, files in (("--given", request.given), ("--trimap", request.trimap)):
+        for file in listed(files):
+            words += [option, f"{file.clip}={file.text}"]
+    words += arguments(request)
     words += arguments(
         ModelOptions(
             model=model.options.model,
@@ -92,7 +96,9 @@ def arguments(request: Request | ModelOptions) -> list[str]:
             value in ("", ()) and field_of(type(request), name).default == value and name not in COMPONENTS
         ):
             continue
-        for item in value if isinstance(value, tuple) and type_of(type(request), name)[0] != Size else (value,):
+        several = isinstance(value, tuple) and type_of(type(request), name)[0] != Size
+        # Prompts of both components are written even if empty, because `generate` requires them.
+        for item in (value or ("",) if name == FOREGROUND else value) if several else (value,):
             text = (
                 format_size(item) if isinstance(item, tuple) else f"{item:g}" if isinstance(item, float) else str(item)
             )

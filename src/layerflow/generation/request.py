@@ -18,11 +18,15 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ..core.errors import FieldError
+from ..core.schema import ALPHA_OF, BACKGROUND, BLENDED, MOST_FOREGROUNDS, scene_layers
+from .givens import Click, Files, check_files, check_something_left, joined, listed, split_objects
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 MEMORY = ("auto", "full", "low", "lowest")
 OUTPUT, RUN = "Output", "Model and sampling"
 """Groups of fields, as headings of the help."""
+MOST_CLICKS = 100
+"""Largest number of clicks of a kind."""
 Size = tuple[int, int]
 """Height and width in pixels; WIDTHxHEIGHT in text."""
 
@@ -55,7 +59,9 @@ class Option:
     """Option of the command line where it is not the field's name."""
     panel: str = RUN
     prompt: bool = False
-    """True for a text that describes what to show, or what not to show."""
+    """True for a text that describes what to show, or what not to show; a list of them may be one text."""
+    most: int = 0
+    """Greatest length of a list; 0 for no bound."""
 
 
 def _option(default: Any, help: str, **facts: Any) -> Any:
@@ -103,6 +109,14 @@ def _check_loras(texts: tuple[str, ...]) -> None:
             raise FieldError("lora", f"{path} does not exist; name a safetensors file, a folder or a hub id")
 
 
+def _check_clicks(field: str) -> Callable[[tuple[str, ...]], None]:
+    def check(texts: tuple[str, ...]) -> None:
+        for text in texts:
+            Click.of(field, text)
+
+    return check
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """A request for layers. None stands for a default of the model or the task, which `resolve` fills in.
@@ -111,8 +125,14 @@ class Request:
         FieldError: a value that no model takes; the error names the field, the value and the constraint.
     """
 
-    foreground: str = _option(
-        "", "Prompt for the foreground.", metavar="TEXT", argument="foreground", prompt=True, panel=""
+    foreground: tuple[str, ...] = _option(
+        (),
+        "Prompt for the foreground; may be repeated for several, the nearest first.",
+        metavar="TEXT",
+        argument="foreground",
+        prompt=True,
+        most=MOST_FOREGROUNDS,
+        panel="",
     )
     background: str = _option(
         "", "Prompt for the background.", metavar="TEXT", argument="background", prompt=True, panel=""
@@ -121,7 +141,7 @@ class Request:
         None,
         "Prompt for the blended video.",
         metavar="TEXT",
-        unset="from the other two",
+        unset="from the others",
         argument="blended",
         prompt=True,
         panel="",
@@ -132,6 +152,23 @@ class Request:
         metavar="TEXT",
         argument="negative_prompt",
         prompt=True,
+        panel="",
+    )
+    object: tuple[str, ...] = _option(
+        (),
+        "A click on the foreground, in pixels of the given blended video at a frame, or its matte at a frame, "
+        "PATH@FRAME; may be repeated.",
+        metavar="X,Y@FRAME",
+        check=_check_clicks("object"),
+        most=MOST_CLICKS,
+        panel="",
+    )
+    not_object: tuple[str, ...] = _option(
+        (),
+        "A click beside the foreground, such as on another thing that moves; may be repeated.",
+        metavar="X,Y@FRAME",
+        check=_check_clicks("not_object"),
+        most=MOST_CLICKS,
         panel="",
     )
     formats: tuple[str, ...] = _option(
@@ -218,11 +255,36 @@ class Request:
         metavar="PATH[:WEIGHT]",
         check=_check_loras,
     )
-    given: Mapping[str, Path] = field(default_factory=dict)
-    """Clips to keep, and their files."""
+    given: Files = field(default_factory=dict)
+    """Clips to keep, and their files: of all frames, or of some."""
+    trimap: Files = field(default_factory=dict)
+    """Mattes that are known in part, by alpha clip, and their files: black is background, white is foreground, grey is
+    unknown."""
 
     def __post_init__(self) -> None:
+        texts = (self.foreground,) if isinstance(self.foreground, str) else self.foreground
+        if isinstance(texts, tuple) and all(text == "" for text in texts):
+            texts = ()
+        _set(self, foreground=texts)
+        if isinstance(self.object, tuple) and all(is_text(text) for text in self.object):
+            clicks, mattes = split_objects(self.object)
+            _set(self, object=clicks, given=joined([*listed(self.given), *mattes]) if mattes else self.given)
         check_fields(self)
+        check_files("given", self.given)
+        check_files("trimap", self.trimap, ALPHA_OF.values())
+        check_something_left(self.given, len(self.foreground))
+
+    @property
+    def files(self) -> list[Path]:
+        """Paths of all given clips and trimaps."""
+        return [file.path for files in (self.given, self.trimap) for file in listed(files)]
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Prompts by layer, "" where there is none; of foregrounds those that have one, at least the nearest."""
+        layers = [layer.name for layer in scene_layers(max(1, len(self.foreground))) if layer.transparent]
+        texts = self.foreground or ("",)
+        return dict(zip(layers, texts, strict=True)) | {BACKGROUND: self.background, BLENDED: self.blended or ""}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,6 +318,12 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         check_fields(self)
+
+
+def _set(request: Request, **values: Any) -> None:
+    """Set fields of a frozen dataclass while it is being created."""
+    for name, value in values.items():
+        object.__setattr__(request, name, value)
 
 
 def options(kind: type) -> dict[str, Option]:
@@ -303,7 +371,8 @@ def _fits(value: Any, kind: Any, option: Option) -> bool:
         return (
             isinstance(value, tuple) and len(value) == 2 and all(isinstance(side, int) and side > 0 for side in value)
         )
-    return isinstance(value, tuple) and all(is_text(item) for item in value)
+    fits = isinstance(value, tuple) and all(is_text(item) for item in value)
+    return fits and (not option.most or len(value) <= option.most)
 
 
 def is_text(value: Any) -> bool:
@@ -323,7 +392,10 @@ def meaning(kind: Any, option: Option) -> str:
         return number + (f"; {option.hint}" if option.hint else "")
     if kind is str:
         return f"one of {', '.join(option.choices)}" if option.choices else "text"
-    return "WIDTHxHEIGHT" if kind == Size else "a list of texts"
+    if kind == Size:
+        return "WIDTHxHEIGHT"
+    texts = f"a list of at most {option.most} texts" if option.most else "a list of texts"
+    return f"text or {texts}" if option.prompt else texts
 
 
 def from_plain(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -337,6 +409,8 @@ def _from_plain(kind: type, name: str, value: Any) -> Any:
         if not isinstance(value, str):
             raise FieldError(name, f'is {shortly(value)} but must be WIDTHxHEIGHT as text, such as "96x64"')
         return parse_size(value)
+    if isinstance(value, str) and get_origin(field_type) is tuple and options(kind)[name].prompt:
+        return (value,)
     return tuple(value) if isinstance(value, list) and get_origin(field_type) is tuple else value
 
 

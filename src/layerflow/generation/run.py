@@ -51,7 +51,7 @@ def run(
     # 1. Check before anything is loaded
     check_request(request)
     check_speed(model.speed)
-    check_output(output, request.given.values(), overwrite)
+    check_output(output, request.files, overwrite)
     device = pick_device(model.device)
     folder = models.model_folder(model.model)
 
@@ -103,20 +103,31 @@ def denoise(
         return tensors
 
     started = time.perf_counter()
-    with loras(model.pipeline, resolved.request.lora):
-        result = model.pipeline(
+    video = generate(model.pipeline, resolved, model.device, on_step_end)
+    return video, time.perf_counter() - started
+
+
+def generate(pipeline: LayerFlowPipeline, resolved: Resolved, device: str, on_step_end: Any = None) -> LayeredVideo:
+    """Return the layered video of a request; `on_step_end` is the pipeline's callback."""
+    if resolved.needs_mattes:
+        from .mattes import with_mattes
+
+        resolved = with_mattes(resolved, pipeline.codec.groups(resolved.frames), device)
+    with loras(pipeline, resolved.request.lora):
+        result = pipeline(
             **pipeline_arguments(resolved), given=resolved.given, fps=resolved.fps, callback_on_step_end=on_step_end
         )
     assert not isinstance(result, tuple)
-    return result.video, time.perf_counter() - started
+    return result.video
 
 
 def pipeline_arguments(resolved: Resolved) -> dict[str, Any]:
     """Return the arguments of `LayerFlowPipeline` for the fields of a request."""
-    request = resolved.request
+    request, (height, width) = resolved.request, resolved.size
     passed = {option.argument: getattr(request, name) for name, option in options(Request).items() if option.argument}
-    height, width = resolved.size
-    return {**passed, "height": height, "width": width, "generator": torch.Generator().manual_seed(request.seed)}
+    prompts = {"foregrounds": passed.pop("foreground") or None}  # without any, as many as the model has
+    generator = torch.Generator().manual_seed(request.seed)
+    return {**prompts, **passed, "height": height, "width": width, "generator": generator}
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from .access_control import AccessControl
 from .entry_points import export_layers
 from .jobs import JobQueue, QueueFullError, UnknownJobError
 from .limits import Limits
-from .requests import EXAMPLES, Clip, ExportRequest, Given, JobRequest
+from .requests import EXAMPLES, PREFIXES, Clip, ExportRequest, Given, JobRequest, sources_of
 from .sandbox import ChildError, confined
 from .store import ENDED, Job, Store, WorkFolderError
 from .uploads import UploadError, Uploads
@@ -73,15 +73,24 @@ class Studio:
 
     def submit(self, body: JobRequest) -> dict[str, Any]:
         """Queue a job; raises QueueFullError, UploadError or UnknownJobError."""
-        given: dict[str, Path] = {clip: self.given_file(clip, source) for clip, source in body.given.items()}
+        given = {
+            file.path.stem: self.given_file(file.clip, source, ALPHA_OF.get(file.clip) in body.given)
+            for field, prefix in PREFIXES.items()
+            for file, source in sources_of(getattr(body, field), prefix)
+        }
         return self.describe(self.queue.submit(body.kept(), body.session, given))
 
-    def given_file(self, clip: Clip, source: Given) -> Path:
-        """Return the file of a given clip; raises UploadError or UnknownJobError."""
+    def given_file(self, clip: Clip, source: Given, has_alpha: bool = False) -> Path:
+        """Return the file of a given clip; raises UploadError or UnknownJobError.
+
+        A foreground must be transparent, unless its alpha is given by another file (`has_alpha`).
+        """
         if source.upload is not None:
             path, facts = self.uploads.clip(source.upload)
-            if clip in ALPHA_OF and not facts[ALPHA]:
-                raise UploadError("a foreground needs transparency, and this clip has none; send one with alpha")
+            if clip in ALPHA_OF and not facts[ALPHA] and not has_alpha:
+                raise UploadError(
+                    "a foreground needs transparency, and this clip has none; send one with alpha, or its alpha too"
+                )
             return path
         place = self.store.place(self.queue.get(source.job or ""))
         name = source.clip or clip
@@ -131,6 +140,7 @@ class Studio:
                 body.size,
                 body.edges,
                 body.timecode,
+                body.order,
                 seconds=self.limits.job_seconds,
                 memory=self.limits.job_memory,
             )

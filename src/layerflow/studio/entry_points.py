@@ -19,11 +19,18 @@ def decode_upload(source: Path, target: Path, kind: str, limits: Limits) -> dict
 
 
 def export_layers(
-    layers: Path, archive: Path, preset: str, size: str | None, edges: float, timecode: str
+    layers: Path,
+    archive: Path,
+    preset: str,
+    size: str | None,
+    edges: float,
+    timecode: str,
+    order: list[str] | None = None,
 ) -> dict[str, Any]:
     """Export a job's layers by a preset into one archive; return the record of its content.
 
-    `layers` is a folder as `save_layers` writes it, optionally with `layers.safetensors` beside it.
+    `layers` is a folder as `save_layers` writes it, optionally with `layers.safetensors` beside it. `order` names all
+    foregrounds from near to far, see `reordered`.
     """
     import shutil
     from zipfile import ZIP_STORED, ZipFile
@@ -35,6 +42,8 @@ def export_layers(
 
     folder = archive.with_suffix("")
     video = read_raw(layers.parent) or load_layers(layers)
+    if order:
+        video = reordered(video, order)
     record = deliver(video, folder, preset, Settings(parse_size(size)[::-1] if size else None, edges, timecode))
     with ZipFile(archive, "w", ZIP_STORED) as file:  # the files are compressed already
         for path in sorted(folder.rglob("*")):
@@ -43,8 +52,26 @@ def export_layers(
     return record
 
 
+def reordered(video: Any, order: list[str]) -> Any:
+    """Return a layered video with its foregrounds in another order from near to far, composed again.
+
+    Raises:
+        FieldError: `order` does not name each of them once.
+    """
+    from ..core.errors import FieldError
+    from ..core.schema import ALPHA_OF
+
+    names = list(ALPHA_OF)[: len(video.foregrounds)]
+    if sorted(order) != sorted(names):
+        raise FieldError("order", f"is {', '.join(order)} but must name each of {', '.join(names)} once")
+    if order == names:
+        return video
+    return video.replace(foregrounds=[video.foregrounds[names.index(name)] for name in order]).compose()
+
+
 def describe_model(name: str) -> dict[str, Any]:
     """Return the facts of a model that the page needs, from its configuration files; raises UnknownModelError."""
+    from ..core.schema import foreground_count
     from ..generation.load import model_facts, model_folder
 
     facts = model_facts(model_folder(name, weights=False))
@@ -60,6 +87,8 @@ def describe_model(name: str) -> dict[str, Any]:
         "fewest_steps": conventions.fewest_steps,
         "guidance": conventions.guidance,
         "task": facts.config.get("task"),
+        "foregrounds": foreground_count(facts.config["clips"]),
+        "takes_hints": facts.takes_hints,
     }
 
 

@@ -61,7 +61,7 @@ class JobQueue:
         Args:
             request: request for the worker.
             session: session that it belongs to.
-            given: files of given clips, by clip.
+            given: files of given clips, by the names that its folder keeps them under.
         """
         with self._changed:
             if sum(job.state == WAITING for job in self._jobs.values()) >= self.limits.queue:

@@ -38,4 +38,4 @@ def read_raw(folder: Path) -> LayeredVideo | None:
         return None
     with safe_open(folder / NAME, "pt") as file:
         clips = {name: (file.get_tensor(name).float() + 32768) / WHITE for name in file.keys()}  # noqa: SIM118
-        return LayeredVideo(**clips, fps=float(file.metadata()["fps"]))
+        return LayeredVideo.from_clips(clips, float(file.metadata()["fps"]))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..core.errors import FieldError
 from ..core.layered_video import LayeredVideo
-from ..core.schema import BLENDED, CLIPS
+from ..core.schema import ALPHA_OF, BLENDED
 from ..generation.load import LoadedModel
 from ..generation.record import describe
 from ..generation.request import Request, from_plain, options
@@ -25,6 +25,7 @@ from ..models.codec import check_drawn_size
 from ..models.model_space import from_model_space
 from .limits import Limits
 from .raw_frames import write_raw
+from .requests import files_of
 from .worker import CancelledError
 
 PREVIEW = "preview.webp"
@@ -69,7 +70,7 @@ class Maker:
         write_sheets(video, folder / "sheets")
         meta = index["metadata"]
         return {name: index[name] for name in ("frames", "height", "width", "fps", "clips")} | {
-            "given": [name for source in resolved.sources for name in source.video.clips()],
+            "given": [name for source in resolved.sources if not source.trimap for name in source.video.clips()],
             "notes": [note.replace(f"{folder}/", "") for note in resolved.notes],
             "sheets": sorted(path.stem for path in (folder / "sheets").glob("*.png")),
             **{name: meta[name] for name in ("task", "prompts", "model", "seed", "steps", "guidance", "noise_scale")},
@@ -80,11 +81,11 @@ class Maker:
 
 def parse(request: Mapping[str, Any], folder: Path, loras: Path | None) -> Request:
     """Return the request of a job, with the given clips in its folder; raises FieldError for an unknown LoRA."""
-    given = {name: path for name in CLIPS if (path := folder / "given" / f"{name}.mkv").exists()}
     fields = {name: request[name] for name in options(Request) if request.get(name) is not None}
     fields[BLENDED] = fields.get(BLENDED) or None
     fields["lora"] = [find_lora(name, loras) for name in fields.get("lora", ())]
-    return Request(given=given, **from_plain(Request, fields))
+    files: dict[str, Any] = files_of(request, folder / "given")
+    return Request(**files, **from_plain(Request, fields))
 
 
 def find_lora(text: str, folder: Path | None) -> str:
@@ -145,5 +146,6 @@ def write_sheets(video: LayeredVideo, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     for layer, colour, alpha, _ in layers_of(video, FORMATS["png"]):
         write_sheet(folder / f"{layer}.png", colour, alpha, video.fps)
-    if video.alpha is not None and not (folder / "alpha.png").exists():
-        write_sheet(folder / "alpha.png", video.alpha.expand(-1, 3, -1, -1), None, video.fps)
+    for name, clip in video.clips().items():
+        if name in ALPHA_OF.values() and not (folder / f"{name}.png").exists():
+            write_sheet(folder / f"{name}.png", clip.expand(-1, 3, -1, -1), None, video.fps)

@@ -88,11 +88,11 @@ class Store:
         return self.jobs / job.id
 
     def add(self, job: Job, given: dict[str, Path]) -> None:
-        """Create a job's folder with its given files, `given/<clip>.mkv`, and manifest, whole or not at all."""
+        """Create a job's folder with its given files, `given/<name>.mkv`, and manifest, whole or not at all."""
         with whole_folder(self.place(job)) as hidden:
             (hidden / "given").mkdir()
-            for clip, path in given.items():
-                link(path, hidden / "given" / f"{clip}.mkv")
+            for name, path in given.items():
+                link(path, hidden / "given" / f"{name}.mkv")
             self._write(job, hidden)
 
     def save(self, job: Job) -> None:

@@ -24,7 +24,7 @@ from ..models.given import mattes_of
 from ..models.layout import Layout
 from ..models.model_space import to_model_space
 from ..pipeline import LayerFlowPipeline
-from .givens import choose_foregrounds, draw_frames, draw_hints, draw_kind
+from .givens import are_interchangeable, choose_foregrounds, draw_frames, draw_hints, draw_kind
 from .recipe import ADAPTERS, ANY, StageRecipe
 from .sources import Query, Sample, Size, open_sources
 
@@ -55,6 +55,8 @@ class Batch:
     """The K clips, in the order of the sequence."""
     hints: Tensor | None = None
     """(B, A, F, 2, H, W) known places of mattes, see `Backbone.takes_hints`."""
+    interchangeable: Tensor | None = None
+    """(B,) bool, True where nothing tells which foreground comes first, see `givens.are_interchangeable`."""
     first: int = 0
     """Place of the first sample in the whole batch."""
     size: int = 0
@@ -207,6 +209,7 @@ class ClipBatches(Dataset):
             adapters={name: torch.tensor([name in sample["adapters"] for sample in samples]) for name in ADAPTERS},
             clips=self.clips,
             hints=torch.stack([sample["hints"] for sample in samples]) if self.recipe.hints else None,
+            interchangeable=torch.tensor([sample["interchangeable"] for sample in samples]),
             first=first,
             size=len(step.picks),
             latents=layout,
@@ -264,6 +267,7 @@ class ClipBatches(Dataset):
             "read": read,
             "given": layout.given_mask(masks),
             "hints": hints,
+            "interchangeable": are_interchangeable(read.clips, prompts, self.layers, masks, hints),
             "prompts": prompts,
             "text": [
                 (own if p else empty)[layer] for layer, p in zip(self.layers, prompts, strict=True) if layer in own
