@@ -197,6 +197,11 @@ def test_layered_footage_keeps_all_its_foregrounds(tmp_path: Path) -> None:
     video = make_clip(item, recipe)
     assert [torch.equal(one.alpha, masks[[index]][None]) for index, one in enumerate(video.foregrounds)] == [True] * 2  # type: ignore[arg-type]
     assert torch.equal(video.compose().blended, video.blended)  # type: ignore[arg-type]
+    (home / "foreground-2.png").rename(home / "foreground-3.png")
+    save(home / "blended.png", wall)
+    (item,) = find_items(recipe)
+    with pytest.raises(ValueError, match="no file foreground-2 beside the foregrounds behind it"):
+        make_clip(item, recipe)
 
 
 @pytest.mark.parametrize("kind", ["pairs", "copy-paste"])

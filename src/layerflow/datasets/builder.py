@@ -181,6 +181,10 @@ def _from_layers(item: Item, recipe: FootageRecipe) -> LayeredVideo:
     clips: dict[str, Tensor] = {}
     for layer in scene_layers(foreground_count(read)):
         if layer.name not in read:
+            if layer.transparent:
+                raise ValueError(
+                    f"there is no file {layer.name} beside the foregrounds behind it; number them from 2 on"
+                )
             continue
         clips[layer.name] = read[layer.name].colour
         if layer.alpha is not None:

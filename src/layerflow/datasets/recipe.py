@@ -34,8 +34,8 @@ class SourceRecipe:
     """For masks: `each` makes a clip of every object, `all` one foreground of all objects together, `stack` one clip
     with a foreground of each object. For pairs and copy-paste: `stack` pastes several cut-outs over one background."""
     most_foregrounds: int = 2
-    """Foregrounds of a stack: of the objects of a video at most so many, the largest ones, and the others stay in the
-    background; of cut-outs exactly so many."""
+    """Largest number of foregrounds of a stack. Of the objects of a video the largest ones are taken, and the others
+    stay in the background; cut-outs are pasted in this number."""
     share: tuple[float, float] = (0.5, 0.9)
     """For pairs and copy-paste: lower and upper end of the share of the frame that the object's path fills."""
     harmonise: float = 0.3
