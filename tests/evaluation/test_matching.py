@@ -111,11 +111,14 @@ def test_missing_foregrounds_count_as_transparent(seed: int, count: int, found: 
 @given(st.integers(0, 2**20), st.integers(1, 4), st.integers(1, 4))
 def test_matching_is_at_least_as_good_as_any_greedy_choice(seed: int, made: int, true: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    results, targets = mattes(made, generator), mattes(true, generator)
+    results, all_targets = mattes(made, generator), mattes(true, generator)
+    targets = all_targets
     order = match(results, targets)
     assert len(order) == true
     used = [index for index in order if index is not None]
-    assert len(set(used)) == len(used) == min(made, true)
+    assert len(set(used)) == len(used) == min(made, sum(bool(target.any()) for target in targets))
+    targets = [target for target in targets if target.any()]
+    order = tuple(index for index, target in zip(order, all_targets, strict=True) if target.any())
 
     def iou(index: int | None, target: Tensor) -> float:
         return metrics.alpha_iou(torch.zeros_like(target) if index is None else results[index], target)
@@ -128,6 +131,20 @@ def test_matching_is_at_least_as_good_as_any_greedy_choice(seed: int, made: int,
         left.discard(best)
         greedy += iou(best, target)
     assert total >= greedy - 1e-9
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**20), st.integers(2, 4))
+def test_one_foreground_never_beats_itself_taken_for_all(seed: int, count: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    (made,), targets = mattes(1, generator), mattes(count, generator)
+    visible = [target for target in targets if target.any()]
+    order = match([made], targets)
+    assert all(index is None for index, target in zip(order, targets, strict=True) if not target.any())
+    if visible:
+        assert order.count(0) == 1
+        own = targets[order.index(0)]
+        assert metrics.alpha_iou(made, own) / len(visible) <= repeated_iou([made], visible)
 
 
 # --- cases by hand ----------------------------------------------------------------------------------------
@@ -191,6 +208,18 @@ def test_composite_and_agreement_of_several_foregrounds() -> None:
     scene = LayeredVideo(background=black, blended=black).replace(foregrounds=pair)
     # Shares are 1/2, 1/4 and 1/4; only the first is wrong, by 1.
     assert metrics.layer_agreement(scene) == pytest.approx(1 - (1 / 4) / (1 / 4 + 1 / 16 + 1 / 16))
+
+
+def test_true_foregrounds_that_are_never_seen_do_not_count() -> None:
+    true = stack(2)
+    empty = Foreground(torch.zeros(FRAMES, 3, SIZE, SIZE), torch.zeros(FRAMES, 1, SIZE, SIZE))
+    hidden = true.replace(foregrounds=[empty, true.foregrounds[1]])
+    figures = matched_figures(true, hidden)
+    assert figures["matched alpha IoU"] == figures["matched alpha IoU of foreground-2"] == 1
+    assert "matched alpha IoU of foreground" not in figures
+    assert figures["surplus alpha"] == pytest.approx(float(true.alpha.mean()))  # type: ignore[union-attr]
+    nothing = matched_figures(true, true.replace(foregrounds=[empty, empty]))
+    assert set(nothing) == {"surplus alpha"}
 
 
 # --- models -----------------------------------------------------------------------------------------------

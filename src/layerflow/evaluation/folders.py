@@ -258,15 +258,21 @@ def _metrics_with_truth(video: LayeredVideo, true: LayeredVideo) -> dict[str, fl
 
 
 def _matched_metrics(video: LayeredVideo, true: LayeredVideo) -> dict[str, float]:
-    """Return metrics of foregrounds matched to the true ones: the mean over these, and for each by its true layer."""
+    """Return metrics of foregrounds matched to the true ones: the mean over these, and for each by its true layer.
+
+    True foregrounds that are transparent everywhere do not count.
+    """
     mattes, targets = mattes_of(video), mattes_of(true)
     if not mattes or not targets:
         return {}
     ordered, surplus = matched(video, true)
+    visible = [target for target in targets if bool(target.any())]
     by_layer: dict[str, dict[str, float]] = {}
     for layer, one, other in zip(ALPHA_OF, ordered.foregrounds, true.foregrounds, strict=False):
         assert one.alpha is not None
         assert other.alpha is not None
+        if not bool(other.alpha.any()):
+            continue
         pair = one.alpha, other.alpha
         own = by_layer[layer] = {
             "alpha IoU": metrics.alpha_iou(*pair), "alpha MAE": metrics.alpha_mae(*pair),
@@ -278,11 +284,12 @@ def _matched_metrics(video: LayeredVideo, true: LayeredVideo) -> dict[str, float
     figures = {}
     for figure in MATCHED:
         values = [own[figure] for own in by_layer.values() if figure in own]
-        if len(values) == len(by_layer):
+        if values and len(values) == len(by_layer):
             figures[f"matched {figure}"] = fmean(values)
     for layer, own in by_layer.items():
         figures |= {f"matched {figure} of {layer}": value for figure, value in own.items()}
-    figures[FLOOR] = repeated_iou(mattes, targets)
+    if visible:
+        figures[FLOOR] = repeated_iou(mattes, visible)
     if surplus:
         figures[SURPLUS] = fmean(float(one.alpha.mean()) for one in surplus if one.alpha is not None)
     return figures

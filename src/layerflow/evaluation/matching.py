@@ -27,13 +27,13 @@ def match(made: Sequence[Tensor], true: Sequence[Tensor]) -> tuple[int | None, .
 
     Of all assignments of different made mattes to the true ones, the one of the largest sum of IoU is chosen, and of
     equally good ones that of the smallest sum of absolute errors. Where there are fewer made mattes than true ones, the
-    missing ones count as transparent. The search is exact, over at most 8! assignments.
+    missing ones count as transparent. A true matte that is transparent everywhere has none. The search is exact, over
+    at most 8! assignments.
     """
-    if not true:
-        return ()
-    candidates = [*made, *[torch.zeros_like(true[0])] * (len(true) - len(made))]
-    ious = [[alpha_iou(one, other) for one in candidates] for other in true]
-    errors = [[alpha_mae(one, other) for one in candidates] for other in true]
+    visible = [index for index, other in enumerate(true) if bool(other.any())]
+    candidates = [*made, *[torch.zeros_like(true[index]) for index in visible[len(made) :]]]
+    ious = [[alpha_iou(one, true[index]) for one in candidates] for index in visible]
+    errors = [[alpha_mae(one, true[index]) for one in candidates] for index in visible]
 
     def score(order: Sequence[int]) -> tuple[float, float]:
         # Sums that are rounded once do not depend on the order of their terms.
@@ -41,12 +41,13 @@ def match(made: Sequence[Tensor], true: Sequence[Tensor]) -> tuple[int | None, .
             row[index] for row, index in zip(errors, order, strict=True)
         )
 
-    best = max(permutations(range(len(candidates)), len(true)), key=score)
-    return tuple(index if index < len(made) else None for index in best)
+    chosen = max(permutations(range(len(candidates)), len(visible)), key=score)
+    best = dict(zip(visible, chosen, strict=True))
+    return tuple(best[index] if best.get(index, len(made)) < len(made) else None for index in range(len(true)))
 
 
 def repeated_iou(made: Sequence[Tensor], true: Sequence[Tensor]) -> float:
-    """Return the largest mean IoU that one and the same made matte reaches against all true ones.
+    """Return the largest mean IoU that one and the same made matte reaches against all true ones, at least one of each.
 
     A decomposition into several foregrounds must beat it: it is what a method reaches that finds one foreground and
     takes it for every other too.
