@@ -153,6 +153,8 @@ def test_a_network_captions_each_layer(footage: Path, blip: Path) -> None:
     assert set(texts) == {"foreground", "background", "blended"}
     assert texts == captioning(recipe)(recipe, item, video)
     assert all(isinstance(text, str) for text in texts.values())
+    stack = video.replace(foregrounds=[*video.foregrounds, *video.foregrounds])
+    assert captioning(recipe)(recipe, item, stack) == {**texts, "foreground-2": texts["foreground"]}
 
 
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:

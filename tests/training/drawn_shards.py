@@ -7,7 +7,7 @@ import torch
 
 from layerflow.core.atomic import hash_path
 from layerflow.core.layered_video import LayeredVideo
-from layerflow.datasets.shards import SCHEMA, encode, write_shard
+from layerflow.datasets.shards import encode, schema_of, write_shard
 
 
 def drawn_video(seed: int, frames: int, height: int, width: int) -> LayeredVideo:
@@ -31,7 +31,7 @@ def write_set(folder: Path, clips: dict[str, tuple[int, int, int, str]], per_sha
         for id in names[start : start + per_shard]:
             frames, height, width, kind = clips[id]
             record = {
-                "schema": SCHEMA, "id": id, "kind": kind, "frames": frames, "height": height, "width": width,
+                "schema": schema_of(1), "id": id, "kind": kind, "frames": frames, "height": height, "width": width,
                 "fps": 8.0, "frozen": frames == 1, "source": {}, "coverage": 0.1, "change": 0.0,
                 "captions": {"foreground": f"square {id}", "background": "a wall"},
             }  # fmt: skip
@@ -42,5 +42,5 @@ def write_set(folder: Path, clips: dict[str, tuple[int, int, int, str]], per_sha
         path.with_suffix(".json").write_text(json.dumps({"samples": records}))
         size, digest = path.stat().st_size, hash_path(path)
         shards.append({"file": path.name, "bytes": size, "sha256": digest, "clips": len(records)})
-    (folder / "index.json").write_text(json.dumps({"schema": SCHEMA, "shards": shards, "failed": []}))
+    (folder / "index.json").write_text(json.dumps({"schema": schema_of(1), "shards": shards, "failed": []}))
     return folder

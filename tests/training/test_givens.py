@@ -15,7 +15,7 @@ from layerflow.core.compositing import blend_all
 from layerflow.core.config import ConfigError
 from layerflow.core.schema import ALPHA_OF, CLIPS, clip_names, model_clips, scene_layers
 from layerflow.training.batches import ClipBatches
-from layerflow.training.givens import choose_foregrounds, draw_frames, draw_hints, draw_kind
+from layerflow.training.givens import are_interchangeable, choose_foregrounds, draw_frames, draw_hints, draw_kind
 from layerflow.training.objective import clip_errors, loss_of, make_target
 from layerflow.training.recipe import FRAME_MASKS, HINTS, PhaseRecipe, StageRecipe, load_recipe
 from layerflow.training.trainer import Trainer
@@ -183,6 +183,53 @@ def test_training_with_masks_hints_and_stacks(recipe: StageRecipe, tmp_path: Pat
     assert config["frame_masks"]
     assert config["hints"]
     assert len(config["clips"]) == 2 + 2 * foregrounds
+
+
+@pytest.mark.parametrize("told", ["", "prompt", "frame", "hint", "overlap"])
+def test_foregrounds_are_interchangeable_where_nothing_tells_them_apart(told: str) -> None:
+    clips = stacked(2)
+    clips["alpha"][..., :4], clips["alpha-2"][..., 4:] = 0, 0
+    layers = ("foreground", "background", "blended", "foreground-2")
+    prompts, given, hints = ["", "hills", "hills", ""], {"blended": torch.ones(3, dtype=torch.bool)}, None
+    if told == "prompt":
+        prompts[3] = "a ball"
+    elif told == "frame":
+        given["alpha-2"] = torch.tensor([True, False, False])
+    elif told == "hint":
+        hints = torch.ones(2, 3, 2, 8, 8)
+    elif told == "overlap":
+        clips["alpha-2"][..., 4] = 1
+    assert are_interchangeable(clips, prompts, layers, given, hints) == (told == "")
+    one = {name: clip for name, clip in clips.items() if not name.endswith("-2")}
+    assert not are_interchangeable(one, prompts, layers, given, hints)
+
+
+@pytest.mark.parametrize("kind", ["sample", "flow"])
+def test_swapped_foregrounds_cost_nothing_at_pure_noise(recipe: StageRecipe, tiny_pipeline, kind: str) -> None:
+    recipe = dataclasses.replace(recipe, tasks={"decompose": 1.0}, prompt_dropout=1.0)
+    names = model_clips(2)
+    batch = ClipBatches(dataclasses.replace(recipe, mini=dataclasses.replace(recipe.mini, stacks=1.0)), clips=names)[0]
+    batch.interchangeable = torch.arange(8) < 6
+    layout, noise = batch.layout, torch.randn_like(batch.sequence)
+    t = torch.ones(8)
+    t[5] = 0.9
+
+    class Network:
+        prediction_type = kind
+
+    class Pipeline:
+        transformer = Network()
+
+    target = make_target(Pipeline(), batch, batch.sequence, layout, t, noise, recipe)
+    clips, noises = layout.unpack(batch.sequence), layout.unpack(noise)
+    pairs = {"foreground": "foreground-2", "alpha": "alpha-2", "foreground-2": "foreground", "alpha-2": "alpha"}
+    swapped = {name: clips[pairs.get(name, name)] for name in names}
+    if kind == "flow":
+        swapped = {name: noises[name] - clip for name, clip in swapped.items()}
+    errors = clip_errors(layout.pack(swapped), target).sum(1)
+    assert errors[:5].tolist() == pytest.approx([0] * 5, abs=1e-6)
+    assert (errors[5:] > 0.01).all()
+    assert clip_errors(target.prediction, target).max() == 0
 
 
 def test_hints_need_a_network_that_takes_them(recipe: StageRecipe, tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_activations_match_a_real_step(wan: Path) -> None:
 
     layout, n = Layout(2), planned.samples
     inputs = (
-        torch.randn(n, layout.length, config.in_channels, *config.sample_size), torch.rand(n, 4),
+        torch.randn(n, layout.length, config.in_channels, *config.sample_size), torch.rand(n, 4, 1),
         torch.randn(n, 3, config.text_length, config.text_dim), torch.ones(n, 3, config.text_length, dtype=torch.bool),
     )  # fmt: skip
     with live:

@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from ..core.errors import first_line
-from ..core.schema import LAYERS
+from ..core.schema import prompt_layers
 from .builder import captioning, inpainting, make_clip, matting
 from .pool import Part, carried_out, made_in_order, remove_partial, write_index
 from .recipe import FootageRecipe
 from .scan import Item, find_items
-from .shards import SCHEMA, encode
+from .shards import encode, schema_of
 
 Outcome = tuple[dict[str, Any], dict[str, Any] | None]
 """Record and sample of an item; or id and error of one that failed, and None."""
@@ -39,12 +39,21 @@ class Shard(Part):
     def fingerprint(self) -> str:
         """Hash of everything that decides the shard's content, except the content of the footage."""
         recipe = {key: value for key, value in asdict(self.recipe).items() if key not in ("sources", "per_shard")}
-        content = {"schema": SCHEMA, "recipe": recipe, "items": [asdict(item) for item in self.items]}
+        content = {"schema": 1, "recipe": recipe, "items": [_content(item) for item in self.items]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def make(self) -> None:
         """Make the shard, whole or not at all."""
         make_shard(self, map(partial(attempt, recipe=self.recipe), self.items))
+
+
+def _content(item: Item) -> dict[str, Any]:
+    """Return everything that decides an item's clip; without keys of stacks where it is none, so that shards which were
+    built before there were stacks stay up to date."""
+    content = asdict(item)
+    if item.source.objects != "stack":
+        del content["objects"], content["behind"], content["source"]["most_foregrounds"]
+    return content
 
 
 def build_shards(
@@ -142,11 +151,13 @@ def make_shard(shard: Shard, outcomes: Iterable[Outcome]) -> None:
 def make_sample(item: Item, recipe: FootageRecipe) -> tuple[dict[str, Any], dict[str, Any]]:
     """Make the clip of an item; return its record and its sample as a shard holds it."""
     video = make_clip(item, recipe)
-    assert video.alpha is not None
-    captions = {key: text for key, text in captioning(recipe)(recipe, item, video).items() if key in LAYERS and text}
-    change = video.alpha.diff(dim=0).abs().mean() if video.frames > 1 else torch.zeros(())
+    alpha, count = video.flattened().alpha, len(video.foregrounds)
+    assert alpha is not None
+    layers = prompt_layers(count)
+    captions = {key: text for key, text in captioning(recipe)(recipe, item, video).items() if key in layers and text}
+    change = alpha.diff(dim=0).abs().mean() if video.frames > 1 else torch.zeros(())
     record = {
-        "schema": SCHEMA,
+        "schema": schema_of(count),
         "id": item.id,
         "kind": item.source.kind,
         "frames": video.frames,
@@ -155,8 +166,20 @@ def make_sample(item: Item, recipe: FootageRecipe) -> tuple[dict[str, Any], dict
         "fps": float(video.fps),
         "frozen": video.frames == 1,
         "captions": captions,
-        "source": {"files": item.files, "object": item.object, "start": item.start, "seed": item.seed},
-        "coverage": round(float(video.alpha.mean()), 5),
+        "source": _origin(item),
+        "coverage": round(float(alpha.mean()), 5),
         "change": round(float(change), 5),
     }
+    if count > 1:
+        record["foregrounds"] = count
     return record, encode(item.id, video, record)
+
+
+def _origin(item: Item) -> dict[str, Any]:
+    """Return the files, objects and numbers that an item is made of."""
+    origin: dict[str, Any] = {"files": item.files, "object": item.object, "start": item.start, "seed": item.seed}
+    if item.objects:
+        origin["objects"] = list(item.objects)
+    if item.behind:
+        origin["behind"] = [_origin(one) for one in item.behind]
+    return origin

@@ -14,21 +14,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..core.compositing import extend_colour
-from ..core.layered_video import LayeredVideo
-from ..core.schema import BACKGROUND, FOREGROUND, SCENE
+from ..core.compositing import extend_colour, unpremultiply
+from ..core.layered_video import Foreground, LayeredVideo
+from ..core.schema import ALPHA_OF, BACKGROUND, BLENDED, FOREGROUND, foreground_count, scene_layers
 from ..media import MediaError, Video, read_video
 from .copy_paste import cast_shadow, harmonise, place
 from .inpainting import fill_still, inpaint
 from .mattes import crude_matte, grow, plain_matte
 from .networks import PREFIX, load_captioning, load_inpainting, load_matting
 from .recipe import FootageRecipe
-from .scan import STILLS, Item, annotated, read_mask
+from .scan import SMALLEST, STILLS, Item, annotated, read_mask
 
 FPS = 24.0
 """Frames per second of footage in folders of frames, which have no rate."""
-SMALLEST = 0.002
-"""Share of the frame that an object must cover, over all frames."""
 
 
 def plug_in(name: str, known: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
@@ -92,27 +90,57 @@ def make_clip(item: Item, recipe: FootageRecipe) -> LayeredVideo:
     }
     video = makers[item.source.kind](item, recipe)
     if item.source.kind != "backgrounds":
-        assert video.alpha is not None
-        if (shown := float(video.alpha.mean())) < SMALLEST:
+        alpha = video.flattened().alpha
+        assert alpha is not None
+        if (shown := float(alpha.mean())) < SMALLEST:
             raise ValueError(f"the object covers {shown:.2%} of the frame, less than {SMALLEST:.1%}")
     return video
 
 
 def _from_masks(item: Item, recipe: FootageRecipe) -> LayeredVideo:
-    frames, mask, fps = read_masked(item, recipe)
+    frames, masks, fps = read_masked(item, recipe)
     width, height = recipe.size
-    both = LayeredVideo(alpha=mask, blended=frames, fps=fps).fit(height, width)
-    assert both.alpha is not None
-    assert both.blended is not None
-    mask = both.alpha > 0.5
-    alpha = matting(recipe, item.seed + item.start)(both.blended, mask).clamp(0, 1)
-    hidden = grow((alpha > 0) | mask, recipe.dilate) > 0.5
-    background = inpainting(recipe)(both.blended, hidden).clamp(0, 1)
-    return both.replace(foreground=extend_colour(both.blended, alpha), alpha=alpha, background=background)
+    alphas = list(ALPHA_OF.values())[: masks.shape[1]]
+    parts = {name: masks[:, [index]] for index, name in enumerate(alphas)}
+    fitted = LayeredVideo.from_clips({**parts, BLENDED: frames}, fps).fit(height, width)
+    clips = fitted.clips()
+    blended, masks = clips[BLENDED], owned(torch.cat([clips[name] for name in alphas], dim=1))
+    matte = matting(recipe, item.seed + item.start)
+    mattes = stack_mattes([matte(blended, masks[:, [index]]).clamp(0, 1) for index in range(len(alphas))])
+    covered = (torch.cat(mattes, dim=1) > 0).any(1, keepdim=True) | masks.any(1, keepdim=True)
+    hidden = grow(covered, recipe.dilate) > 0.5
+    background = inpainting(recipe)(blended, hidden).clamp(0, 1)
+    foregrounds = [Foreground(extend_colour(blended, alpha), alpha) for alpha in mattes]
+    return fitted.replace(foregrounds=foregrounds, background=background)
+
+
+def owned(shares: Tensor) -> Tensor:
+    """Return masks (F, N, H, W), bool, from the share of each pixel that each of N objects covers.
+
+    A pixel that objects cover by more than half belongs to the one with the largest share, so that resized masks of
+    objects that touch leave no gap between them.
+    """
+    covered = shares.sum(1, keepdim=True) > 0.5
+    return covered & (shares.argmax(1, keepdim=True) == torch.arange(shares.shape[1]).view(1, -1, 1, 1))
+
+
+def stack_mattes(mattes: list[Tensor]) -> list[Tensor]:
+    """Convert mattes (F, 1, H, W) of objects side by side to alpha of foregrounds, one over the other, nearest first.
+
+    Where two objects share a pixel, the nearer one hides that part of the farther one which it covers, so the farther
+    one must cover more of what is left: alpha / (1 - coverage of the nearer ones), 0 where nothing is left.
+    """
+    left, stack = torch.ones_like(mattes[0]), []
+    for matte in mattes:
+        stack.append(unpremultiply(matte, left))
+        left = left * (1 - stack[-1])
+    return stack
 
 
 def read_masked(item: Item, recipe: FootageRecipe) -> tuple[Tensor, Tensor, float]:
-    """Read an item with masks: frames (F, 3, H, W), the object's mask (F, 1, H, W) in {0, 1}, frames per second.
+    """Read an item with masks: frames (F, 3, H, W), masks of N objects (F, N, H, W) in {0, 1}, frames per second.
+
+    N is 1 except in a stack.
 
     Where only every n-th frame of the footage has a mask, only those frames are read.
     """
@@ -122,16 +150,17 @@ def read_masked(item: Item, recipe: FootageRecipe) -> tuple[Tensor, Tensor, floa
         raise ValueError(
             f"{item.files['masks']} has {len(pairs)} frames from {item.start} on, fewer than the {recipe.frames} needed"
         )
-    frames, objects = [], []
+    frames, masks = [], []
     for path, mask in pairs:
         with Image.open(path) as image:
             frames.append(np.asarray(image.convert("RGB")))
         numbers = read_mask(mask)
         if numbers.shape != frames[-1].shape[:2]:
             raise ValueError(f"{mask} and its frame differ in size")
-        objects.append(numbers > 0 if item.object is None else numbers == item.object)
+        objects = item.objects or (item.object,)
+        masks.append(np.stack([numbers > 0 if number is None else numbers == number for number in objects]))
     colour = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float() / 255
-    return colour, torch.from_numpy(np.stack(objects))[:, None].float(), FPS / (step * recipe.stride)
+    return colour, torch.from_numpy(np.stack(masks)).float(), FPS / (step * recipe.stride)
 
 
 def _read(path: str, start: int, count: int, stride: int) -> Video:
@@ -150,7 +179,7 @@ def _from_layers(item: Item, recipe: FootageRecipe) -> LayeredVideo:
     count = recipe.frames
     read = {layer: _read(path, item.start, count, recipe.stride) for layer, path in item.files.items()}
     clips: dict[str, Tensor] = {}
-    for layer in SCENE:
+    for layer in scene_layers(foreground_count(read)):
         if layer.name not in read:
             continue
         clips[layer.name] = read[layer.name].colour
@@ -176,8 +205,21 @@ def repeated(clip: Tensor, count: int) -> Tensor:
 
 
 def _from_pair(item: Item, recipe: FootageRecipe) -> LayeredVideo:
-    source, generator = item.source, torch.Generator().manual_seed(item.seed)
-    count = 1 if source.kind == "pairs" else recipe.frames
+    count = 1 if item.source.kind == "pairs" else recipe.frames
+    fronts = [_read_front(one, recipe, count) for one in (item, *item.behind)]
+    behind = _read(item.files[BACKGROUND], 0, count, recipe.stride).colour
+    if 1 < len(behind) < count:
+        raise ValueError(f"{item.files[BACKGROUND]} has {len(behind)} frames, fewer than the {count} needed")
+    width, height = recipe.size
+    background = LayeredVideo(background=repeated(behind, count)).fit(height, width).background
+    assert background is not None
+    pasted = [_paste(front, background, one) for front, one in zip(fronts, (item, *item.behind), strict=True)]
+    foregrounds = [one.foregrounds[0] for one in pasted]
+    return pasted[0].replace(foregrounds=foregrounds, background=background).compose()
+
+
+def _read_front(item: Item, recipe: FootageRecipe, count: int) -> LayeredVideo:
+    """Read `count` frames of a foreground to paste, with its alpha."""
     if "masks" in item.files:
         colour, mask, fps = read_masked(item, recipe)
         front = LayeredVideo(colour, matting(recipe, item.seed)(colour, mask > 0.5), fps=fps)
@@ -188,20 +230,20 @@ def _from_pair(item: Item, recipe: FootageRecipe) -> LayeredVideo:
         front = LayeredVideo(read.colour, read.alpha, fps=read.fps)
     if front.frames < count:
         raise ValueError(f"{item.files[FOREGROUND]} has {front.frames} frames, fewer than the {count} needed")
-    behind = _read(item.files[BACKGROUND], 0, count, recipe.stride).colour
-    if 1 < len(behind) < count:
-        raise ValueError(f"{item.files[BACKGROUND]} has {len(behind)} frames, fewer than the {count} needed")
-    width, height = recipe.size
-    background = LayeredVideo(background=repeated(behind, count)).fit(height, width).background
-    assert background is not None
+    return front[:count]
+
+
+def _paste(front: LayeredVideo, background: Tensor, item: Item) -> LayeredVideo:
+    """Return a foreground placed in the frame of a background, in colours that match it, with a shadow."""
+    source, generator = item.source, torch.Generator().manual_seed(item.seed)
     low, high = source.share
     share = low + (high - low) * float(torch.rand((), generator=generator))
-    video = place(front[:count], height, width, share, generator)
+    height, width = background.shape[-2:]
+    video = place(front, height, width, share, generator)
     assert video.foreground is not None
     assert video.alpha is not None
     video = video.replace(foreground=harmonise(video.foreground, video.alpha, background, source.harmonise))
-    video = cast_shadow(video, source.shadow * float(torch.rand((), generator=generator)))
-    return video.replace(background=background).compose()
+    return cast_shadow(video, source.shadow * float(torch.rand((), generator=generator)))
 
 
 def _from_background(item: Item, recipe: FootageRecipe) -> LayeredVideo:
@@ -223,33 +265,43 @@ def metadata_captions(recipe: FootageRecipe, item: Item, video: LayeredVideo) ->
     """Return captions from captions.json in the footage's folder, else from meta.json, else from the footage's name.
 
     captions.json maps the name of footage to a text, which describes the foreground or, in a folder of backgrounds, the
-    background; or to an object with a text for each layer. meta.json lies beside JPEGImages/, as in YouTube-VOS, and
-    names the category of each object.
+    background; or to an object with a text for each layer, or for each number of an object in the masks. meta.json lies
+    beside JPEGImages/, as in YouTube-VOS, and names the category of each object. In a stack of several objects, a text
+    or name of the whole footage describes the blended layer.
     """
     source = item.source
-    words = _words(item.about)
     if source.kind == "backgrounds":
-        return {BACKGROUND: _caption(recipe, source.folder, item.about, BACKGROUND).get(BACKGROUND, words)}
+        return {BACKGROUND: _words(item.about), **_caption(recipe, source.folder, item.about, BACKGROUND)}
     home = source.folder or source.foregrounds
-    captions = {FOREGROUND: _category(item) or words, **_caption(recipe, home, item.about, FOREGROUND)}
+    if len(item.objects) > 1:
+        names = {layer: _category(item, number) for layer, number in zip(ALPHA_OF, item.objects, strict=False)}
+        whole = {} if any(names.values()) else {BLENDED: _words(item.about)}
+        captions = {**names, **whole, **_caption(recipe, home, item.about, BLENDED, item.objects)}
+    else:
+        captions = {}
+        for layer, one in zip(ALPHA_OF, (item, *item.behind), strict=False):
+            objects = one.objects or (() if one.object is None else (one.object,))
+            own = {FOREGROUND: _category(one, *objects) or _words(one.about)}
+            own |= _caption(recipe, home, one.about, FOREGROUND, objects)
+            captions |= {layer: own.pop(FOREGROUND)} if one is not item else own
     if source.backgrounds:
         behind = Path(item.files[BACKGROUND]).stem
-        own = _caption(recipe, source.backgrounds, behind, BACKGROUND)
-        captions[BACKGROUND] = own.get(BACKGROUND, _words(behind))
+        captions[BACKGROUND] = _words(behind)
+        captions |= _caption(recipe, source.backgrounds, behind, BACKGROUND)
     return captions
 
 
-def _category(item: Item) -> str:
-    """Return the category of an item's object, or of all objects of its video, from meta.json; empty without one."""
+def _category(item: Item, *objects: int) -> str:
+    """Return the category of objects, or of all objects of an item's video, from meta.json; empty without one."""
     frames = Path(item.files.get("frames", ""))
     home = next((path.parent for path in frames.parents if path.name == "JPEGImages"), None)
     if home is None:
         return ""
     try:
-        objects = _json_in(home / "meta.json")["videos"][frames.name]["objects"]
-        numbers = sorted(objects, key=int) if item.object is None else [str(item.object)]
+        known = _json_in(home / "meta.json")["videos"][frames.name]["objects"]
+        numbers = [str(number) for number in objects] or sorted(known, key=int)
         # Two of a kind are named once.
-        return " and ".join(dict.fromkeys(str(objects[number]["category"]) for number in numbers if number in objects))
+        return " and ".join(dict.fromkeys(str(known[number]["category"]) for number in numbers if number in known))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, MediaError):
             raise
@@ -261,9 +313,16 @@ def _words(name: str) -> str:
     return " ".join(letters.split())
 
 
-def _caption(recipe: FootageRecipe, folder: str, name: str, layer: str) -> dict[str, str]:
+def _caption(
+    recipe: FootageRecipe, folder: str, name: str, layer: str, objects: tuple[int, ...] = ()
+) -> dict[str, str]:
+    """Return the captions of footage in captions.json by layer: a text alone is that of `layer`, and a text of a number
+    that of the foreground which is that object."""
     texts = _json_in(recipe.place(folder) / "captions.json").get(name, {})
-    return {layer: texts} if isinstance(texts, str) else {key: str(text) for key, text in texts.items()}
+    if isinstance(texts, str):
+        return {layer: texts}
+    numbers = {str(number): layer for layer, number in zip(ALPHA_OF, objects, strict=False)}
+    return {numbers.get(key, key): str(text) for key, text in texts.items()}
 
 
 @lru_cache(maxsize=32)

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.compositing import blend, blend_all
-from ..core.schema import ALPHA_OF, BACKGROUND, BLENDED, CHANNELS, CLIPS, foreground_count, prompt_layers
+from ..core.compositing import blend_all, premultiply_all
+from ..core.schema import ALPHA_OF, BACKGROUND, CHANNELS, CLIPS, foreground_count, prompt_layers
 from ..models.backbone import prompt_prefixes
 from ..models.layout import Layout
-from ..models.text import MAX_TOKENS, blended_prompt, encode_prompts
+from ..models.text import MAX_TOKENS, encode_prompts, prompt_rows
 from ..pipeline import LayerFlowPipeline
 
 NEAR, HIDDEN = "near", "hidden"
@@ -50,10 +50,7 @@ def clips_for(clips: Mapping[str, Tensor], names: Sequence[str] = CLIPS) -> dict
 
 def coverage(clips: Mapping[str, Tensor]) -> Tensor:
     """Return the alpha (..., 1, H, W) of all foregrounds together, from clips by name; of one it is its own."""
-    *nearer, covered = (clips[alpha] for alpha in ALPHA_OF.values() if alpha in clips)
-    for alpha in reversed(nearer):
-        covered = blend(torch.ones_like(alpha), alpha, covered)
-    return covered
+    return premultiply_all([(clips[alpha], clips[alpha]) for alpha in ALPHA_OF.values() if alpha in clips])[1]
 
 
 def prompts_of(captions: Mapping[str, str], clips: Sequence[str] = CLIPS) -> list[str]:
@@ -62,10 +59,7 @@ def prompts_of(captions: Mapping[str, str], clips: Sequence[str] = CLIPS) -> lis
     Without a caption of its own, `blended` gets one written from the others.
     """
     layers = prompt_layers(foreground_count(clips))
-    texts = {layer: captions.get(layer, "") for layer in layers}
-    together = " and ".join(texts[layer] for layer in layers if layer in ALPHA_OF and texts[layer])
-    texts[BLENDED] = texts[BLENDED] or blended_prompt(together, texts[BACKGROUND])
-    return list(texts.values())
+    return prompt_rows({layer: captions.get(layer) or None for layer in layers}, layers)[0]
 
 
 def marked(alpha: Tensor, clips: Sequence[str] = CLIPS) -> tuple[Tensor, Tensor]:

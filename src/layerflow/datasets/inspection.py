@@ -26,8 +26,8 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     path = folder / INDEX
     try:
         index: dict[str, Any] = json.loads(path.read_text("utf-8"))
-        if index["schema"] != SCHEMA:
-            raise MediaError(f"{path} is of schema {index['schema']}, but {SCHEMA} is read here; build it again")
+        if index["schema"] not in range(1, SCHEMA + 1):
+            raise MediaError(f"{path} is of schema {index['schema']}, but 1 to {SCHEMA} are read here; build it again")
         shards = [(folder / Path(shard["file"]).name, shard["sha256"]) for shard in index["shards"]]
     except FileNotFoundError:
         raise MediaError(f"{folder} holds no {INDEX}; name a folder written by `layerflow data build`") from None
@@ -52,6 +52,7 @@ def statistics(folder: str | Path) -> dict[str, Any]:
         own = [sample for sample in samples if sample["kind"] == kind]
         kinds[kind] = {
             "clips": len(own),
+            "stacks": sum(sample.get("foregrounds", 1) > 1 for sample in own),
             "frozen": sum(sample["frozen"] for sample in own),
             "frames": sum(sample["frames"] for sample in own),
             "coverage": _mean(sample["coverage"] for sample in own),
@@ -130,7 +131,7 @@ figure {{ margin: 1.5rem 0 }} figure img {{ max-width: 100% }}
 :root {{ color-scheme: light dark }}
 </style></head><body>
 <h1>{name}</h1>
-<p>{clips} clips in {shards} shards.
+<p>{clips} clips in {shards} shards. Stacks are clips of several foregrounds.
 Coverage is the mean of alpha, change how much of it changes from frame to frame.</p>
 <table><tr>{head}</tr>{rows}</table>
 <h2>Samples</h2>

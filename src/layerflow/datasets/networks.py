@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..core.errors import first_line
 from ..core.layered_video import LayeredVideo
-from ..core.schema import FOREGROUND, SCENE
+from ..core.schema import scene_layers
 from .inpainting import inpaint
 from .mattes import grow
 
@@ -122,16 +122,17 @@ def load_captioning(name: str) -> Callable[[FootageRecipe, Item, LayeredVideo], 
     def captions(recipe: FootageRecipe, item: Item, video: LayeredVideo) -> dict[str, str]:
         middle = video.frames // 2
         clips = video.clips()
-        shown = {
-            layer.name: clips[layer.name][middle] for layer in SCENE if not layer.transparent and layer.name in clips
-        }
-        if video.foreground is not None and video.alpha is not None and bool(video.alpha.any()):
-            shown[FOREGROUND] = video.over((0.5, 0.5, 0.5))[middle]
+        layers = [layer for layer in scene_layers(max(1, len(video.foregrounds))) if layer.name in clips]
+        shown = {layer.name: clips[layer.name][middle] for layer in layers if not layer.transparent}
+        for layer in layers:
+            if layer.transparent and layer.alpha in clips and bool(clips[layer.alpha].any()):
+                alone = LayeredVideo(clips[layer.name], clips[layer.alpha])
+                shown[layer.name] = alone.over((0.5, 0.5, 0.5))[middle]
         texts = {}
-        for layer, frame in shown.items():
+        for name, frame in shown.items():
             inputs = processor(images=_pictures(frame[None])[0], return_tensors="pt")
             ids = model.generate(**inputs, max_new_tokens=LONGEST, do_sample=False)
-            texts[layer] = " ".join(processor.batch_decode(ids, skip_special_tokens=True)[0].split())
+            texts[name] = " ".join(processor.batch_decode(ids, skip_special_tokens=True)[0].split())
         return texts
 
     return captions

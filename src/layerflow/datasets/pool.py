@@ -21,7 +21,7 @@ import torch
 
 from ..core.atomic import hash_path, write_atomically
 from ..runtime.ray_cluster import joined
-from .shards import SCHEMA, write_shard
+from .shards import write_shard
 
 INDEX = "index.json"
 AHEAD = 4
@@ -287,7 +287,7 @@ def write_index(folder: Path, parts: Sequence[Part], head: dict[str, Any]) -> di
     samples = [sample for record in records for sample in record["samples"]]
     kinds = sorted({sample["kind"] for sample in samples})
     index = {
-        "schema": SCHEMA,
+        "schema": max((sample.get("schema", 1) for sample in samples), default=1),
         **head,
         "clips": len(samples),
         "kinds": {kind: sum(sample["kind"] == kind for sample in samples) for kind in kinds},

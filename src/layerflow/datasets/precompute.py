@@ -23,14 +23,25 @@ from torch import Tensor, nn
 from ..core.atomic import hash_path, write_atomically
 from ..core.config import ConfigError
 from ..core.layered_video import LayeredVideo
-from ..core.schema import ALPHA, CLIPS, LAYERS
+from ..core.schema import CLIPS, foreground_count, prompt_layers
 from ..media import MediaError
 from ..models.backbone import prompt_prefixes
 from ..models.model_space import to_model_space
 from ..models.registry import encoders, skeleton
 from ..models.text import MAX_TOKENS
 from ..pipeline import LayerFlowPipeline
-from .encoding import HIDDEN, NEAR, encode_sequence, encode_texts, held, marked, place_weights, prompts_of
+from .encoding import (
+    HIDDEN,
+    NEAR,
+    clips_for,
+    coverage,
+    encode_sequence,
+    encode_texts,
+    held,
+    marked,
+    place_weights,
+    prompts_of,
+)
 from .pool import Part, carried_out, worker_number, write_index
 from .reader import HELD, LATENTS, PRECOMPUTED_SCHEMA, TENSORS, TEXT, UNCONDITIONAL, Row, ShardSet
 
@@ -150,7 +161,7 @@ def precompute(
         for height, width in sorted({(row.height, row.width) for row in opened.rows}):
             pipeline.codec.check(frames, height, width)
     settings = Settings(identity_of(pipeline), frames or 0, frozen, dtype, tiled)
-    uncond = save(_states(pipeline, [""] * len(LAYERS)))
+    uncond = save(_states(pipeline, [""] * len(_layers(pipeline))))
     parts = [
         Encoded(number, str(folder), str(source), shard["sha256"], settings, str(model), device)
         for number, shard in enumerate(opened.index["shards"])
@@ -188,10 +199,11 @@ def precomputed(
 
     Clips that are too short get no latents.
     """
-    own = {TEXT: _states(pipeline, prompts_of(captions))}
-    clips = {name: clip for name, clip in video.clips().items() if name in CLIPS}
+    own = {TEXT: _states(pipeline, prompts_of(captions, pipeline.transformer.config.clips))}
     if pipeline.vae is None:
         return own
+    # Alpha weights places also for a model without alpha clips.
+    clips = clips_for(video.clips(), tuple(dict.fromkeys((*pipeline.codec.clips, *CLIPS))))
     if row.frames == 1 or row.frames >= settings.frames:
         shown = {name: clip[: settings.frames] for name, clip in clips.items()}
         own[LATENTS] = _latents(pipeline, held(shown, settings.frames))
@@ -208,7 +220,7 @@ def _latents(pipeline: LayerFlowPipeline, clips: dict[str, Tensor]) -> dict[str,
     space = {name: clip.to(pipeline.vae.device) for name, clip in to_model_space(one).items()}  # type: ignore[union-attr]
     latents, layout = encode_sequence(pipeline, space)
     size = (latents.shape[-2], latents.shape[-1])
-    near, hidden = (place_weights(places, layout, size) for places in marked(one[ALPHA]))
+    near, hidden = (place_weights(places, layout, size) for places in marked(coverage(one), layout.clips))
     tensors = {**layout.unpack(latents), NEAR: near, HIDDEN: hidden}
     return {name: tensor[0].cpu().contiguous() for name, tensor in tensors.items()}
 
@@ -217,8 +229,13 @@ def _states(pipeline: LayerFlowPipeline, prompts: list[str]) -> dict[str, Tensor
     """Encode each layer's prompt to states (S, D), in the encoder's number format."""
     states, mask = encode_texts(pipeline, [prompts])
     dtype = pipeline.text_encoder.dtype
-    rows = zip(LAYERS, states[0], mask[0], strict=False)
+    rows = zip(_layers(pipeline), states[0], mask[0], strict=False)
     return {layer: state[own].to("cpu", dtype).contiguous() for layer, state, own in rows}
+
+
+def _layers(pipeline: LayerFlowPipeline) -> tuple[str, ...]:
+    """Return the layers that a model's prompts describe, in order."""
+    return prompt_layers(foreground_count(pipeline.transformer.config.clips))
 
 
 def _usual_frames(shards: ShardSet, pipeline: LayerFlowPipeline) -> int:

@@ -16,7 +16,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ..media import MediaError
-from .shards import Sample, decode
+from .shards import Sample, decode, foregrounds_of
 
 OPEN_SHARDS = 16
 """Most shards whose table of contents is cached; readers go through a few at a time."""
@@ -43,6 +43,7 @@ class Row:
     width: int
     latents: bool = False
     """True if latents of it are precomputed."""
+    foregrounds: int = 1
 
 
 class ShardSet:
@@ -80,7 +81,16 @@ class ShardSet:
                     raise MediaError(f"{path} and index.json differ in its length; build it again")
                 self.paths.append(path)
                 self.rows += [
-                    Row(number, s["id"], s["kind"], s["frames"], s["height"], s["width"], s.get(LATENTS, False))
+                    Row(
+                        number,
+                        s["id"],
+                        s["kind"],
+                        s["frames"],
+                        s["height"],
+                        s["width"],
+                        s.get(LATENTS, False),
+                        foregrounds_of(s),
+                    )
                     for s in record["samples"]
                 ]
         except FileNotFoundError as error:

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..core.config import NOT_A_KEY, ConfigError, load_config
+from ..core.schema import MOST_FOREGROUNDS
 
 KINDS = ("masks", "layered", "pairs", "copy-paste", "backgrounds")
+OBJECTS = ("each", "all", "stack")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,11 @@ class SourceRecipe:
     """Number of pairs or pastes; 0 for as many as there are foregrounds. For other kinds the largest number of clips, 0
     for all."""
     objects: str = "each"
-    """For masks: `each` makes a foreground of every object, `all` one foreground of all objects together."""
+    """For masks: `each` makes a clip of every object, `all` one foreground of all objects together, `stack` one clip
+    with a foreground of each object. For pairs and copy-paste: `stack` pastes several cut-outs over one background."""
+    most_foregrounds: int = 2
+    """Foregrounds of a stack: of the objects of a video at most so many, the largest ones, and the others stay in the
+    background; of cut-outs exactly so many."""
     share: tuple[float, float] = (0.5, 0.9)
     """For pairs and copy-paste: lower and upper end of the share of the frame that the object's path fills."""
     harmonise: float = 0.3
@@ -44,8 +50,10 @@ class SourceRecipe:
         for name in required:
             if not getattr(self, name):
                 raise ConfigError(f"a source of kind {self.kind} needs {name}: the folder with its footage")
-        if self.objects not in ("each", "all"):
-            raise ConfigError(f"objects is {self.objects!r}, but must be each or all")
+        if self.objects not in OBJECTS:
+            raise ConfigError(f"objects is {self.objects!r}, but must be {', '.join(OBJECTS[:-1])} or {OBJECTS[-1]}")
+        if not 1 <= self.most_foregrounds <= MOST_FOREGROUNDS:
+            raise ConfigError(f"most_foregrounds is {self.most_foregrounds}, but must be from 1 to {MOST_FOREGROUNDS}")
         if not 0 < self.share[0] <= self.share[1] <= 1:
             raise ConfigError(f"share {list(self.share)} must be two numbers above 0 and at most 1, the larger last")
         if not (0 <= self.harmonise <= 1 and 0 <= self.shadow <= 1 and self.count >= 0):

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..core.errors import first_line
-from ..core.schema import BACKGROUND, CLIPS, FOREGROUND
+from ..core.layered_video import LayeredVideo
+from ..core.schema import ALL_CLIPS, BACKGROUND, FOREGROUND
 from ..media import MediaError, ReadLimits, natural_order
 from ..media.reading import open_video
 from .recipe import FootageRecipe, SourceRecipe
@@ -18,6 +20,8 @@ STILLS = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 VIDEOS = {".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v"}
 SCANNED_MASKS = 8
 """Masks of a clip that are scanned for objects, spread over the clip."""
+SMALLEST = 0.002
+"""Share of the frame that an object must cover, over all frames."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,16 @@ class Item:
     files: dict[str, str]
     """Paths by part: frames and masks; layers by name; or foreground and background."""
     object: int | None = None
-    """Number of the object in the masks; None for every number but 0."""
+    """Number of the object in the masks; None for every number but 0, and in a stack."""
+    objects: tuple[int, ...] = ()
+    """Numbers of the objects in the masks of a stack, a foreground each, from near to far."""
     start: int = 0
     """First frame of the footage to read; with masks, counted in frames that have one."""
     seed: int = 0
     about: str = field(default="")
     """Name of the footage, for captions."""
+    behind: tuple[Item, ...] = ()
+    """Further foregrounds that are pasted over the same background, from near to far."""
     problem: str = ""
     """Reason why no clip can be built, known from the scan; the item is then listed as failed."""
 
@@ -171,12 +179,12 @@ def _masks(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
     items = []
     for name, frames, masks in mask_videos(_there(recipe, source.folder)):
         whole = Item(_name(name), source, {"frames": str(frames), "masks": str(masks)}, about=name)
-        items += _cut(recipe, whole, source.objects == "each")
+        items += _cut(recipe, whole, source.objects)
     return items
 
 
-def _cut(recipe: FootageRecipe, whole: Item, each: bool, most: int | None = None) -> list[Item]:
-    """Return the clips of a video with masks: one for each object in a clip, or one for all objects together.
+def _cut(recipe: FootageRecipe, whole: Item, objects: str, most: int | None = None) -> list[Item]:
+    """Return the clips of a video with masks, at most `most` parts of it, as `SourceRecipe.objects` says.
 
     Without any there is one item with its problem.
     """
@@ -188,7 +196,11 @@ def _cut(recipe: FootageRecipe, whole: Item, each: bool, most: int | None = None
             raise ValueError(f"{masks} has {len(pairs)} frames with a mask, fewer than the {_span(recipe)} needed")
         for start in _starts(recipe, len(pairs))[:most]:
             shown = [mask for _, mask in pairs[start : start + _span(recipe) : recipe.stride]]
-            for object in objects_in(shown) if each else [None]:
+            if objects == "stack":
+                if chosen := stacked(shown, recipe.size, whole.source.most_foregrounds):
+                    items.append(replace(whole, id=_name(whole.about, start), objects=chosen, start=start))
+                continue
+            for object in objects_in(shown) if objects == "each" else [None]:
                 id = _name(whole.about, *([] if object is None else [f"object{object}"]), start)
                 items.append(replace(whole, id=id, object=object, start=start))
         if not items:
@@ -200,8 +212,46 @@ def _cut(recipe: FootageRecipe, whole: Item, each: bool, most: int | None = None
 
 def objects_in(masks: Sequence[Path]) -> list[int]:
     """Return the numbers of the objects in masks, from a few masks spread over them, first and last included."""
+    return sorted({int(number) for mask in _spread(masks) for number in np.unique(read_mask(mask)) if number})
+
+
+def _spread(masks: Sequence[Path]) -> list[Path]:
+    """Return at most `SCANNED_MASKS` masks, spread evenly, first and last included."""
     chosen = np.unique(np.linspace(0, len(masks) - 1, min(SCANNED_MASKS, len(masks))).round().astype(int))
-    return sorted({int(number) for index in chosen for number in np.unique(read_mask(masks[index])) if number})
+    return [masks[index] for index in chosen]
+
+
+def stacked(masks: Sequence[Path], size: tuple[int, int], most: int) -> tuple[int, ...]:
+    """Return the numbers of the largest objects in masks, at most `most`, from the nearest to the farthest.
+
+    Masks do not overlap, so they do not show which of two objects is in front. Objects mostly stand on one ground,
+    where the one whose lowest point is lower in the frame is nearer: the mean over the masks that show it decides, then
+    the larger area. Objects that cover less than `SMALLEST` are left out, unless there is no other.
+
+    Args:
+        masks: paths of the masks of a clip, of which a few are scanned.
+        size: width and height of the clip; only the part of a mask counts that is left when it is cropped.
+        most: largest number of objects.
+    """
+    areas: dict[int, float] = {}
+    lowest: dict[int, list[float]] = {}
+    scanned = [_centre(read_mask(path), size) for path in _spread(masks)]
+    for mask in scanned:
+        for number in np.unique(mask[mask > 0]).tolist():
+            own = mask == number
+            areas[number] = areas.get(number, 0.0) + float(own.mean()) / len(scanned)
+            lowest.setdefault(number, []).append((int(np.flatnonzero(own.any(1))[-1]) + 1) / len(mask))
+    by_area = sorted(areas, key=lambda number: (-areas[number], number))
+    chosen = [number for number in by_area[:most] if areas[number] >= SMALLEST] or by_area[:1]
+    return tuple(sorted(chosen, key=lambda number: (-float(np.mean(lowest[number])), -areas[number], number)))
+
+
+def _centre(mask: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return the part of a mask (H, W) that is left when it is cropped to the aspect of a size, width and height."""
+    width, height = size
+    down, across = LayeredVideo(alpha=torch.zeros(1, 1, *mask.shape)).window(height, width)
+    top, left = (mask.shape[0] - down) // 2, (mask.shape[1] - across) // 2
+    return mask[top : top + down, left : left + across]
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -231,7 +281,7 @@ def _layered(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
         files: dict[str, str] = {}
         for path in sorted(folder.iterdir()):
             layer = path.stem if path.is_file() else path.name
-            if layer in CLIPS and (path.suffix.lower() in STILLS | VIDEOS or path.is_dir()):
+            if layer in ALL_CLIPS and (path.suffix.lower() in STILLS | VIDEOS or path.is_dir()):
                 files.setdefault(layer, str(path))
         if {FOREGROUND, BACKGROUND} <= set(files):
             about = folder.relative_to(recipe.place(source.folder)).as_posix()
@@ -252,7 +302,7 @@ def _pairs(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
     fronts: list[Item] = []
     for name, frames, masks in [] if still else mask_videos(place):
         whole = Item(_name(source.kind, name), source, {"frames": str(frames), "masks": str(masks)}, about=name)
-        fronts += _cut(recipe, whole, each=True, most=1)
+        fronts += _cut(recipe, whole, "each", most=1)
     if not fronts:
         for path in images_in(place) if still else media_in(place, stills=False):
             starts = [0] if still else _following(recipe, str(path))
@@ -266,10 +316,18 @@ def _pairs(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:
     for index in range(source.count or len(fronts)):
         front = fronts[index % len(fronts)]
         background = behind[int(rng.integers(len(behind)))]
-        id = _name(source.kind, index, front.about, background.stem)
-        files = {**front.files, BACKGROUND: str(background)}
-        items.append(replace(front, id=id, files=files, seed=int(rng.integers(2**31))))
+        files, seed = {**front.files, BACKGROUND: str(background)}, int(rng.integers(2**31))
+        others = _others(fronts, index % len(fronts), rng) if source.objects == "stack" else ()
+        id = _name(source.kind, index, front.about, *(other.about for other in others), background.stem)
+        items.append(replace(front, id=id, files=files, seed=seed, behind=others))
     return items + failed
+
+
+def _others(fronts: Sequence[Item], chosen: int, rng: np.random.Generator) -> tuple[Item, ...]:
+    """Draw the foregrounds behind a chosen one in a stack of pasted ones, each another while there are enough."""
+    others = [index for index in rng.permutation(len(fronts)).tolist() if index != chosen] or [chosen]
+    count = fronts[chosen].source.most_foregrounds - 1
+    return tuple(replace(fronts[others[index % len(others)]], seed=int(rng.integers(2**31))) for index in range(count))
 
 
 def _backgrounds(recipe: FootageRecipe, source: SourceRecipe) -> list[Item]:

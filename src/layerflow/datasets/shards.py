@@ -1,6 +1,7 @@
 """Layered clips in WebDataset shards, written and read.
 
-A sample is `ID.foreground.webp` with alpha, `ID.background.webp`, `ID.blended.webp`, all lossless, and `ID.json`.
+A sample is `ID.foreground.webp` with alpha, `ID.background.webp`, `ID.blended.webp`, all lossless, and `ID.json`; with
+several foregrounds also `ID.foreground-2.webp` and so on, from near to far.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import torch
 
 from ..core.atomic import whole_path
 from ..core.layered_video import LayeredVideo
-from ..core.schema import SCENE
+from ..core.schema import MOST_FOREGROUNDS, scene_layers
 from ..media import MediaError, read_video, write_video
 
-SCHEMA = 1
-"""Version of the content of a sample."""
+SCHEMA = 2
+"""Newest version of the content of a sample and of a set. A sample of one foreground has version 1, and so has a set
+without others."""
 
 
 @dataclass
@@ -29,7 +31,8 @@ class Sample:
 
     video: LayeredVideo
     record: dict[str, Any]
-    """Content of `ID.json`: id, kind, frames, width, height, fps, frozen, captions, source, figures of the matte."""
+    """Content of `ID.json`: id, kind, frames, width, height, fps, frozen, captions, source, figures of the matte, and
+    the number of foregrounds where there are several."""
 
     @property
     def captions(self) -> dict[str, str]:
@@ -37,12 +40,25 @@ class Sample:
         return dict(self.record["captions"])
 
 
+def schema_of(foregrounds: int) -> int:
+    """Return the version of a sample; code that knows one foreground must not read one that has more."""
+    return 1 if foregrounds == 1 else SCHEMA
+
+
+def foregrounds_of(record: dict[str, Any]) -> int:
+    """Return the number of foregrounds in the record of a sample; raise ValueError where it is out of range."""
+    count = record.get("foregrounds", 1)
+    if not isinstance(count, int) or not 1 <= count <= MOST_FOREGROUNDS:
+        raise ValueError(f"{count!r} foregrounds")
+    return count
+
+
 def encode(id: str, video: LayeredVideo, record: dict[str, Any]) -> dict[str, Any]:
     """Encode a sample as WebDataset writes it."""
     sample: dict[str, Any] = {"__key__": id, "json": json.dumps(record, sort_keys=True).encode()}
     clips = video.clips()
     with tempfile.TemporaryDirectory() as folder:
-        for layer in SCENE:
+        for layer in scene_layers(len(video.foregrounds)):
             name = f"{layer.name}.webp"
             path = write_video(Path(folder) / name, clips[layer.name], clips.get(layer.alpha or ""), video.fps, "webp")
             sample[name] = path.read_bytes()
@@ -53,11 +69,11 @@ def decode(sample: dict[str, Any]) -> Sample:
     """Decode a sample as WebDataset reads it, with its files as bytes; raises MediaError when a part is damaged."""
     try:
         record = json.loads(sample["json"])
-        if record["schema"] != SCHEMA:
-            raise MediaError(f"sample {record['id']} is of schema {record['schema']}, but {SCHEMA} is read here")
+        if record["schema"] not in range(1, SCHEMA + 1):
+            raise MediaError(f"sample {record['id']} is of schema {record['schema']}, but 1 to {SCHEMA} are read here")
         clips = {}
         with tempfile.TemporaryDirectory() as folder:
-            for layer in SCENE:
+            for layer in scene_layers(foregrounds_of(record)):
                 path = Path(folder) / f"{layer.name}.webp"
                 path.write_bytes(sample[path.name])
                 read = read_video(path, fps=record["fps"])

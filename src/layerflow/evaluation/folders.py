@@ -8,6 +8,7 @@ metrics that need none are reported: consistency, motion, and agreement of the l
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
@@ -19,11 +20,20 @@ import torch
 from torch import Tensor
 
 from ..core.atomic import write_atomically
-from ..core.compositing import blend
-from ..core.layered_video import LayeredVideo
-from ..core.schema import CLIPS, FOREGROUND, LAYERS
+from ..core.compositing import blend, premultiply_all
+from ..core.layered_video import Foreground, LayeredVideo
+from ..core.schema import (
+    ALL_CLIPS,
+    ALPHA_OF,
+    MOST_FOREGROUNDS,
+    clip_names,
+    foreground_count,
+    prompt_layers,
+    scene_layers,
+)
 from ..media import MediaError, load_layers
 from . import metrics
+from .matching import matched, mattes_of, repeated_iou
 from .retrieval import Embedder, retrieved
 from .video_metrics import (
     VideoFeatures,
@@ -43,6 +53,15 @@ UNITS = {
     "dynamic degree": "share",
 }  # fmt: skip
 """Metrics of single samples in the order of the table, and their units."""
+MATCHED = {
+    "alpha IoU": "", "alpha MAE": "", "alpha SAD": "thousands", "alpha dtSSD": "", "foreground PSNR over grey": "dB",
+}  # fmt: skip
+"""Metrics of each foreground beside the true one that it is matched with, and their units."""
+SMALLEST_FLOW = 12
+"""Pixels of the longer side from which on OpenCV computes optical flow."""
+FLOOR, SURPLUS = "alpha IoU of the same foreground for all", "surplus alpha"
+UNITS |= {f"matched {figure}": unit for figure, unit in MATCHED.items()} | {FLOOR: "", SURPLUS: ""}
+UNITS |= {f"matched {figure} of {layer}": unit for layer in ALPHA_OF for figure, unit in MATCHED.items()}
 
 
 @dataclass
@@ -115,8 +134,9 @@ def samples_in(folder: Path) -> dict[str, Path]:
 
 
 def _is_sample(folder: Path) -> bool:
-    names = {path.stem.split(".")[0] for path in folder.iterdir() if not path.name.startswith(".")}
-    return (folder / "layers.json").is_file() or bool(names & {*CLIPS})
+    # Folders of frames are named for their format: foreground_png.
+    names = {re.split("[._]", path.name)[0] for path in folder.iterdir() if not path.name.startswith(".")}
+    return (folder / "layers.json").is_file() or bool(names & {*ALL_CLIPS})
 
 
 def measure_folders(
@@ -188,59 +208,116 @@ def measure_sample(video: LayeredVideo, true: LayeredVideo | None) -> dict[str, 
         if (video.frames, video.height, video.width) != (true.frames, true.height, true.width):
             raise ValueError(f"{video!r} is compared with {true!r}: resize or cut one")
         figures |= _metrics_with_truth(video, true)
-    if len(video.clips()) == 4:
+    if set(clip_names(scene_layers(max(1, len(video.foregrounds))))) <= video.clips().keys():
         figures["composite PSNR"] = metrics.composite_psnr(video)
         figures["layer agreement"] = metrics.layer_agreement(video)
-    if video.alpha is not None:
-        figures["matte motion"] = metrics.matte_motion(video.alpha)
-        figures["matte travel"] = metrics.matte_travel(video.alpha)
+    if (alpha := _coverage(video)) is not None:
+        figures["matte motion"] = metrics.matte_motion(alpha)
+        figures["matte travel"] = metrics.matte_travel(alpha)
     shown = next((clip for clip in (video.blended, video.background, video.foreground) if clip is not None), None)
     if shown is not None:
         figures["temporal consistency"] = temporal_consistency(shown)
         figures["motion smoothness"] = motion_smoothness(shown)
-        if find_spec("cv2") is not None:
+        if _has_flow(shown):
             figures["dynamic degree"] = float(len(shown) > 1 and is_dynamic(motion_flow(shown)))
     return figures
 
 
+def _has_flow(clip: Tensor) -> bool:
+    """Return whether optical flow can be computed: with OpenCV, for clips that its smallest window fits into."""
+    return find_spec("cv2") is not None and max(clip.shape[-2:]) >= SMALLEST_FLOW
+
+
 def _metrics_with_truth(video: LayeredVideo, true: LayeredVideo) -> dict[str, float]:
+    """Return metrics that compare with the truth; those of a matte are of all foregrounds together."""
     figures: dict[str, float] = {}
-    if video.alpha is not None and true.alpha is not None:
-        pair = video.alpha, true.alpha
+    alpha, target = _coverage(video), _coverage(true)
+    if alpha is not None and target is not None:
+        pair = alpha, target
         figures = {
             "alpha MAE": metrics.alpha_mae(*pair), "alpha MSE": metrics.mse(*pair), "alpha SAD": metrics.sad(*pair),
             "alpha Grad": metrics.gradient_error(*pair), "alpha Conn": metrics.connectivity_error(*pair),
             "alpha dtSSD": metrics.dtssd(*pair), "alpha IoU": metrics.alpha_iou(*pair),
         }  # fmt: skip
         shown = true.blended if true.blended is not None else true.foreground
-        if shown is not None and len(shown) > 1 and find_spec("cv2") is not None:
+        if shown is not None and len(shown) > 1 and _has_flow(shown):
             figures["alpha MESSDdt"] = metrics.messddt(*pair, motion_flow(shown))
     if video.background is not None and true.background is not None:
         figures["background PSNR"] = metrics.psnr(video.background, true.background)
         figures["background flicker"] = metrics.flicker(video.background, true.background)
-        if true.alpha is not None:
-            figures["background leak"] = metrics.background_leak(video.background, true.background, true.alpha)
-    whole = [v.foreground is not None and v.alpha is not None for v in (video, true)]
-    if all(whole):
-        figures["foreground PSNR over grey"] = metrics.psnr(*(_shown(v, FOREGROUND) for v in (video, true)))
+        if target is not None:
+            figures["background leak"] = metrics.background_leak(video.background, true.background, target)
+    over_grey = [_over_grey(v.foregrounds) for v in (video, true)]
+    if over_grey[0] is not None and over_grey[1] is not None:
+        figures["foreground PSNR over grey"] = metrics.psnr(over_grey[0], over_grey[1])
     if video.blended is not None and true.blended is not None:
         figures["blended PSNR"] = metrics.psnr(video.blended, true.blended)
+    if max(len(video.foregrounds), len(true.foregrounds)) > 1:
+        figures |= _matched_metrics(video, true)
     return figures
 
 
+def _matched_metrics(video: LayeredVideo, true: LayeredVideo) -> dict[str, float]:
+    """Return metrics of foregrounds matched to the true ones: the mean over these, and for each by its true layer."""
+    mattes, targets = mattes_of(video), mattes_of(true)
+    if not mattes or not targets:
+        return {}
+    ordered, surplus = matched(video, true)
+    by_layer: dict[str, dict[str, float]] = {}
+    for layer, one, other in zip(ALPHA_OF, ordered.foregrounds, true.foregrounds, strict=False):
+        assert one.alpha is not None
+        assert other.alpha is not None
+        pair = one.alpha, other.alpha
+        own = by_layer[layer] = {
+            "alpha IoU": metrics.alpha_iou(*pair), "alpha MAE": metrics.alpha_mae(*pair),
+            "alpha SAD": metrics.sad(*pair), "alpha dtSSD": metrics.dtssd(*pair),
+        }  # fmt: skip
+        if one.colour is not None and other.colour is not None:
+            shown = [blend(each.colour, each.alpha, torch.tensor(0.5)) for each in (one, other)]  # type: ignore[arg-type]
+            own["foreground PSNR over grey"] = metrics.psnr(*shown)
+    figures = {}
+    for figure in MATCHED:
+        values = [own[figure] for own in by_layer.values() if figure in own]
+        if len(values) == len(by_layer):
+            figures[f"matched {figure}"] = fmean(values)
+    for layer, own in by_layer.items():
+        figures |= {f"matched {figure} of {layer}": value for figure, value in own.items()}
+    figures[FLOOR] = repeated_iou(mattes, targets)
+    if surplus:
+        figures[SURPLUS] = fmean(float(one.alpha.mean()) for one in surplus if one.alpha is not None)
+    return figures
+
+
+def _coverage(video: LayeredVideo) -> Tensor | None:
+    """Return the alpha of all foregrounds together; of one it is its own. None where one is missing."""
+    mattes = mattes_of(video)
+    return premultiply_all([(matte, matte) for matte in mattes])[1] if mattes else None
+
+
+def _over_grey(foregrounds: Sequence[Foreground]) -> Tensor | None:
+    """Return foregrounds over mid-grey; None where there are none, or a clip of one is missing."""
+    shown: Tensor | None = torch.tensor(0.5) if foregrounds else None
+    for one in reversed(foregrounds):
+        if one.colour is None or one.alpha is None or shown is None:
+            return None
+        shown = blend(one.colour, one.alpha, shown)
+    return shown
+
+
 def _shown(video: LayeredVideo, layer: str) -> Tensor:
-    """Return a layer as opaque video; the foreground over mid-grey."""
-    clip = video.clips()[layer]
-    if layer == FOREGROUND and video.alpha is not None:
-        return blend(clip, video.alpha, torch.tensor(0.5))
-    return clip
+    """Return a layer as opaque video; a foreground over mid-grey."""
+    clips = video.clips()
+    clip, alpha = clips[layer], clips.get(ALPHA_OF.get(layer, ""))
+    return clip if alpha is None else blend(clip, alpha, torch.tensor(0.5))
 
 
 def _collect(
     video: LayeredVideo, true: LayeredVideo, embed: VideoFeatures, pairs: dict[str, list[tuple[Tensor, Tensor]]]
 ) -> None:
-    """Add the features of layers that both videos have."""
-    for layer in LAYERS:
+    """Add the features of layers that both videos have; of several foregrounds those that are matched."""
+    if max(len(video.foregrounds), len(true.foregrounds)) > 1:
+        video, _ = matched(video, true)
+    for layer in prompt_layers(MOST_FOREGROUNDS):
         if layer in video.clips() and layer in true.clips():
             pair = embed(_shown(video, layer)), embed(_shown(true, layer))
             pairs.setdefault(layer, []).append(pair)
@@ -257,7 +334,9 @@ def metadata_in(folder: Path) -> dict[str, Any]:
 def prompts_in(folder: Path) -> dict[str, str]:
     """Return the prompts in the layers.json of a sample, by layer."""
     prompts = metadata_in(folder).get("prompts")
-    return {layer: str(prompts.get(layer) or "") for layer in LAYERS} if isinstance(prompts, dict) else {}
+    if not isinstance(prompts, dict):
+        return {}
+    return {layer: str(prompts.get(layer) or "") for layer in prompt_layers(foreground_count(prompts))}
 
 
 def _retrieval(layers: dict[str, list[tuple[Tensor, str]]], embedder: Embedder) -> list[Line]:

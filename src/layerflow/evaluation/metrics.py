@@ -214,32 +214,51 @@ def background_leak(background: Tensor, target: Tensor, alpha: Tensor) -> float:
 
 
 def composite_psnr(video: LayeredVideo) -> float:
-    """Return the PSNR in dB of the blended clip against the foreground over the background.
+    """Return the PSNR in dB of the blended clip against the foregrounds over the background.
 
     Raises:
-        ValueError: one of the four clips is missing.
+        ValueError: a clip is missing; with one foreground there are four.
     """
-    foreground, alpha, background, blended = video.foreground, video.alpha, video.background, video.blended
-    if foreground is None or alpha is None or background is None or blended is None:
-        raise ValueError(f"composite_psnr requires all four clips, got {', '.join(video.clips())}")
-    return psnr(blended, blend(foreground, alpha, background))
+    foregrounds, background, blended = _all_clips("composite_psnr", video)
+    composite = background
+    for colour, alpha in reversed(foregrounds):
+        composite = blend(colour, alpha, composite)
+    return psnr(blended, composite)
 
 
 def layer_agreement(video: LayeredVideo) -> float:
     """Return the agreement of alpha and colours, in [0, 1]; needs no true layers.
 
-    Where alpha is 1, `blended` should equal the foreground, and where it is 0, the background: 1 minus the mean
-    absolute difference, weighted by the square of alpha or of 1 - alpha, so that mixed pixels hardly count.
+    Where a foreground alone is visible, `blended` should equal it, and where none is, the background: 1 minus the mean
+    absolute difference, weighted by the square of each layer's share of the pixel (of one foreground alpha and
+    1 - alpha), so that mixed pixels hardly count.
 
     Raises:
-        ValueError: one of the four clips is missing.
+        ValueError: a clip is missing; with one foreground there are four.
     """
-    foreground, alpha, background, blended = video.foreground, video.alpha, video.background, video.blended
-    if foreground is None or alpha is None or background is None or blended is None:
-        raise ValueError(f"layer_agreement requires all four clips, got {', '.join(video.clips())}")
-    front, behind = alpha.double().square(), (1 - alpha.double()).square()
-    errors = [(blended.double() - layer.double()).abs().mean(1, keepdim=True) for layer in (foreground, background)]
-    return 1 - float((front * errors[0] + behind * errors[1]).sum() / (front + behind).sum())
+    foregrounds, background, blended = _all_clips("layer_agreement", video)
+    left: Tensor | float = 1.0
+    shares = []
+    for _, alpha in foregrounds:
+        shares.append((left * alpha.double()).square())
+        left = left * (1 - alpha.double())
+    shares.append(torch.as_tensor(left).square())
+    layers = [*(colour for colour, _ in foregrounds), background]
+    errors = [(blended.double() - layer.double()).abs().mean(1, keepdim=True) for layer in layers]
+    weighted = [share * error for share, error in zip(shares, errors, strict=True)]
+    return 1 - float(sum(weighted[1:], weighted[0]).sum() / sum(shares[1:], shares[0]).sum())
+
+
+def _all_clips(figure: str, video: LayeredVideo) -> tuple[list[tuple[Tensor, Tensor]], Tensor, Tensor]:
+    """Return colour and alpha of each foreground, background, and blended; raise ValueError where one is missing."""
+    foregrounds = [(one.colour, one.alpha) for one in video.foregrounds]
+    pairs = [(colour, alpha) for colour, alpha in foregrounds if colour is not None and alpha is not None]
+    if not pairs or len(pairs) < len(foregrounds) or video.background is None or video.blended is None:
+        raise ValueError(
+            f"{figure} requires all four clips, and colour and alpha of further foregrounds, got "
+            f"{', '.join(video.clips())}"
+        )
+    return pairs, video.background, video.blended
 
 
 def _gradient(clip: Tensor, sigma: float) -> Tensor:

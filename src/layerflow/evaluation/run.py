@@ -9,23 +9,25 @@ from typing import Any
 import torch
 
 from ..core.layered_video import LayeredVideo
-from ..core.schema import BLENDED, LAYERS, SCENE, TASKS
+from ..core.schema import ALPHA_OF, BACKGROUND, BLENDED, TASKS, foreground_count, scene_layers, task_clips
 from ..media import load_layers, save_layers
 from ..pipeline import LayerFlowPipeline
 from .folders import metadata_in, prompts_in, samples_in
 
-NEEDS = {
-    task: [layer.name for layer in SCENE if layer.name != BLENDED and given.isdisjoint({*layer.clips, BLENDED})]
-    for task, given in TASKS.items()
-}
-"""Layers that need a prompt in each task: those that no given clip shows."""
 
+def allowed(video: LayeredVideo, prompts: dict[str, str], most: int = 1) -> list[str]:
+    """Return the tasks for which a true sample has the clips and prompts, and a model of `most` foregrounds enough.
 
-def allowed(video: LayeredVideo, prompts: dict[str, str]) -> list[str]:
-    """Return the tasks for which a true sample has the clips and prompts."""
-    clips = frozenset(video.clips())
+    Layers need a prompt that no given clip shows. A model decomposes any sample, into as many foregrounds as it has.
+    """
+    clips, count = frozenset(video.clips()), max(1, len(video.foregrounds))
+    layers = [layer for layer in scene_layers(count) if layer.name != BLENDED]
     return [
-        task for task, given in TASKS.items() if given <= clips and all(prompts.get(layer) for layer in NEEDS[task])
+        task
+        for task, given in task_clips(scene_layers(count)).items()
+        if given <= clips
+        and (BLENDED in given or count <= most)
+        and all(prompts.get(layer.name) for layer in layers if given.isdisjoint({*layer.clips, BLENDED}))
     ]
 
 
@@ -58,6 +60,7 @@ def run_on(
     made: dict[str, Path] = {}
     failed: dict[str, str] = {}
     samples = samples_in(truth)
+    most = foreground_count(pipeline.transformer.config.clips)
     for task in TASKS:
         for number, (name, path) in enumerate(samples.items()):
             folder = output / task / name
@@ -66,7 +69,7 @@ def run_on(
             metadata |= settings or {}
             try:
                 true = load_layers(path)
-                if task in allowed(true, prompts):
+                if task in allowed(true, prompts, most):
                     if metadata_in(folder) != metadata:
                         save_layers(_generate(pipeline, true, task, metadata), folder, ["png"], metadata)
                     made[task] = output / task
@@ -81,13 +84,17 @@ def run_on(
 
 
 def _generate(pipeline: LayerFlowPipeline, true: LayeredVideo, task: str, metadata: dict[str, Any]) -> LayeredVideo:
-    given: dict[str, Any] = {name: clip for name, clip in true.clips().items() if name in TASKS[task]}
-    foreground, background, blended = (metadata["prompts"].get(layer) or None for layer in LAYERS)
+    count = max(1, len(true.foregrounds))
+    names = task_clips(scene_layers(count))[task]
+    given = {name: clip for name, clip in true.clips().items() if name in names}
+    most = min(count, foreground_count(pipeline.transformer.config.clips))
+    texts = {layer: text or None for layer, text in metadata["prompts"].items()}
+    foregrounds = [texts.get(layer) for layer in list(ALPHA_OF)[:most]]
     result = pipeline(
-        foreground,
-        background,
-        blended,
-        given=LayeredVideo(**given, fps=true.fps) if given else None,
+        background=texts.get(BACKGROUND),
+        blended=texts.get(BLENDED),
+        foregrounds=foregrounds if any(foregrounds) else None,
+        given=LayeredVideo.from_clips(given, fps=true.fps) if given else None,
         num_frames=true.frames,
         height=true.height,
         width=true.width,

@@ -18,13 +18,13 @@ from torch.utils.data import Dataset
 
 from ..core.config import ConfigError
 from ..core.schema import CLIPS, foreground_count, prompt_layers, scene_layers, task_clips
-from ..datasets.encoding import HIDDEN, NEAR, coverage, marked, prompts_of
+from ..datasets.encoding import HIDDEN, NEAR, clips_for, coverage, marked, prompts_of
 from ..datasets.precompute import check_identity
 from ..models.given import mattes_of
 from ..models.layout import Layout
 from ..models.model_space import to_model_space
 from ..pipeline import LayerFlowPipeline
-from .givens import choose_foregrounds, draw_frames, draw_hints, draw_kind
+from .givens import are_interchangeable, choose_foregrounds, draw_frames, draw_hints, draw_kind
 from .recipe import ADAPTERS, ANY, StageRecipe
 from .sources import Query, Sample, Size, open_sources
 
@@ -55,6 +55,8 @@ class Batch:
     """The K clips, in the order of the sequence."""
     hints: Tensor | None = None
     """(B, A, F, 2, H, W) known places of mattes, see `Backbone.takes_hints`."""
+    interchangeable: Tensor | None = None
+    """(B,) bool, True where nothing tells which foreground comes first, see `givens.are_interchangeable`."""
     first: int = 0
     """Place of the first sample in the whole batch."""
     size: int = 0
@@ -207,6 +209,7 @@ class ClipBatches(Dataset):
             adapters={name: torch.tensor([name in sample["adapters"] for sample in samples]) for name in ADAPTERS},
             clips=self.clips,
             hints=torch.stack([sample["hints"] for sample in samples]) if self.recipe.hints else None,
+            interchangeable=torch.tensor([sample["interchangeable"] for sample in samples]),
             first=first,
             size=len(step.picks),
             latents=layout,
@@ -246,9 +249,11 @@ class ClipBatches(Dataset):
         recipe = self.recipe
         # A stream of its own: frames and hints leave all else as it is without them.
         own_rng = np.random.default_rng([recipe.seed, 2, number * MOST_SAMPLES + place])
-        if read.clips:
+        if read.clips and not read.text:
             clips, captions = choose_foregrounds(read.clips, read.captions, self.clips, own_rng)
             read = replace(read, clips=clips, captions=captions)
+        elif read.clips:  # text states were computed for the nearest foregrounds
+            read = replace(read, clips=clips_for(read.clips, self.clips))
         layout = Layout(self.latent_frames.get(step.frames, step.frames), self.clips)
         masks = draw_frames(draw_kind(recipe.frame_masks, own_rng), given, self.clips, layout.frames, own_rng)
         mattes = {name: read.clips[name] for name in mattes_of(self.clips)} if recipe.hints else {}
@@ -262,6 +267,7 @@ class ClipBatches(Dataset):
             "read": read,
             "given": layout.given_mask(masks),
             "hints": hints,
+            "interchangeable": are_interchangeable(read.clips, prompts, self.layers, masks, hints),
             "prompts": prompts,
             "text": [
                 (own if p else empty)[layer] for layer, p in zip(self.layers, prompts, strict=True) if layer in own

@@ -6,6 +6,7 @@ Letters in shape comments: A mattes, F frames of a clip, H, W pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -22,6 +23,8 @@ CLICK = (0.015, 0.05)
 """Range of the radius of a click's disc, in heights of the frame."""
 BAND = (0.02, 0.1)
 """Range of the width of a trimap's unknown band on either side of an edge, in heights of the frame."""
+LEAST_OVERLAP = 0.01
+"""Share of the smaller of two foregrounds from which their overlap tells which is nearer."""
 SURE = 0.95
 """Alpha from which a pixel is surely foreground; one minus it, background."""
 
@@ -179,4 +182,32 @@ def choose_foregrounds(
     return clips_for(chosen | {BACKGROUND: background}, names), texts
 
 
-__all__ = ["choose_foregrounds", "draw_frames", "draw_hints", "draw_kind"]
+def are_interchangeable(
+    clips: Mapping[str, Tensor],
+    prompts: Sequence[str],
+    layers: Sequence[str],
+    given: Mapping[str, Tensor],
+    hints: Tensor | None,
+) -> bool:
+    """Return whether nothing tells which foreground of a sample comes first: none of them is prompted, given or hinted
+    at, and they hardly overlap, so that none is nearer.
+
+    Args:
+        clips: (F, C, H, W) in [0, 1]; empty where only latents are known, of which this cannot be said.
+        prompts: of the sample, in the order of `layers`.
+        layers: from `prompt_layers`.
+        given: masks of given frames by clip.
+        hints: from `draw_hints`.
+    """
+    mattes = {colour: clips[alpha] for colour, alpha in ALPHA_OF.items() if alpha in clips}
+    told = any(text and layer in ALPHA_OF for layer, text in zip(layers, prompts, strict=True))
+    known = any(name in given for pair in ALPHA_OF.items() for name in pair) or (
+        hints is not None and bool(hints.any())
+    )
+    if len(mattes) < 2 or told or known:
+        return False
+    pairs = combinations(mattes.values(), 2)
+    return all(float((a * b).sum()) <= LEAST_OVERLAP * float(torch.minimum(a.sum(), b.sum())) for a, b in pairs)
+
+
+__all__ = ["are_interchangeable", "choose_foregrounds", "draw_frames", "draw_hints", "draw_kind"]

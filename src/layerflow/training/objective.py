@@ -6,11 +6,14 @@ pixels, h, w latents. A backbone without an autoencoder has pixels for latents.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import permutations
 
 import torch
 from torch import Tensor
 
+from ..core.schema import ALPHA_OF
 from ..datasets.encoding import encode_sequence, encode_texts, place_weights
 from ..models.layout import Layout
 from ..pipeline import LayerFlowPipeline
@@ -36,8 +39,12 @@ class Target:
     """(B, N, 1, h, w) loss weight of places."""
     level_weight: Tensor
     """(B,) loss weight of noise levels."""
+    sign: float
+    """Derivative of the prediction's target by the clean sequence at pure noise."""
     given: Tensor
     """(B, K, F or 1) bool."""
+    interchangeable: Tensor
+    """(B,) bool, True where the foregrounds may be predicted in any order."""
 
 
 def encode_clips(pipeline: LayerFlowPipeline, batch: Batch) -> tuple[Tensor, Layout]:
@@ -85,7 +92,7 @@ def make_target(
     """
     kind = pipeline.transformer.prediction_type
     weight = batch.weight if batch.latents else place_weights(batch.weight, layout, latents.shape[-2:])  # type: ignore[arg-type]
-    level_weight = torch.ones_like(t)
+    level_weight, pure = torch.ones_like(t), t == 1
     if kind == "v_prediction":
         scheduler = pipeline.scheduler
         count = scheduler.config.num_train_timesteps
@@ -104,14 +111,45 @@ def make_target(
     else:
         raise ValueError(f"prediction type {kind!r} is not known to training")
     noised = torch.where(layout.per_frame(batch.given), latents, noised)
-    return Target(noised, timestep, prediction, latents, layout, weight, level_weight, batch.given)
+    # Below pure noise, the noised clips show the order.
+    free = torch.zeros_like(pure) if batch.interchangeable is None else batch.interchangeable & pure
+    sign = 1.0 if kind == "sample" else -1.0
+    return Target(noised, timestep, prediction, latents, layout, weight, level_weight, sign, batch.given, free)
 
 
 def clip_errors(prediction: Tensor, target: Target) -> Tensor:
     """Return the weighted mean squared error of a prediction (B, N, C, h, w) over the generated frames of each sample
-    and clip, (B, K); 0 where there are none."""
+    and clip, (B, K); 0 where there are none. Interchangeable foregrounds count in the order that fits best."""
+    errors = _errors_to(target.prediction, prediction, target)
+    if not bool(target.interchangeable.any()):
+        return errors
+    least = errors.sum(1)
+    for permuted in permutations_of(target):
+        others = _errors_to(permuted, prediction, target)
+        better = target.interchangeable & (others.sum(1) < least)
+        errors, least = torch.where(better[:, None], others, errors), torch.where(better, others.sum(1), least)
+    return errors
+
+
+def permutations_of(target: Target) -> Iterator[Tensor]:
+    """Yield targets of the prediction at pure noise with the foregrounds in each other order.
+
+    The noise stays in its place, and what is predicted of it; the clean clips change places.
+    """
+    clips, clean = target.layout.unpack(target.prediction), target.layout.unpack(target.clean)
+    own = [colour for colour in ALPHA_OF if colour in clips]
+    for order in list(permutations(own))[1:]:
+        changed = dict(clips)
+        for place, source in zip(own, order, strict=True):
+            for to, of in ((place, source), (ALPHA_OF[place], ALPHA_OF[source])):
+                changed[to] = clips[to] + target.sign * (clean[of] - clean[to])
+        yield target.layout.pack(changed)
+
+
+def _errors_to(wanted: Tensor, prediction: Tensor, target: Target) -> Tensor:
+    """Return `clip_errors` to one target (B, N, C, h, w)."""
     layout = target.layout
-    squared = (prediction.float() - target.prediction).square()
+    squared = (prediction.float() - wanted).square()
     weights = target.weight * ~layout.per_frame(target.given)
     errors = []
     for name in layout.clips:
