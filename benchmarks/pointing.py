@@ -134,9 +134,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", default="pointing", choices=["pointing", "two-foregrounds"])
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of runs")
+    parser.add_argument("--steps", type=int, help="fewer steps than the recipe's, for a look")
     parser.add_argument("--scenes", type=int, default=96, help="held-out scenes")
     options = parser.parse_args()
     (recipe,) = load_recipe(RECIPES / f"{options.recipe}.yaml").stages
+    if options.steps is not None:
+        phase = replace(recipe.phases[0], steps=options.steps)
+        recipe = replace(recipe, phases=(phase,), name=f"{recipe.name}-{options.steps}")
     pipeline = train(recipe, options.output)
     count = sum(parameter.numel() for parameter in pipeline.transformer.parameters())
     print(f"{recipe.name}: {count / 1e6:.2f} M parameters, {recipe.steps} steps")

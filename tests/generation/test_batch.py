@@ -323,11 +323,14 @@ VALUES = st.recursive(
     | st.integers()
     | st.floats()
     | st.text()
-    | st.sampled_from(["64x64", "webm", "clip.mp4"]),
+    | st.sampled_from(["64x64", "webm", "clip.mp4", ".", "1,2@0", "foreground-2=3,4.5@-1", ".@0"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(["foreground", "alpha", "background", "blended"]) | st.text(), inner, max_size=4
+            st.sampled_from(["foreground", "alpha", "background", "blended", "alpha-2", "0", "0,4--1", "3-9"])
+            | st.text(),
+            inner,
+            max_size=4,
         )
     ),
     max_leaves=6,

@@ -270,17 +270,36 @@ def test_still_is_held_over_the_frames_of_a_latent(
     assert not torch.equal(layers.foreground[0], layers.foreground[1])
 
 
+def test_matte_is_held_beside_a_foreground_with_alpha(
+    wan: Path, files: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["complete", "--given", "foreground=hero.png@2", "--given", "alpha=matte.png@3", "--model", str(wan)]
+    assert run([*words, "--steps", "1", "--format", "ffv1", "-o", str(tmp_path / "held")]) == 0
+    layers, matte = load_layers(tmp_path / "held"), torch.nn.functional.interpolate(files["matte"], (48, 48))
+    assert layers.alpha.shape[-2:] == (32, 48)
+    for number in (2, 3, 4):
+        assert torch.equal(layers.alpha[1], layers.alpha[number])
+        assert torch.equal(layers.foreground[1], layers.foreground[number])
+    assert (layers.alpha[1] - matte[0, :, 8:40]).abs().mean() < 0.25  # the matte, not the hero's alpha
+
+
 def test_mini_makes_the_matte_for_a_model_without_hints(
     wan: Path, files: dict[str, torch.Tensor], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shot = torch.full((5, 3, 64, 96), 0.2)
     shot[:, 0, 20:44, 30:54] = 0.9
     write_video(Path("square.mkv"), shot, None, 8.0, "ffv1")
-    words = ["decompose", "square.mkv", "--object", "42,32@2", "--not-object", "8,8@2", "--model", str(wan)]
+    trimap = torch.full((1, 64, 96), 0.5)
+    trimap[..., -4:] = 0
+    save(Path("edge.png"), trimap)
+    words = ["decompose", "square.mkv", "--object", "42,32@2", "--trimap", "edge.png@2", "--not-object", "8,8@2"]
+    words += ["--model", str(wan)]
     mattes = []
     for name in ("one", "two"):
         assert run([*words, "--steps", "1", "--format", "ffv1", "-o", str(tmp_path / name)]) == 0
-        assert "mini makes the matte of frame 2 from them first" in capsys.readouterr().err
+        err = capsys.readouterr().err
+        assert "mini makes the matte of frame 2 from them first" in err
+        assert "held over" not in err
         mattes.append(load_layers(tmp_path / name).alpha)
     assert torch.equal(*mattes)
     for number in (1, 2, 3, 4):  # the frames of a latent: the square against the rest, from the clicks

@@ -425,12 +425,21 @@ def test_studio_connects_to_no_other_host(tmp_path: Path) -> None:
 # Anything at all
 
 
+KEYS = (
+    "foreground", "background", "blended", "given", "seed", "steps", "guidance", "frames", "size", "fps", "session",
+    "object", "not_object", "trimap",
+)  # fmt: skip
+NAMES = st.text(max_size=8) | st.sampled_from(["blended", "alpha", "alpha-2", "0", "0-3", "-1", "upload", "job"])
 ANYTHING = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["1,2@0", "a" * 32]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
     max_leaves=8,
 )
-KEYS = ("foreground", "background", "blended", "given", "seed", "steps", "guidance", "frames", "size", "fps", "session")
 ROUTES = (
     "/api/jobs", "/api/jobs/{}", "/api/jobs/{}/cancel", "/api/jobs/{}/preview", "/api/jobs/{}/sheets/{}",
     "/api/jobs/{}/files", "/api/jobs/{}/files/{}", "/api/jobs/{}/exports", "/api/jobs/{}/exports/{}", "/api/uploads",

@@ -269,6 +269,33 @@ def test_job_is_cancelled_and_run_again(page: Any) -> None:
     assert page.locator("#task").inner_text() == "add-background"
 
 
+def test_clicks_and_foregrounds_are_kept_when_a_job_is_run_again(page: Any) -> None:
+    make_quickly(page)
+    shown(page)
+    submit = """async () => {
+      const { api } = await import("/static/api.js");
+      const [first] = await api.jobs();
+      const given = { blended: { job: first.id, clip: "blended" } };
+      await api.submit({ foreground: ["a fox"], given, object: ["9,8@0"], steps: 2, upscale: 1 });
+    }"""
+    page.evaluate(submit)
+    api.expect(page.locator("#history li")).to_have_count(2, timeout=PATIENCE)
+    page.get_by_role("button", name=re.compile("^Again with a change")).first.click()
+    assert page.locator("#foreground").input_value() == "a fox"
+    page.get_by_role("button", name="Make", exact=True).click()
+    api.expect(page.locator("#history li")).to_have_count(3, timeout=PATIENCE)
+    newest = page.evaluate('async () => (await (await import("/static/api.js")).api.jobs())[0].request')
+    assert newest["object"] == ["9,8@0"]
+    page.locator("#drop-blended").click()
+    page.locator("#foreground").fill("a fox\n\na dog")
+    page.locator("#background").fill("hills")
+    page.get_by_role("button", name="Make", exact=True).click()
+    api.expect(page.locator("#history li")).to_have_count(4, timeout=PATIENCE)
+    newest = page.evaluate('async () => (await (await import("/static/api.js")).api.jobs())[0].request')
+    assert newest["foreground"] == ["a fox", "a dog"]
+    assert "object" not in newest
+
+
 def test_two_users_get_their_own_layers(browser: Any, address: str) -> None:
     with opened(browser, address) as one, opened(browser, address) as two:
         for page, prompt in ((one, "a blue star"), (two, "a green apple")):

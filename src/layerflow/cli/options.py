@@ -82,11 +82,10 @@ def with_request(*required: str) -> Callable[[Callable[..., None]], Callable[...
     Args:
         required: fields without a default.
     """
+    given_default = inspect.Parameter.empty if "given" in required else ()
     files = [
-        inspect.Parameter("given", inspect.Parameter.KEYWORD_ONLY, annotation=Given, default=inspect.Parameter.empty)
-        if "given" in required
-        else inspect.Parameter("given", inspect.Parameter.KEYWORD_ONLY, annotation=Given, default=()),
-        inspect.Parameter("trimap", inspect.Parameter.KEYWORD_ONLY, annotation=Trimap, default=()),
+        inspect.Parameter("given", inspect.Parameter.KEYWORD_ONLY, default=given_default, annotation=Given),
+        inspect.Parameter("trimap", inspect.Parameter.KEYWORD_ONLY, default=(), annotation=Trimap),
     ]
     target = [
         inspect.Parameter("output", inspect.Parameter.KEYWORD_ONLY, annotation=Output),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ..media import MediaError, load_layers, read_video
 from .givens import Files, frame_numbers, frames_in_words, listed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """The given clips of one file, and the changes made to them."""
 
@@ -52,6 +52,11 @@ class Source:
             **({} if self.at is None else {"frames": list(self.numbers)}),
             "treatment": list(self.treatment),
         }
+
+    @property
+    def explicit(self) -> list[str]:
+        """Names of its clips but for those that are implied."""
+        return [name for name in self.video.clips() if name not in self.implied]
 
     def frame(self, clip: str, number: int) -> Tensor:
         """Return a given frame of a clip, (C, H, W)."""
@@ -211,32 +216,49 @@ def hold(sources: Sequence[Source], groups: Sequence[range]) -> list[Source]:
 
     Raises UserError for two stills in one group.
     """
-    given = {(name, number) for source in sources for name in source.video.clips() for number in source.numbers}
+    clips = [source for source in sources if not source.trimap]
+    given = {(name, number) for source in clips for name in source.explicit for number in source.numbers}
     holders: dict[tuple[str, int], Source] = {}
     result = []
     for source in sources:
-        added = set()
-        if source.at is not None and source.still:
-            for group in (group for group in groups if set(group) & set(source.numbers)):
-                for number in group:
-                    places = [(name, number) for name in source.video.clips()]
-                    if given & set(places):
-                        continue
-                    for place in places:
-                        other = holders.setdefault(place, source)
-                        if other.path != source.path:
-                            raise UserError(
-                                f"{other.path} and {source.path} are given for {place[0]} within frames {group[0]} to "
-                                f"{group[-1]}, which this model takes together only; leave one out, or give a video"
-                            )
-                    if holders[places[0]] is source:
-                        added.add(number)
-        if added:
+        if (
+            source in clips
+            and source.still
+            and source.at is not None
+            and (added := _held(source, groups, given, holders))
+        ):
             numbers = tuple(sorted({*source.numbers, *added}))
             note = f"held over {frames_in_words(numbers)}, because this model takes these together only"
             source = replace(source.changed(source.video, note), numbers=numbers)
         result.append(source)
     return result
+
+
+def _held(
+    source: Source,
+    groups: Sequence[range],
+    given: Collection[tuple[str, int]],
+    holders: dict[tuple[str, int], Source],
+) -> list[int]:
+    """Return the frames that a still is held over, of groups in which it is given; see `hold`.
+
+    `given` has clips and frames that are given, `holders` those that stills are held over, to which it is added.
+    """
+    added = []
+    for group in (group for group in groups if set(group) & set(source.numbers)):
+        for number in group:
+            places = [(name, number) for name in source.explicit]
+            if any(place in given for place in places):
+                continue
+            others = [holders.setdefault(place, source) for place in places]
+            for other in (other for other in others if other.path != source.path):
+                raise UserError(
+                    f"{other.path} and {source.path} are given within frames {group[0]} to {group[-1]}, which "
+                    "this model takes together only; leave one out, or give a video"
+                )
+            if others[0] is source:
+                added.append(number)
+    return added
 
 
 def fit(sources: Sequence[Source], height: int, width: int) -> list[Source]:
@@ -291,7 +313,7 @@ def gather(sources: Sequence[Source], frames: int) -> tuple[dict[str, Tensor], d
     """
     owners: dict[str, dict[int, Source]] = {}
     for source in sources:
-        for name in (name for name in source.video.clips() if name not in source.implied):
+        for name in source.explicit:
             for number in source.numbers:
                 other = owners.setdefault(name, {}).setdefault(number, source)
                 if other is not source:

@@ -8,9 +8,11 @@ const SLOTS = [ // clip, what it is called, whether it has a prompt
 ];
 const TASKS = { "": "generate", blended: "decompose", "alpha+foreground": "add-background", background: "add-foreground" };
 const NUMBERS = ["seed", "steps", "guidance", "noise_scale", "frames", "upscale"];
+const HINTS = ["object", "not_object", "trimap"]; // fields of jobs that the form keeps, but cannot change
 const POLL = 400; // ms
 
 const given = {}; // clip to {source: {upload} or {job, clip}, label}
+let hints = {}; // clicks and trimaps of the job that filled the form
 let batch = []; // ids of the jobs of the last request
 const viewer = new Viewer(keep);
 
@@ -47,7 +49,7 @@ function makeSlots() {
 }
 
 function prompt(clip) {
-  return clip === "blended" ? "The whole scene; else written from the other two" : `What the ${clip} shows`;
+  return clip === "blended" ? "The whole scene; else written from the others" : `What the ${clip} shows`;
 }
 
 async function take(clip, file) {
@@ -70,6 +72,7 @@ function give(clip, what) {
   byId(`drop-${clip}`).hidden = !what;
   const clips = new Set(Object.keys(given));
   if (given.foreground?.alpha) clips.add("alpha");
+  if (clip === "blended") hints = {}; // they point at the clip before
   byId("task").textContent = TASKS[[...clips].sort().join("+")] ?? "complete";
 }
 
@@ -82,7 +85,8 @@ function keep(job, layer) {
 // Asking
 
 function request() {
-  const values = { foreground: byId("foreground").value, background: byId("background").value, given: {} };
+  const foregrounds = byId("foreground").value.split(/\n\s*\n/); // a blank line between two
+  const values = { foreground: foregrounds.length > 1 ? foregrounds : foregrounds[0], background: byId("background").value, given: {}, ...hints };
   if (byId("blended").value) values.blended = byId("blended").value;
   for (const id of NUMBERS) if (byId(id).value !== "") values[id] = Number(byId(id).value);
   for (const [clip, { source }] of Object.entries(given)) values.given[clip] = source;
@@ -90,11 +94,13 @@ function request() {
 }
 
 function fill(values) {
-  for (const id of ["foreground", "background", "blended", ...NUMBERS]) byId(id).value = values[id] ?? "";
+  for (const id of ["foreground", "background", "blended", ...NUMBERS]) byId(id).value = Array.isArray(values[id]) ? values[id].join("\n\n") : values[id] ?? "";
   for (const [clip] of SLOTS) {
     const source = values.given?.[clip];
-    give(clip, source ? { source, label: source.upload ? "as uploaded" : "of another run", alpha: clip === "foreground" && !values.given.alpha } : null);
+    const label = source?.upload ? "as uploaded" : source?.job ? "of another run" : `at frames ${Object.keys(source ?? {}).join(", ")}`;
+    give(clip, source ? { source, label, alpha: clip === "foreground" && !values.given.alpha } : null);
   }
+  hints = Object.fromEntries(HINTS.filter((name) => values[name] && values.given?.blended).map((name) => [name, values[name]]));
 }
 
 async function make(event) {
