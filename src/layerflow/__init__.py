@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .core.garbage_collection import paused_collection
 
 if TYPE_CHECKING:
+    from .core.given import Given
     from .core.layered_video import Foreground, LayeredVideo
     from .media import load_layers, save_layers
     from .pipeline import LayerFlowPipeline
@@ -19,10 +20,11 @@ try:
 except PackageNotFoundError:  # a source tree on the path, not installed
     __version__ = "0.0.0+source"
 
-__all__ = ["Foreground", "LayerFlowPipeline", "LayeredVideo", "__version__", "load_layers", "save_layers"]
+__all__ = ["Foreground", "Given", "LayerFlowPipeline", "LayeredVideo", "__version__", "load_layers", "save_layers"]
 
 _HOMES = {
     "Foreground": ".core.layered_video",
+    "Given": ".core.given",
     "LayerFlowPipeline": ".pipeline",
     "LayeredVideo": ".core.layered_video",
     "load_layers": ".media",
