@@ -227,7 +227,7 @@ def request() -> Iterator[str]:
         ["`layerflow batch`", f"`given`, such as {code(FILES['given'])}; `trimap`, such as {code(FILES['trimap'])}"],
         ["studio's API", "`given` and `trimap` likewise, with uploads or other jobs ([studio.md](../studio.md))"],
         ["ComfyUI", "inputs of each node, with frames in an input such as `alpha_frames`"],
-        ["Python", "`given=LayeredVideo(...)`, or `given=layerflow.core.given.Given(...)` for frames and hints"],
+        ["Python", "`given=LayeredVideo(...)`, or `given=layerflow.Given(...)` for frames and hints"],
     ]
     yield from table(["in", "as"], rows)
     yield "A job file also has `id`, the studio's API `session`.\n"
