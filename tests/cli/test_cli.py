@@ -90,7 +90,7 @@ def one_sentence(err: str) -> str:
 
 def test_public_names() -> None:
     assert set(layerflow.__all__) == {
-        *("Foreground", "LayerFlowPipeline", "LayeredVideo"),
+        *("Foreground", "Given", "LayerFlowPipeline", "LayeredVideo"),
         *("__version__", "load_layers", "save_layers"),
     }
     assert dir(layerflow) == sorted(layerflow.__all__)
