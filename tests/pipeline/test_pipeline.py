@@ -197,7 +197,7 @@ def test_invalid_arguments_are_errors(tiny_pipeline: LayerFlowPipeline) -> None:
         "output_type must be": {"output_type": "pil"},
         "20x16 pixels do not fit this model": {"width": 20},
         "resize them first": {"given": LayeredVideo(blended=whole.blended), "height": 32},
-        "must give the same clips": {
+        "must give the same frames of the same clips": {
             "given": [LayeredVideo(blended=whole.blended), LayeredVideo(background=whole.background)]
         },
     }.items():

@@ -12,7 +12,6 @@ from torch import nn
 
 from layerflow import LayerFlowPipeline
 from layerflow.cli import run
-from layerflow.core.schema import CLIPS
 from layerflow.models.adapters import AdapterError
 from layerflow.models.cogvideox.conversion import save_adapter
 from layerflow.models.wan import WanLayerTransformer3DModel
@@ -76,7 +75,7 @@ def test_without_layers_each_step_is_that_of_the_plain_pipeline(style: str) -> N
         times.append(float(timestep))
         return tensors
 
-    layout, *_ = ours.check_size([], CLIPS, *SIZE.values())
+    layout, *_ = ours.check_size([], ours.transformer.config.clips, *SIZE.values())
     noise = layout.noise(torch.zeros(1, layout.length, 4, *LATENT_SIZE), seeded())
     plain("green hills", latents=noise.transpose(1, 2), max_sequence_length=WORDS, callback_on_step_end=keep, **shared)
     ours(

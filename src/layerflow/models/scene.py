@@ -23,7 +23,7 @@ def check_task(config: Mapping[str, Any], given: frozenset[str], foregrounds: in
         required = " and ".join(name for name in config["clips"] if name in TASKS[task]) or "nothing"
         actual = " and ".join(sorted(given)) or "nothing"
         raise ValueError(
-            f"this model is for {task} only, with {required} given, but {actual} is given; load another model"
+            f"this model is for {task} only, with {required} given whole, but {actual} is; load another model"
         )
 
 
