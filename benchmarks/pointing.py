@@ -5,7 +5,8 @@
 
 Trains the recipe, or continues it, and decomposes held-out scenes of two moving things:
 
-- one foreground: IoU of the one that is meant, without a hint, and with its matte, clicks or a trimap at frame 0;
+- one foreground: IoU of the one that is meant, in the frames after the first, without a hint, and with its matte,
+  clicks or a trimap in the first;
 - two foregrounds: IoU of both, matched, and of the better one taken for both.
 """
 
@@ -81,7 +82,8 @@ def decompose(pipeline: LayerFlowPipeline, given: list[Given]) -> list[LayeredVi
 
 
 def point_out(pipeline: LayerFlowPipeline, scenes: list[dict[str, Tensor]]) -> None:
-    """Print the IoU of the one of two moving things that is meant, by what is given of it at frame 0."""
+    """Print the IoU of the one of two moving things that is meant, in frames after the first, by what is
+    given of it in the first."""
     truths = [choose_foregrounds(scene, {}, CLIPS, np.random.default_rng(n))[0] for n, scene in enumerate(scenes)]
     shown = [n for n, truth in enumerate(truths) if bool((truth[ALPHA][0] > 0.95).any())]
     scenes, truths = [scenes[n] for n in shown], [truths[n] for n in shown]
@@ -102,14 +104,16 @@ def point_out(pipeline: LayerFlowPipeline, scenes: list[dict[str, Tensor]]) -> N
         return given
 
     ways = {"nothing": nothing, "matte": matte, "clicks": hinted("click"), "trimap": hinted("trimap")}
-    print(f"{len(truths)} scenes of two moving things; alpha IoU of the one that is meant, given at frame 0:")
+    print(f"{len(truths)} scenes of two moving things; alpha IoU of the one that is meant, in the frames after the")
+    print("first, by what is given of it in the first:")
     for name, way in ways.items():
         videos = decompose(pipeline, [way(truth, number) for number, truth in enumerate(truths)])
         ious, others = [], []
         for video, truth, scene in zip(videos, truths, scenes, strict=True):
             assert video.alpha is not None
-            ious.append(alpha_iou(video.alpha, truth[ALPHA]))
-            others.append(max(alpha_iou(video.alpha, scene[alpha]) for alpha in list(ALPHA_OF.values())[:2]))
+            later = video.alpha[1:]
+            ious.append(alpha_iou(later, truth[ALPHA][1:]))
+            others.append(max(alpha_iou(later, scene[alpha][1:]) for alpha in list(ALPHA_OF.values())[:2]))
         means = (sum(values) / len(values) for values in (ious, others))
         print("  {:8} {:.3f} (of whichever it took: {:.3f})".format(name, *means), flush=True)
 

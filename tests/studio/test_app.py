@@ -501,3 +501,13 @@ def test_after_fuzzing_no_file_is_left(idle: TestClient) -> None:
     folder = idle.app.state.studio.store.folder  # type: ignore[attr-defined]
     assert sorted(path.name for path in folder.rglob("*")) == ["jobs", "studio.lock", "uploads"]
     assert idle.get("/api/studio").json()["queued"] == 0
+
+
+def test_preview_is_sent_whole_though_a_newer_one_takes_its_place(studio: TestClient) -> None:
+    """A response that looks up the size first would promise more than it sends."""
+    id = make(studio)["id"]
+    (studio.app.state.studio.store.place(studio.app.state.studio.queue.get(id)) / "preview.webp").write_bytes(b"older")
+    answer = studio.get(f"/api/jobs/{id}/preview")
+    assert answer.content == b"older"
+    assert answer.headers["content-length"] == "5"
+    assert "etag" not in answer.headers  # which would be of a file that may have gone

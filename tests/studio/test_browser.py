@@ -31,6 +31,13 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not instal
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A studio as the command line starts it, with the mini."""
+    with served(tmp_path_factory) as url:
+        yield url
+
+
+@contextmanager
+def served(tmp_path_factory: pytest.TempPathFactory, *options: str) -> Iterator[str]:
+    """Start a studio; yield its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -38,7 +45,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     log = tmp_path_factory.mktemp("log") / "studio.log"
     with log.open("w") as out:
         work = str(tmp_path_factory.mktemp("work"))
-        server = subprocess.Popen([*command, "--work", work], stdout=out, stderr=subprocess.STDOUT)
+        server = subprocess.Popen([*command, "--work", work, *options], stdout=out, stderr=subprocess.STDOUT)
     url = f"http://127.0.0.1:{port}"
     try:
         end = time.monotonic() + 900
@@ -327,3 +334,30 @@ def test_controls_have_accessible_names(page: Any) -> None:
     make_quickly(page)
     shown(page)
     assert page.evaluate(NAMELESS) == []
+
+
+def test_several_foregrounds_are_listed_and_reordered(
+    browser: Any, tmp_path_factory: pytest.TempPathFactory, tiny_stack: Path
+) -> None:
+    with served(tmp_path_factory, "--model", str(tiny_stack)) as url, opened(browser, url) as page:
+        page.locator("#foreground").fill("a red fox\n\na ball")
+        page.locator("#background").fill("green hills")
+        settings(page, steps=2)
+        page.get_by_role("button", name="Make", exact=True).click()
+        shown(page)
+        names = ["background", "foreground-2", "foreground", "blended", "alpha", "alpha-2"]
+        assert [text.split()[0] for text in page.locator("#layers .row").all_inner_texts()] == names
+        shoot(page, "20-two-foregrounds")
+        assert changes(page, lambda: page.get_by_role("button", name="move foreground-2 nearer").click())
+        rows = page.locator("#layers .row").all_inner_texts()
+        assert [text.split()[0] for text in rows] == ["background", "foreground", "foreground-2", *names[3:]]
+        assert changes(page, lambda: page.locator("#show-foreground-2").uncheck())
+        with page.expect_request(lambda request: request.url.endswith("/exports")) as sent:
+            page.locator("#export-make").click()
+        assert sent.value.post_data_json["order"] == ["foreground-2", "foreground"]
+        api.expect(page.locator("#export-text a")).to_be_visible(timeout=PATIENCE)
+
+        # a foreground of a run as the first one of the next
+        page.get_by_role("button", name="keep foreground-2 for the next run").click()
+        assert "foreground-2" in page.locator("#given-foreground").inner_text()
+        assert "alpha-2" in page.locator("#given-alpha").inner_text()

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -251,9 +251,11 @@ def add_jobs(app: FastAPI, studio: Studio) -> None:
         return studio.describe(job)
 
     @app.get("/api/jobs/{id}/preview", response_class=FileResponse)
-    def preview(id: str) -> FileResponse:
+    def preview(id: str) -> Response:
         """Return the layers as currently predicted, as an animation."""
-        return _sent(studio.file(studio.queue.get(id), "preview.webp"), "no-store")
+        # Read at once: a newer preview may take its place at any moment, with another size.
+        content = studio.file(studio.queue.get(id), "preview.webp").read_bytes()
+        return Response(content, media_type="image/webp", headers={"cache-control": "no-store"})
 
     @app.get("/api/jobs/{id}/sheets/{layer}.{kind}", response_class=FileResponse)
     def sheet(id: str, layer: Clip, kind: str) -> FileResponse:

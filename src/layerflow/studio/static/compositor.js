@@ -1,14 +1,41 @@
 // Draws one frame of one run on a canvas: all compositing is done here, in the browser.
 
-export const LAYERS = ["background", "foreground", "blended", "alpha"]; // from the lowest up
+const FOREGROUND = /^foreground(-(\d+))?$/;
+const ALPHA = /^alpha(-(\d+))?$/;
+
+// The names that match, by their number: foreground, foreground-2, ...
+function numbered(run, pattern) {
+  const number = (name) => Number(pattern.exec(name)[2] ?? 1);
+  return Object.keys(run.sheets).filter((name) => pattern.test(name)).sort((a, b) => number(a) - number(b));
+}
+
+// The foregrounds of a run from near to far, in the order of the view.
+export function foregroundsOf(run, view) {
+  const own = numbered(run, FOREGROUND);
+  const order = (view.order ?? []).filter((name) => own.includes(name));
+  return order.length === own.length ? order : own;
+}
+
+// All layers of a run, from the lowest up.
+export function layersOf(run, view) {
+  const layers = ["background", ...foregroundsOf(run, view).reverse(), "blended", ...numbered(run, ALPHA)];
+  return layers.filter((layer) => run.sheets[layer]);
+}
+
+export const isForeground = (layer) => FOREGROUND.test(layer);
+
+export function isShown(view, layer) {
+  return view.shown[layer] ?? (layer === "background" || isForeground(layer));
+}
 
 export function freshView() {
   return {
-    shown: { background: true, foreground: true, blended: false, alpha: false },
+    shown: {}, // by layer, where it differs from `isShown`
+    order: null, // foregrounds from near to far; null as they are
     behind: "checker", colour: "#00b140", image: null, // image: an ImageBitmap
     swap: "own", other: null, // other: a run whose background lies under the foreground
     zoom: 1, panX: 0, panY: 0, // pan in parts of the picture
-    scale: 1, moveX: 0, moveY: 0, // the foreground, moved in pixels of the clip
+    scale: 1, moveX: 0, moveY: 0, // the foregrounds, moved in pixels of the clip
   };
 }
 
@@ -24,10 +51,10 @@ export function draw(canvas, run, frame, view, only = null) {
   );
   context.imageSmoothingEnabled = all < 2; // each pixel is to be seen, not a blur of it
   drawBehind(context, run, view);
-  for (const layer of LAYERS) {
-    if (only ? !only.includes(layer) : !view.shown[layer]) continue;
+  for (const layer of layersOf(run, view)) {
+    if (only ? !only.includes(layer) : !isShown(view, layer)) continue;
     if (layer === "background" && !only) drawBackground(context, run, frame, view);
-    else if (layer === "foreground" && !only) drawForeground(context, run, frame, view);
+    else if (isForeground(layer) && !only) drawForeground(context, run, layer, frame, view);
     else drawSheet(context, run.sheets[layer], frame, 0, 0, run.width, run.height);
   }
 }
@@ -60,14 +87,14 @@ function drawBackground(context, run, frame, view) {
   cover(context, sheet.image, x, y, w, h, run.width, run.height);
 }
 
-function drawForeground(context, run, frame, view) {
+function drawForeground(context, run, layer, frame, view) {
   const { width, height } = run;
   const [w, h] = [width * view.scale, height * view.scale];
   context.save();
   context.beginPath();
   context.rect(0, 0, width, height);
   context.clip();
-  drawSheet(context, run.sheets.foreground, frame, (width - w) / 2 + view.moveX, (height - h) / 2 + view.moveY, w, h);
+  drawSheet(context, run.sheets[layer], frame, (width - w) / 2 + view.moveX, (height - h) / 2 + view.moveY, w, h);
   context.restore();
 }
 

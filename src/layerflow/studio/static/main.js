@@ -77,8 +77,11 @@ function give(clip, what) {
 }
 
 function keep(job, layer) {
-  const clips = layer === "foreground" || layer === "alpha" ? ["foreground", "alpha"] : [layer];
-  for (const clip of clips) give(clip, { source: { job: job.id, clip }, label: `of the run with seed ${job.result.seed}` });
+  const numbered = /^(?:foreground|alpha)(-\d+)?$/.exec(layer); // any foreground becomes the next run's first
+  for (const clip of numbered ? ["foreground", "alpha"] : [layer]) {
+    const from = numbered ? clip + (numbered[1] ?? "") : clip;
+    give(clip, { source: { job: job.id, clip: from }, label: `${from === clip ? "" : `${from} `}of the run with seed ${job.result.seed}` });
+  }
   byId("form").scrollIntoView({ behavior: "smooth" });
 }
 
@@ -163,7 +166,7 @@ function showHistory(jobs) {
 
 function card(job) {
   const { foreground, background, given: from = {} } = job.request;
-  const name = [foreground, background].filter(Boolean).join(" / ") || job.result.task || `given ${Object.keys(from).join(", ")}`;
+  const name = [[foreground].flat().join(" and "), background].filter(Boolean).join(" / ") || job.result.task || `given ${Object.keys(from).join(", ")}`;
   const changes = NUMBERS.filter((key) => job.request[key] != null).map((key) => `${key.replace("_", " ")} ${job.request[key]}`).join(", ");
   const item = element("li", {}, element("strong", { textContent: name }), element("div", { textContent: changes }));
   const button = (text, what) => {

@@ -1,7 +1,7 @@
 // The viewer: panes side by side that share one clock and one view.
 
 import { api, byId, element, loadRun } from "./api.js";
-import { draw, findEdge, freshView, LAYERS } from "./compositor.js";
+import { draw, findEdge, foregroundsOf, freshView, isForeground, isShown, layersOf } from "./compositor.js";
 
 const SCALES = { min: 0.2, max: 3 };
 
@@ -37,7 +37,7 @@ export class Viewer {
     byId("nothing").hidden = true;
     byId("controls").hidden = false;
     byId("export-text").replaceChildren();
-    if (!this.run.sheets.background || !this.run.sheets.foreground) this.view.shown.blended = true;
+    if (!this.run.sheets.background || !layersOf(this.run, this.view).some(isForeground)) this.view.shown.blended = true;
     this.listLayers();
     this.listRuns();
     this.showControls();
@@ -118,8 +118,9 @@ export class Viewer {
   // Layers
 
   listLayers() {
-    const rows = LAYERS.filter((layer) => this.run.sheets[layer]).map((layer) => {
-      const box = element("input", { type: "checkbox", checked: this.view.shown[layer], id: `show-${layer}` });
+    const foregrounds = foregroundsOf(this.run, this.view);
+    const rows = layersOf(this.run, this.view).map((layer) => {
+      const box = element("input", { type: "checkbox", checked: isShown(this.view, layer), id: `show-${layer}` });
       box.addEventListener("input", () => this.show(layer, box.checked));
       const solo = element("button", { type: "button", textContent: "Solo" });
       solo.setAttribute("aria-label", `${layer} alone`);
@@ -127,7 +128,15 @@ export class Viewer {
       const keep = element("button", { type: "button", textContent: "Keep", title: "Give this layer to the next run" });
       keep.setAttribute("aria-label", `keep ${layer} for the next run`);
       keep.addEventListener("click", () => this.onKeep(this.run.job, layer));
-      return element("div", { className: "row" }, element("label", {}, box, ` ${layer}`), solo, keep);
+      const row = element("div", { className: "row" }, element("label", {}, box, ` ${layer}`), solo, keep);
+      const place = foregrounds.indexOf(layer);
+      if (place > 0) {
+        const nearer = element("button", { type: "button", textContent: "Nearer", title: "Move before the next nearer foreground" });
+        nearer.setAttribute("aria-label", `move ${layer} nearer`);
+        nearer.addEventListener("click", () => this.moveNearer(layer));
+        row.append(nearer);
+      }
+      return row;
     });
     byId("layers").replaceChildren(...rows);
   }
@@ -137,9 +146,19 @@ export class Viewer {
     this.draw();
   }
 
+  moveNearer(layer) {
+    const order = foregroundsOf(this.run, this.view);
+    const place = order.indexOf(layer);
+    [order[place - 1], order[place]] = [order[place], order[place - 1]];
+    this.view.order = order;
+    this.listLayers();
+    this.draw();
+  }
+
   solo(layer) {
-    const alone = LAYERS.every((one) => this.view.shown[one] === (one === layer));
-    for (const one of LAYERS) this.view.shown[one] = alone ? freshView().shown[one] : one === layer;
+    const layers = layersOf(this.run, this.view);
+    const alone = layers.every((one) => isShown(this.view, one) === (one === layer));
+    this.view.shown = alone ? {} : Object.fromEntries(layers.map((one) => [one, one === layer]));
     this.showControls();
     this.draw();
   }
@@ -194,7 +213,7 @@ export class Viewer {
 
   showControls() {
     const { view } = this;
-    for (const layer of LAYERS) if (byId(`show-${layer}`)) byId(`show-${layer}`).checked = view.shown[layer];
+    for (const layer of layersOf(this.run, view)) byId(`show-${layer}`).checked = isShown(view, layer);
     for (const id of ["behind", "colour", "zoom", "scale"]) byId(id).value = view[id];
     if (view.swap !== "run") byId("swap").value = view.swap;
     byId("beside").value = this.input ? "input" : this.runs[1]?.job.id ?? "";
@@ -226,15 +245,15 @@ export class Viewer {
 
   key(event) {
     if (!this.run || event.ctrlKey || event.metaKey) return;
-    const layer = { Digit1: 0, Digit2: 1, Digit3: 2, Digit4: 3 }[event.code];
+    const layer = layersOf(this.run, this.view)[/^Digit([1-9])$/.exec(event.code)?.[1] - 1];
     const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (event.altKey && step) this.set({ moveX: this.view.moveX + step[0], moveY: this.view.moveY + step[1] });
     else if (event.key === " ") this.play(!this.playing);
     else if (step && step[0]) this.step(step[0]);
     else if (event.key === "Home") this.step(-this.frame);
     else if (event.key === "End") this.step(this.run.frames - 1 - this.frame);
-    else if (layer !== undefined && event.shiftKey) this.solo(LAYERS[layer]);
-    else if (layer !== undefined) { this.show(LAYERS[layer], !this.view.shown[LAYERS[layer]]); this.showControls(); }
+    else if (layer !== undefined && event.shiftKey) this.solo(layer);
+    else if (layer !== undefined) { this.show(layer, !isShown(this.view, layer)); this.showControls(); }
     else if (event.key === "+" || event.key === "=") this.set({ zoom: Math.min(16, this.view.zoom + 1) });
     else if (event.key === "-") this.set({ zoom: Math.max(1, this.view.zoom - 1) });
     else if (event.key === "0") this.reset();
@@ -250,6 +269,7 @@ export class Viewer {
     text.textContent = "writing …";
     try {
       const body = { preset: byId("preset").value, edges: byId("clean").checked ? 1 : 0 };
+      if (this.view.order) body.order = this.view.order;
       const { url } = await api.export(id, body);
       text.replaceChildren(element("a", { href: url, textContent: `Download layerflow-${body.preset}.zip`, download: "" }));
     } catch (error) {
