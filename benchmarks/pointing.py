@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from layerflow import LayerFlowPipeline
@@ -36,6 +37,8 @@ from layerflow.training.trainer import Trainer
 RECIPES = Path(__file__).parents[1] / "recipes"
 HELD_OUT = 1_000_003
 """Added to the recipe's seed for scenes that training does not see."""
+SHOWN = 8
+"""Scenes on a sheet."""
 AT_ONCE = 16
 """Scenes that are decomposed together."""
 
@@ -81,7 +84,15 @@ def decompose(pipeline: LayerFlowPipeline, given: list[Given]) -> list[LayeredVi
     return videos
 
 
-def point_out(pipeline: LayerFlowPipeline, scenes: list[dict[str, Tensor]]) -> None:
+def write_sheet(path: Path, rows: list[list[Tensor]]) -> None:
+    """Write clips (F, 1 or 3, H, W) side by side, a row of clips for each scene, enlarged twice."""
+    lines = [torch.cat([torch.cat(list(clip.expand(-1, 3, -1, -1)), -1) for clip in row], -1) for row in rows]
+    pixels = (torch.cat(lines, -2).permute(1, 2, 0) * 255).round().byte().numpy()
+    picture = Image.fromarray(pixels)
+    picture.resize((2 * picture.width, 2 * picture.height), Image.Resampling.BICUBIC).save(path, quality=80)
+
+
+def point_out(pipeline: LayerFlowPipeline, scenes: list[dict[str, Tensor]], sheet: Path | None) -> None:
     """Print the IoU of the one of two moving things that is meant, in frames after the first, by what is
     given of it in the first."""
     truths = [choose_foregrounds(scene, {}, CLIPS, np.random.default_rng(n))[0] for n, scene in enumerate(scenes)]
@@ -106,8 +117,9 @@ def point_out(pipeline: LayerFlowPipeline, scenes: list[dict[str, Tensor]]) -> N
     ways = {"nothing": nothing, "matte": matte, "clicks": hinted("click"), "trimap": hinted("trimap")}
     print(f"{len(truths)} scenes of two moving things; alpha IoU of the one that is meant, in the frames after the")
     print("first, by what is given of it in the first:")
+    made: dict[str, list[LayeredVideo]] = {}
     for name, way in ways.items():
-        videos = decompose(pipeline, [way(truth, number) for number, truth in enumerate(truths)])
+        videos = made[name] = decompose(pipeline, [way(truth, number) for number, truth in enumerate(truths)])
         ious, others = [], []
         for video, truth, scene in zip(videos, truths, scenes, strict=True):
             assert video.alpha is not None
@@ -117,8 +129,17 @@ def point_out(pipeline: LayerFlowPipeline, scenes: list[dict[str, Tensor]]) -> N
         means = (sum(values) / len(values) for values in (ious, others))
         print("  {:8} {:.3f} (of whichever it took: {:.3f})".format(name, *means), flush=True)
 
+    if sheet is not None:
+        write_sheet(
+            sheet,
+            [
+                [truth[BLENDED], truth[ALPHA], *(made[way][n].clips()[ALPHA] for way in ("nothing", "matte", "clicks"))]
+                for n, truth in enumerate(truths[:SHOWN])
+            ],
+        )
 
-def take_both(pipeline: LayerFlowPipeline, scenes: list[dict[str, Tensor]]) -> None:
+
+def take_both(pipeline: LayerFlowPipeline, scenes: list[dict[str, Tensor]], sheet: Path | None) -> None:
     """Print the matched IoU of both foregrounds, and that of the better one taken for both."""
     videos = decompose(pipeline, [Given(LayeredVideo(blended=scene[BLENDED])) for scene in scenes])
     rows, floor = [], []
@@ -131,6 +152,15 @@ def take_both(pipeline: LayerFlowPipeline, scenes: list[dict[str, Tensor]]) -> N
     near, far = (sum(column) / len(column) for column in zip(*rows, strict=True))
     print(f"{len(scenes)} scenes of two foregrounds; matched alpha IoU: nearer {near:.3f}, farther {far:.3f}, ", end="")
     print(f"mean {(near + far) / 2:.3f}; one of them taken twice: {sum(floor) / len(floor):.3f}")
+    if sheet is not None:
+        mattes = list(ALPHA_OF.values())[:2]
+        write_sheet(
+            sheet,
+            [
+                [scene[BLENDED], *(scene[alpha] for alpha in mattes), *(video.clips()[alpha] for alpha in mattes)]
+                for scene, video in zip(scenes[:SHOWN], videos, strict=False)
+            ],
+        )
 
 
 def main() -> None:
@@ -139,6 +169,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="pointing", choices=["pointing", "two-foregrounds"])
     parser.add_argument("--output", type=Path, default=Path("runs"), help="folder of runs")
     parser.add_argument("--steps", type=int, help="fewer steps than the recipe's, for a look")
+    parser.add_argument("--sheet", type=Path, help="picture of the first scenes: given, true, made")
     parser.add_argument("--scenes", type=int, default=96, help="held-out scenes")
     options = parser.parse_args()
     (recipe,) = load_recipe(RECIPES / f"{options.recipe}.yaml").stages
@@ -150,9 +181,9 @@ def main() -> None:
     print(f"{recipe.name}: {count / 1e6:.2f} M parameters, {recipe.steps} steps")
     scenes = held_out(recipe, options.scenes)
     if foreground_count(pipeline.transformer.config.clips) == 1:
-        point_out(pipeline, scenes)
+        point_out(pipeline, scenes, options.sheet)
     else:
-        take_both(pipeline, scenes)
+        take_both(pipeline, scenes, options.sheet)
 
 
 if __name__ == "__main__":
