@@ -40,7 +40,7 @@ def test_added_blocks_have_no_effect_at_first() -> None:
     deeper = resize_network(model, {"blocks_down": [1, 2, 1], "blocks_up": [2, 1, 3], "num_layers": 3})
     assert [len(blocks) for blocks in (*deeper.down, *deeper.up)] == [1, 2, 1, 2, 1, 3]
     layout = Layout(2)
-    shown = torch.randn(1, layout.length, 3, 16, 16), torch.tensor([[0.5] * 4]), torch.randn(1, 3, 4, 384)
+    shown = torch.randn(1, layout.length, 3, 16, 16), torch.full((1, 4, 1), 0.5), torch.randn(1, 3, 4, 384)
     mask = torch.ones(1, 3, 4, dtype=torch.bool)
     drawn = deeper(*shown, mask, layout).sample
     assert torch.equal(drawn, model(*shown, mask, layout).sample)
@@ -48,6 +48,22 @@ def test_added_blocks_have_no_effect_at_first() -> None:
     gradients = {name: parameter.grad for name, parameter in deeper.named_parameters() if parameter.grad is not None}
     for name in ("blocks.2.attn.to_out", "blocks.1.mlp.2", "down.1.1.conv2", "up.2.2.conv2"):  # and all of it can learn
         assert gradients[f"{name}.weight"].any()
+
+
+def test_hints_have_no_effect_at_first() -> None:
+    torch.manual_seed(0)
+    model = CompactTransformer3DModel(**SIZES)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    hinted = resize_network(model, {"hints": True})
+    assert hinted.takes_hints
+    layout = Layout(2)
+    shown = torch.randn(1, layout.length, 3, 16, 16), torch.full((1, 4, 1), 0.5), torch.randn(1, 3, 4, 384)
+    mask = torch.ones(1, 3, 4, dtype=torch.bool)
+    drawn = hinted(*shown, mask, layout, hints=torch.ones(1, 1, 2, 2, 16, 16)).sample
+    assert torch.equal(drawn, model(*shown, mask, layout).sample)
+    drawn.square().mean().backward()
+    assert hinted.hint_stem.weight.grad.any()
 
 
 def test_unfitting_changes_are_refused() -> None:
