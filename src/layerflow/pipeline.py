@@ -293,8 +293,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         # 1. Check
         conventions = self.transformer.conventions
         steps = conventions.steps if num_inference_steps is None else num_inference_steps
-        one_for_all = [given] if isinstance(given, LayeredVideo | Given) else given or []
-        known = [Given.of(one) for one in one_for_all]
+        known = [Given.of(one) for one in ([given] if isinstance(given, LayeredVideo | Given) else given or [])]
         scene = self.check_foregrounds(foreground, foregrounds, known)
         by_layer = {**scene, BACKGROUND: background, BLENDED: blended}
         prompts = self.check_inputs(by_layer, len(scene), known, steps, output_type)
@@ -547,7 +546,9 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             large = self.upscaler.upscale(clips, upscale, batched(given, len(latents), latents.device, whole))
             clips = {name: large[name].expand(-1, -1, 3, -1, -1) for name in layout.clips}
         if output_type == "pt":
-            return clips
+            own = batched(given, len(latents), latents.device)
+            kept = {name: given[0].mask(name).to(latents.device)[:, None, None, None] for name in own}
+            return {name: torch.where(kept[name], own[name], c) if name in own else c for name, c in clips.items()}
         results = []
         for i in range(latents.shape[0]):
             decoded = {name: clip[i].cpu() for name, clip in clips.items() if name in scene}

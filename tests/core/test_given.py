@@ -1,5 +1,6 @@
 """Given frames: which frames of which clips, hints at mattes, and mistakes."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given as cases
@@ -68,7 +69,7 @@ def test_hints_alone_are_enough() -> None:
     ("frames", "hints", "message"),
     [
         ({"alpha": 4}, {}, "frame 4 of alpha does not exist: there are 4, from 0 to 3"),
-        ({"alpha": [0, True]}, {}, "frame True of alpha"),
+        ({"alpha": [0, True]}, {}, r"frames of alpha are \[0, True\]: they must be whole numbers"),
         ({"blended": 0}, {}, "frames names 'blended', but the given clips are foreground, alpha, background"),
         ({"alpha": (), "foreground": (), "background": ()}, {}, "no frame of any clip is given"),
         ({}, {"foreground": torch.ones(FRAMES, 3, 2, 3, dtype=torch.bool)}, "only mattes have hints"),
@@ -89,3 +90,29 @@ def test_stills_that_do_not_fit_are_named() -> None:
     with pytest.raises(ValueError, match="alpha has no frames"):
         Given.from_frames(FRAMES, {"alpha": {}})
     assert frame_numbers("alpha", range(2), 3) == (0, 1)
+
+
+def test_frame_numbers_of_other_libraries_are_numbers() -> None:
+    assert frame_numbers("alpha", torch.tensor([0, 2]), 3) == (0, 2)
+    assert frame_numbers("alpha", np.int64(1), 3) == (1,)
+    assert Given.from_frames(2, {"alpha": {np.int64(-1): torch.zeros(1, 2, 3)}}).numbers("alpha") == (1,)
+
+
+@pytest.mark.parametrize(
+    ("clips", "message"),
+    [
+        ({"alpha": torch.zeros(2, 1, 2, 3)}, "alpha has 2 frames, but the scene 4: cut it, or change frames"),
+        ({"alpha": [torch.zeros(1, 2, 3)]}, "alpha is a list: it must be a tensor, or tensors by frame"),
+        ({"alpha": {"0": torch.zeros(1, 2, 3)}}, "frames of alpha are .*: they must be whole numbers"),
+    ],
+)
+def test_frames_that_cannot_be_built_are_named(clips: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Given.from_frames(FRAMES, clips)
+
+
+def test_other_things_than_videos_are_refused() -> None:
+    with pytest.raises(ValueError, match="given is a dict: it must be a LayeredVideo or a Given, or a list of them"):
+        Given.of({"alpha": torch.zeros(1, 1, 2, 3)})
+    with pytest.raises(ValueError, match="frames is 0: a scene has at least one"):
+        Given.from_frames(0, {"alpha": {0: torch.zeros(1, 2, 3)}})

@@ -298,7 +298,8 @@ def test_mini_makes_the_matte_for_a_model_without_hints(
     for name in ("one", "two"):
         assert run([*words, "--steps", "1", "--format", "ffv1", "-o", str(tmp_path / name)]) == 0
         err = capsys.readouterr().err
-        assert "mini makes the matte of frame 2 from them first" in err
+        assert "makes the matte of frames 1 to 4 first" in err
+        assert "not trained with single frames given" in err
         assert "held over" not in err
         mattes.append(load_layers(tmp_path / name).alpha)
     assert torch.equal(*mattes)
@@ -309,7 +310,7 @@ def test_mini_makes_the_matte_for_a_model_without_hints(
 
 
 MISTAKES = [
-    (["complete", "--given", "blended=shot.mkv@3"], "frames 3 of blended cannot be given alone: this model takes"),
+    (["complete", "--given", "blended=shot.mkv@3"], "frames 1 to 4, which this model takes only together"),
     (["complete", "--given", "alpha=matte.png@2", "--given", "alpha=hero.png@3"], "within frames 1 to 4, which"),
     (["decompose", "picture.png@0", "--object", "3,4@0"], "there is no such file"),
     (["complete", "--given", "blended=picture.png@0", "--object", "3,4@0"], "this model takes no clicks and trimaps"),
@@ -354,7 +355,10 @@ def test_frames_that_a_latent_model_does_not_take(
         (["decompose", "shot.mkv", "--object", "3,-1@0"], "y from 0 to 15"),
         (["decompose", "shot.mkv", "--not-object", "3,3@6"], "--not-object 3,3@6: frame 6 does not exist"),
         (["decompose", "shot.mkv", "--object", "3,3"], "--object '3,3' is neither a click X,Y@FRAME"),
-        (["decompose", "shot.mkv", "--object", "matte.png"], "nor a matte PATH@FRAME, such as matte.png@0"),
+        (["decompose", "shot.mkv", "--object", "matte.png"], "nor a matte PATH@FRAME of a file that exists"),
+        (["decompose", "shot.mkv", "--object", "3, 3@0"], "'3, 3@0' is neither a click X,Y@FRAME"),
+        (["decompose", "shot.mkv", "--object", "3x3@0"], "'3x3@0' is neither a click X,Y@FRAME"),
+        (["complete", "--given", "alpha-9=matte.png"], "and those of further foregrounds, such as alpha-2"),
         (["decompose", "shot.mkv", "--not-object", "matte.png@0"], "--not-object 'matte.png@0' is no click"),
         (["decompose", "shot.mkv", "--object", "3,3@0", "--not-object", "3,3@0"], "is both in --object and"),
         (["decompose", "shot.mkv", "--object", "matte.png@0", "--object", "3,3@0"], "the click 3,3@0 adds nothing"),
@@ -380,7 +384,7 @@ def test_video_has_no_frame_after_its_last(
     tiny_model: Path, files: dict[str, torch.Tensor], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_video(Path("short.mkv"), files["shot"][:3], None, 12.0, "ffv1")
-    message = "short.mkv@0,4: there are 3 frames, so none of number 4"
+    message = "short.mkv@0,4: it has 3 frames, so none for frame 4"
     assert message in refusal(capsys, tiny_model, "complete", "--given", "blended=short.mkv@0,4")
 
 

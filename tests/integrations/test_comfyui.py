@@ -127,7 +127,7 @@ def test_frames_of_any_clip_are_kept(nodes: dict[str, Any], model: Any) -> None:
     layers = run(nodes, "Complete", **inputs, background_frames="0, -1", blended_frames="1-2")
     assert torch.equal(layers[2][[0, 3]], keys)
     assert torch.equal(layers[3][1:3], shot[1:3])
-    with pytest.raises(ValueError, match="background@0-2: there are 2 frames, so none of number 2"):
+    with pytest.raises(ValueError, match="background@0-2: it has 2 frames, so none for frame 2"):
         run(nodes, "Complete", **inputs, background_frames="0-2")
     with pytest.raises(ValueError, match="background@first: 'first' are no frames"):
         run(nodes, "Complete", **inputs, background_frames="first")

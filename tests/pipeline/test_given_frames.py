@@ -13,6 +13,7 @@ from layerflow.core.schema import CLIPS, TASKS, clip_names, model_clips, scene_l
 from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.models.backbone import Backbone
 from layerflow.models.cogvideox.official import CONFIGURATIONS, OfficialConfiguration
+from layerflow.models.model_space import to_model_space
 
 PROMPTS = {"foreground": "a red fox", "background": "green hills", "num_inference_steps": 2}
 GROUPS = {"mini": [range(0, 1), range(1, 2)], "cogvideox": [range(4 * i, 4 * i + 4) for i in range(4)],
@@ -115,8 +116,11 @@ def test_given_frames_change_the_others(pipeline: LayerFlowPipeline, family: str
 
 @pytest.mark.parametrize("family", [family for family in GROUPS if family != "mini"])
 def test_part_of_a_latent_frame_is_refused(pipeline: LayerFlowPipeline, family: str) -> None:
-    together = "0 to 3; 4 to 7; 8 to 11; 12 to 15" if family == "cogvideox" else "0; 1 to 4"
-    with pytest.raises(ValueError, match=f"frames 2 of alpha cannot be given alone.*none: {together}"):
+    first, together = (
+        ("0 to 3", "0 to 3, 4 to 7, 8 to 11, 12 to 15") if family == "cogvideox" else ("1 to 4", "0, 1 to 4")
+    )
+    message = f"alpha is given in a part of frames {first}, .* too, or none of them. It takes frames {together}"
+    with pytest.raises(ValueError, match=message):
         pipeline(**PROMPTS, given=Given(scene_of(pipeline, 1), {"alpha": 2}))
 
 
@@ -242,3 +246,14 @@ def test_every_pair_of_clips_and_frames_is_taken(tiny_pipeline: LayerFlowPipelin
         for name, numbers in frames.items():
             for number in numbers:
                 assert torch.equal(video.clips()[name][number], whole.clips()[name][number])
+
+
+@families
+def test_tensors_hold_given_frames_too(pipeline: LayerFlowPipeline, family: str) -> None:
+    whole = scene_of(pipeline, 1)
+    given = Given(LayeredVideo(blended=whole.blended, alpha=whole.alpha), {"alpha": GROUPS[family][0]})
+    clips = pipeline(**PROMPTS, given=given, generator=seeded(), output_type="pt").videos
+    space = to_model_space(given.video.clips())
+    assert torch.equal(clips["blended"][0], space["blended"])
+    assert torch.equal(clips["alpha"][0, : len(GROUPS[family][0])], space["alpha"][: len(GROUPS[family][0])])
+    assert not torch.equal(clips["alpha"][0, -1], space["alpha"][-1])

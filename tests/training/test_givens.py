@@ -233,7 +233,9 @@ def test_swapped_foregrounds_cost_nothing_at_pure_noise(recipe: StageRecipe, tin
 
 
 def test_hints_need_a_network_that_takes_them(recipe: StageRecipe, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="hints: the model takes none"):
+    with pytest.raises(
+        ConfigError, match="hints: this model takes none; set hints: true under model, or leave hints out"
+    ):
         Trainer(dataclasses.replace(recipe, hints={"click": 0.5}), tmp_path)
 
 

@@ -31,6 +31,8 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "text.yaml": lambda path: load_config(TextRecipe, path),
     "upscaler.yaml": lambda path: load_config(UpscalerRecipe, path),
     "mini.yaml": read_training,
+    "pointing.yaml": read_training,
+    "two-foregrounds.yaml": read_training,
     "mini-continue.yaml": read_training,
     "mini-gpu.yaml": read_training,
     "cogvideox-2b.yaml": read_training,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import index
 
 import torch
 from torch import Tensor
@@ -57,8 +58,12 @@ class Given:
 
     @classmethod
     def of(cls, given: LayeredVideo | Given) -> Given:
-        """Return whole clips as a `Given`, or a `Given` as it is."""
-        return given if isinstance(given, cls) else cls(given)  # type: ignore[arg-type]
+        """Return whole clips as a `Given`, or a `Given` as it is; raises ValueError for anything else."""
+        if not isinstance(given, LayeredVideo | Given):
+            raise ValueError(
+                f"given is a {type(given).__name__}: it must be a LayeredVideo or a Given, or a list of them."
+            )
+        return given if isinstance(given, Given) else cls(given)
 
     @classmethod
     def from_frames(
@@ -74,15 +79,23 @@ class Given:
         Raises:
             ValueError: a frame lies outside of the scene, or clips do not fit together.
         """
+        if frames < 1:
+            raise ValueError(f"frames is {frames}: a scene has at least one, such as 8.")
         videos, given = {}, {}
         for name, clip in clips.items():
             if isinstance(clip, Tensor):
+                if len(clip) != frames:
+                    raise ValueError(
+                        f"{name} has {len(clip)} frames, but the scene {frames}: cut it, or change frames."
+                    )
                 videos[name] = clip
                 continue
+            if not isinstance(clip, Mapping):
+                raise ValueError(f"{name} is a {type(clip).__name__}: it must be a tensor, or tensors by frame.")
             numbers = frame_numbers(name, clip.keys(), frames)
             if not numbers:
                 raise ValueError(f"{name} has no frames: give at least one, or leave the clip out.")
-            stills = {number % frames: still for number, still in clip.items()}
+            stills = {index(number) % frames: still for number, still in clip.items()}
             first = stills[numbers[0]]
             videos[name] = first.new_zeros(frames, *first.shape)
             for number in numbers:
@@ -132,9 +145,15 @@ def frame_numbers(clip: str, frames: Frames, count: int) -> tuple[int, ...]:
     """Return numbers of frames in order, each once, from 0 on; raises ValueError for one outside of `count` frames."""
     if isinstance(frames, slice):
         return tuple(sorted(range(*frames.indices(count))))
-    numbers = [frames] if isinstance(frames, int) else list(frames)
+    try:
+        listed = list(frames) if isinstance(frames, Iterable) else [frames]
+        numbers = [index(number) for number in listed]
+        if any(isinstance(number, bool) for number in listed):
+            raise TypeError("True and False are no numbers of frames")
+    except TypeError:
+        raise ValueError(f"frames of {clip} are {frames!r}: they must be whole numbers, or a slice.") from None
     for number in numbers:
-        if not isinstance(number, int) or isinstance(number, bool) or not -count <= number < count:
+        if not -count <= number < count:
             raise ValueError(f"frame {number} of {clip} does not exist: there are {count}, from 0 to {count - 1}.")
     return tuple(sorted({number % count for number in numbers}))
 

@@ -31,6 +31,7 @@ FRAMES = r"-?[0-9]{1,6}(--?[0-9]{1,6})?(,-?[0-9]{1,6}(--?[0-9]{1,6})?)*"
 CLICK = r"((foreground(-[2-8])?)=)?(-?[0-9]{1,6}(\.[0-9]{1,3})?),(-?[0-9]{1,6}(\.[0-9]{1,3})?)@(-?[0-9]{1,6})"
 """A click as text: [LAYER=]X,Y@FRAME."""
 _RANGE = re.compile(r"(-?\d+)(?:-(-?\d+))?")
+FURTHER = f", and those of further foregrounds, such as {ALL_CLIPS[3]}"
 EXAMPLES = "numbers such as 0 or 0,15, a range such as 0-3, or -1 for the last"
 
 
@@ -82,7 +83,7 @@ def check_files(field: str, files: Files, clips: Iterable[str] = ALL_CLIPS) -> N
     known = set(clips)
     for file in listed(files):
         if file.clip not in known:
-            names = ", ".join(clip for clip in CLIPS if clip in known)
+            names = ", ".join(clip for clip in CLIPS if clip in known) + FURTHER
             raise FieldError(field, f"names {shortly(file.clip)}, which is no clip; the clips are {names}")
         if file.frames is not None:
             check_frames(field, file.frames, file.path)
@@ -165,12 +166,14 @@ def parse_given(texts: Iterable[str], field: str = "given", default: str = "") -
     files = []
     for text in texts:
         clip, equals, path = text.partition("=")
+        if default == ALPHA:  # of a foreground, which may be named itself
+            clip = ALPHA_OF.get(clip, clip)
         if default and (not equals or _exists(Path(text)) or clip not in ALL_CLIPS):
             clip, path = default, text
         elif not equals or not path:
             raise FieldError(field, f"{text} must be CLIP=PATH or CLIP=PATH@FRAMES, such as background=hills.mp4")
         if clip not in ALL_CLIPS:
-            raise FieldError(field, f"{text}: {clip!r} is no clip; the clips are {', '.join(CLIPS)}")
+            raise FieldError(field, f"{text}: {clip!r} is no clip; the clips are {', '.join(CLIPS)}{FURTHER}")
         files.append(GivenFile(clip, *split_frames(path, field)))
     return joined(files, field)
 
@@ -212,11 +215,11 @@ def split_objects(texts: Iterable[str], place: Path = Path()) -> tuple[tuple[str
         if not equals or layer not in ALPHA_OF or _exists(place / text):
             layer, path = FOREGROUND, text
         file, frames = split_frames(path, "object", place)
-        if frames is None:
+        if frames is None or not _exists(file):
             raise FieldError(
                 "object",
-                f"{shortly(text)} is neither a click X,Y@FRAME, such as 320,200@0, nor a matte PATH@FRAME, such as "
-                "matte.png@0",
+                f"{shortly(text)} is neither a click X,Y@FRAME, such as 320,200@0, nor a matte PATH@FRAME of a file "
+                "that exists, such as matte.png@0",
             )
         mattes.append(GivenFile(ALPHA_OF[layer], file, frames))
     return tuple(clicks), mattes

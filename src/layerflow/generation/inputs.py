@@ -202,7 +202,10 @@ def _choose(source: Source, at: str, count: int) -> Source:
     video = source.video
     if not source.still and not (source.one_by_one and video.frames == len(numbers)):
         if numbers[-1] >= video.frames:
-            raise UserError(f"{source.path}@{at}: there are {video.frames} frames, so none of number {numbers[-1]}")
+            raise UserError(
+                f"{source.path}@{at}: it has {video.frames} frames, so none for frame {numbers[-1]} of the {count} "
+                "that are made; name others, or set `frames` to fewer"
+            )
         video = video.replace(**{name: clip[list(numbers)] for name, clip in video.clips().items()})
     return replace(source, video=video, numbers=numbers)
 

@@ -21,6 +21,8 @@ from . import load as models
 from .hints import known_frames
 from .resolve import Resolved
 
+PRESENT = 0.1
+"""Alpha from which pixels of a matte hang together."""
 MOST_ASPECT = 2.5
 """Largest ratio of the sides of a shot as the bundled model sees it; wider shots are squeezed."""
 
@@ -72,9 +74,28 @@ def make_matte(given: Given, alpha: str, group: range, pipeline: LayerFlowPipeli
     assert not isinstance(result, tuple)
     made = result.video.alpha
     assert made is not None
+    made = made * connected(made, where & (value > 0.5))
     large = LayeredVideo(alpha=made).resize(video.height, video.width).alpha
     assert large is not None
     return large[group.start - start : group.stop - start]
+
+
+def connected(matte: Tensor, seeds: Tensor) -> Tensor:
+    """Return 1 where a matte (F, 1, H, W) is connected to seeds (bool), over frames too, else 0.
+
+    The model may have taken other things besides. Where no seed lies on the matte, all of it stays.
+    """
+    present = (matte > PRESENT).float()
+    region = present * seeds
+    if not bool(region.any()):
+        return torch.ones_like(matte)
+    while True:
+        grown = F.max_pool3d(region.transpose(0, 1), 3, 1, 1).transpose(0, 1) * present
+        if torch.equal(grown, region):
+            break
+        region = grown
+    soft = F.max_pool2d(region, 3, 1, 1)  # the faint rim below `PRESENT`
+    return torch.where(present > 0, region, soft)
 
 
 def drawn_size(height: int, width: int, trained: tuple[int, int], pipeline: LayerFlowPipeline) -> tuple[int, int]:

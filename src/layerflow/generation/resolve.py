@@ -160,13 +160,20 @@ def check_given(given: Given, facts: ModelFacts) -> list[str]:
     if not given.hints:
         return cautions
     if not facts.takes_hints:
-        frames = frames_in_words(sorted({n for known in given.hints.values() for n in known_frames(known)}))
+        hinted = {number for known in given.hints.values() for number in known_frames(known)}
+        groups = facts.codec.groups(given.video.frames)
+        frames = frames_in_words(number for group in groups if hinted & set(group) for number in group)
         if BLENDED not in given.whole:
             raise UserError(
                 f"this model takes no clicks and trimaps, which hint at the matte of {frames}; give that matte whole, "
                 f"or the {BLENDED} clip in all frames, from which mini can make it"
             )
-        cautions.append(f"this model takes no clicks and trimaps: mini makes the matte of {frames} from them first")
+        cautions.append(
+            f"this model takes no clicks and trimaps: mini, which was not trained with them either, makes the matte of "
+            f"{frames} first; look at it, or give a matte with `object`"
+        )
+        if not facts.config.get("frame_masks") and set(given.clips) <= given.whole:
+            cautions.append("this model was not trained with single frames given; it may follow them badly")
     elif not facts.config.get("hints"):
         cautions.append("this model was not trained with clicks and trimaps; it may follow them badly")
     return cautions

@@ -17,6 +17,9 @@ from torch import Tensor
 from .autoencoders import ClipAutoencoder
 from .layout import Layout, nearest_size
 
+MOST_GROUPS = 4
+"""Groups of frames that a message lists."""
+
 
 @dataclass(frozen=True)
 class SequenceCodec:
@@ -120,11 +123,13 @@ class SequenceCodec:
         groups = self.groups(len(mask))
         shares = [mask[group.start : group.stop] for group in groups]
         if any(bool(share.any()) and not bool(share.all()) for share in shares):
-            together = "; ".join(f"{g.start}" if len(g) == 1 else f"{g.start} to {g[-1]}" for g in groups)
-            numbers = ", ".join(map(str, mask.nonzero().flatten().tolist()))
+            part = next(g for g, share in zip(groups, shares, strict=True) if share.any() and not share.all())
+            lacking = [str(number) for number in part if not mask[number]]
+            shown = [f"{g.start}" if len(g) == 1 else f"{g.start} to {g[-1]}" for g in groups[:MOST_GROUPS]]
+            more = ", ..." if len(groups) > MOST_GROUPS else ""
             raise ValueError(
-                f"frames {numbers} of {clip} cannot be given alone: this model takes them by groups, all of a group or "
-                f"none: {together}"
+                f"{clip} is given in a part of frames {part[0]} to {part[-1]}, which this model takes only together: "
+                f"give {', '.join(lacking)} too, or none of them. It takes frames {', '.join(shown)}{more}"
             )
         return torch.stack([share.all() for share in shares])
 

@@ -24,6 +24,8 @@ from starlette.requests import ClientDisconnect
 from .. import __version__
 from ..core.atomic import whole_files
 from ..core.schema import ALPHA, ALPHA_OF, LAYER_OF_CLIP
+from ..generation.givens import CLICK, FRAMES
+from ..generation.givens import EXAMPLES as FRAME_EXAMPLES
 from .access_control import AccessControl
 from .entry_points import export_layers
 from .jobs import JobQueue, QueueFullError, UnknownJobError
@@ -307,6 +309,8 @@ def sentence_of(error: Exception) -> str:
         first = error.errors()[0]
         location = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
         message = str(first["msg"]).removeprefix("Value error, ")
+        if first["type"] == "string_pattern_mismatch":
+            message = PATTERNS.get(first["ctx"]["pattern"], message)
         return json.dumps(f"{location}: {message}" if location else message)[1:-1][:300]
     if isinstance(error, HTTPException):
         return str(error.detail)
@@ -314,6 +318,12 @@ def sentence_of(error: Exception) -> str:
         return "the studio cannot write to its disk; tell its administrator"
     return str(error)
 
+
+PATTERNS = {
+    f"^{CLICK}$": "it is no click; write X,Y@FRAME, such as 320,200@0",
+    f"^{FRAMES}$": f"these are no frames; write {FRAME_EXAMPLES}",
+}
+"""Sentences for texts that do not match a pattern."""
 
 ERRORS: dict[type[Exception], int] = {
     RequestValidationError: 422,

@@ -20,6 +20,7 @@ from ..core.config import ConfigError
 from ..core.schema import CLIPS, foreground_count, prompt_layers, scene_layers, task_clips
 from ..datasets.encoding import HIDDEN, NEAR, clips_for, coverage, marked, prompts_of
 from ..datasets.precompute import check_identity
+from ..models.backbone import Backbone
 from ..models.given import mattes_of
 from ..models.layout import Layout
 from ..models.model_space import to_model_space
@@ -277,6 +278,13 @@ class ClipBatches(Dataset):
         }
 
 
+def check_hints(recipe: StageRecipe, transformer: Backbone) -> None:
+    """Raise ConfigError for hints that a network does not take."""
+    if recipe.hints and not transformer.takes_hints:
+        way = "set hints: true under model, or leave" if transformer.prediction_type == "sample" else "leave"
+        raise ConfigError(f"hints: this model takes none; {way} hints out", "hints")
+
+
 def build_batches(recipe: StageRecipe, accelerator: Accelerator, pipeline: LayerFlowPipeline) -> ClipBatches:
     """Return this process's share of the batches, checked against the model that is to be trained on them.
 
@@ -287,8 +295,7 @@ def build_batches(recipe: StageRecipe, accelerator: Accelerator, pipeline: Layer
     scattered, config, codec = pipeline.vae is None, pipeline.transformer.config, pipeline.codec
     if not set(CLIPS) <= set(config.clips) or config.get("task") is not None:
         raise ConfigError(f"start_from: {recipe.start_from} is for one task; training needs a model for all")
-    if recipe.hints and not pipeline.transformer.takes_hints:
-        raise ConfigError("hints: the model takes none; set hints: true under model, of a mini", "hints")
+    check_hints(recipe, pipeline.transformer)
     batches = ClipBatches(recipe, accelerator.process_index, accelerator.num_processes, scattered, config.clips)
     for frames, (height, width) in batches.shapes():
         try:
