@@ -9,6 +9,7 @@ from full_size import build, plain_cogvideox
 
 from layerflow import LayerFlowPipeline
 from layerflow.cli import run
+from layerflow.core.config import ConfigError
 from layerflow.models.autoencoders import ClipAutoencoder
 from layerflow.models.layout import Layout
 from layerflow.runtime.cost import LiveBytes
@@ -120,6 +121,12 @@ def test_plan_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "GiB on each of 2 devices" in shown
     plan = plan_one(phases=(PhaseRecipe(1, {1: 1.0}),))
     assert 5e6 < plan.parameters < 50e6
+
+
+def test_plan_refuses_hints_that_training_refuses(tmp_path: Path) -> None:
+    plain_cogvideox().save_pretrained(tmp_path / "cog")
+    with pytest.raises(ConfigError, match="hints: this model takes none; leave hints out"):
+        plan_training(recipe_for(tmp_path / "cog", 16, hints={"click": 0.5}))
 
 
 def test_tiling_and_precomputed_latents(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from ..models.registry import skeleton, text_encoder_skeleton
 from ..models.text import MAX_TOKENS
 from ..runtime.cost import LiveBytes, cost_of
 from . import adapters
+from .batches import check_hints
 from .family import load_family
 from .network import trained_transformer
 from .recipe import ADAPTERS, Recipe, StageRecipe
@@ -152,6 +153,7 @@ def _plan_stage(
     recipe: StageRecipe, names: list[str], size: tuple[int, int] | None, frames: int | None, processes: int
 ) -> TrainingPlan:
     model, vae, encoder, text_dim = _parts(recipe)
+    check_hints(recipe, model)
     codec = SequenceCodec.of(model, vae)
     frames = frames or max(count for phase in recipe.phases for count in phase.frames)
     height, width = size or codec.trained_size[1:]
