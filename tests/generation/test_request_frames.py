@@ -244,6 +244,8 @@ def test_opaque_still_is_the_first_blended_frame(layerflow_run: Callable, files:
     layers, *_ = layerflow_run("animate", "picture.png", "--object", "8,8@0")
     assert torch.equal(layers.blended[0], files["picture"][0])
     assert not torch.equal(layers.blended[1], files["picture"][0])
+    same, *_ = layerflow_run("animate", "--given", "blended=picture.png@0", "--object", "8,8@0")
+    assert same == layers
 
 
 # Models of latents
@@ -370,6 +372,7 @@ def test_frames_that_a_latent_model_does_not_take(
         (["complete", "--given", "background=shot.mkv", "--object", "3,3@0"], "needs the blended clip at frame 0"),
         (["animate", "shot.mkv"], "shot.mkv is a video, and a still is animated"),
         (["animate", "none.png"], "there is no such file"),
+        (["animate"], "no still is given; name a picture, or stills with --given, such as blended=still.png@0"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -44,17 +44,22 @@ def decompose(
 
 @with_request()
 def animate(
-    still: Annotated[
-        Path, typer.Argument(metavar="STILL", help="A picture: with transparency of the foreground, else of the scene.")
-    ],
     request: Request,
     target: Target,
+    still: Annotated[
+        Path | None,
+        typer.Argument(metavar="STILL", help="A picture: with transparency of the foreground, else of the scene."),
+    ] = None,
 ) -> None:
     """Generate layers that start with a still: a foreground with alpha, or an opaque picture of the whole scene.
 
     [bold]Example[/]: layerflow animate hero.png --foreground "a knight" --background "a green valley" -o out/knight
+
+    [bold]Example[/]: layerflow animate --given background=valley.png@0 --foreground "a knight" -o out/knight
     """
-    _run(request, [GivenFile(clip_of_still(still), still, "0")], target)
+    if still is None and not request.given:
+        raise UserError("no still is given; name a picture, or stills with --given, such as blended=still.png@0")
+    _run(request, [] if still is None else [GivenFile(clip_of_still(still), still, "0")], target)
 
 
 @with_request(BACKGROUND)
