@@ -16,6 +16,7 @@ from torch import Tensor
 from ..core.compositing import blend
 from ..core.schema import ALPHA_OF, BACKGROUND, BLENDED, LAYER_OF_CLIP
 from ..datasets.encoding import clips_for
+from ..models.given import mattes_of
 
 MOST_INSIDE, MOST_OUTSIDE = 3, 2
 """Clicks on the foreground, of which there is at least one, and beside it."""
@@ -59,8 +60,7 @@ def draw_frames(
     if not kind or frames < 2:
         return masks
     if kind == "matte":
-        mattes = [name for name in others if name in ALPHA_OF.values()]
-        chosen, numbers = _one(mattes, rng), [int(rng.integers(frames))]
+        chosen, numbers = _one(mattes_of(others), rng), [int(rng.integers(frames))]
     elif kind == "prefix":
         chosen, numbers = others, list(range(int(rng.integers(1, frames))))
     else:

@@ -327,8 +327,7 @@ class CompactTransformer3DModel(Backbone):
     ) -> dict[str, Tensor]:
         """See `Backbone`: the true placement where no given clip shows it, else a random one, as in sampling."""
         shown = given[:, [name != BACKGROUND for name in layout.clips]].any(dim=2).any(dim=1)
-        mattes = {name: clip for name, clip in layout.unpack(sequence).items() if CHANNELS[name] == 1}
-        true = self.find_placement(text, mask, frame_positions, mattes)
+        true = self.find_placement(text, mask, frame_positions, layout.unpack(sequence))
         drawn = self.draw_placement(len(shown), list(generators)).to(true)
         return {"placement": torch.where(shown[:, None], drawn, true)}
 
@@ -390,20 +389,20 @@ class CompactTransformer3DModel(Backbone):
 
     @torch.no_grad()
     def find_placement(
-        self, text: Tensor, mask: Tensor, frame_positions: Tensor, mattes: Mapping[str, Tensor]
+        self, text: Tensor, mask: Tensor, frame_positions: Tensor, clips: Mapping[str, Tensor]
     ) -> Tensor:
         """Measure the placement (B, 3 * A) of true clips.
 
         Args:
             text, mask, frame_positions: as for `forward`.
-            mattes: true mattes (B, F, C, H, W) in model space, by clip.
+            clips: true clips (B, F, C, H, W) in model space by name, mattes among them.
         """
         mean = self.pool_whitening(pool(text.to(self.text_proj.weight.dtype), mask))
         frame_code = self.frame_code(frame_positions).to(mean.dtype)
         found = []
         for name, own in zip(self.foregrounds, means_by_foreground(mean), strict=True):
             drawn = self.sketch.object(own, frame_code)[:, 3].unflatten(0, frame_positions.shape)
-            found.append(placement_between(drawn, mattes[ALPHA_OF[name]][:, :, 0], 3 * self.config.placement_spread))
+            found.append(placement_between(drawn, clips[ALPHA_OF[name]][:, :, 0], 3 * self.config.placement_spread))
         return torch.cat(found, dim=1)
 
     def condition(
