@@ -6,7 +6,10 @@ for each place in the stack tell them apart. The nearest has neither, so that a 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core.schema import ALPHA, ALPHA_OF, FOREGROUND, MOST_FOREGROUNDS
@@ -45,3 +48,15 @@ def shared_with(clip: str) -> tuple[str, int]:
         if clip in (colour, alpha):
             return FOREGROUND if clip == colour else ALPHA, place
     return clip, 0
+
+
+def share_of(layer: Any, x: Tensor) -> Tensor:
+    """Return what the first channels of a convolution's input contribute to its output.
+
+    Args:
+        layer: convolution, perhaps with an adapter.
+        x: (N, C, H, W) first channels of its input.
+    """
+    missing = layer.weight.shape[1] - x.shape[1]
+    out: Tensor = layer(F.pad(x, (0, 0, 0, 0, 0, missing)))
+    return out - layer.bias.view(-1, 1, 1)

@@ -65,7 +65,7 @@ class Observation(nn.Module):
 
     def __init__(self, dim: int, fine: int) -> None:
         super().__init__()
-        self.fine_channels = fine
+        self.channels = dim, fine
         self.encoder = ImageFeatures()
         self.clips = nn.ModuleDict({kind: ClipFeatures(dim, fine) for kind in KINDS})
         self.place = PlaceInStack(dim, distinct=True)
@@ -89,8 +89,8 @@ class Observation(nn.Module):
         b, f, _, height, width = frames.shape
         h, w = height // CELL, width // CELL
         dtype = self.motion.weight.dtype
-        cells = torch.zeros(b * f, self.motion.out_channels, h, w, device=frames.device, dtype=dtype)
-        fine = torch.zeros(b * f, self.fine_channels, 2 * h, 2 * w, device=frames.device, dtype=dtype)
+        cells = torch.zeros(b * f, self.channels[0], h, w, device=frames.device, dtype=dtype)
+        fine = torch.zeros(b * f, self.channels[1], 2 * h, 2 * w, device=frames.device, dtype=dtype)
         foregrounds = [name for name in ALPHA_OF if name in clips]
         for name in (*foregrounds, BACKGROUND, BLENDED):
             where = given[name].flatten()

@@ -34,7 +34,7 @@ from .composition import BACKGROUND_PLANES, settle_opacity, solve_composition
 from .conditioning import OWN_CLIPS, Conditioned
 from .fill import BackgroundFill
 from .folding import FOLDED_PLANES, fold, fold_frames, pool_noise, unfold
-from .foregrounds import PlaceInStack
+from .foregrounds import PlaceInStack, share_of
 from .growth import grown
 from .observation import CELL, Observation
 from .sketch import (
@@ -450,7 +450,7 @@ class CompactTransformer3DModel(Conditioned):
         x = self.stem(folded[0])
         own = sum(CHANNELS[name] for name in OWN_CLIPS) * self.config.patch_size**2
         for place, further in enumerate(folded[1:], start=1):
-            x = x + self.place_stem(F.conv2d(further[:, :own], self.stem.weight[:, :own], padding=1), place)
+            x = x + self.place_stem(share_of(self.stem, further[:, :own]), place)
         if hints is not None:
             for place, known in enumerate(hints.to(x.dtype).unbind(1)):
                 hinted = self.hint_stem(fold_frames(known, self.config.patch_size))
@@ -492,12 +492,10 @@ class CompactTransformer3DModel(Conditioned):
             skips.append(x)
             if level < len(self.down) - 1:
                 x = shrink(x)
-        own = len(OWN_CLIPS) * self.config.dim
-        last: Any = self.shrink[-1]
-        tokens = [last(x)]
+        tokens = [self.shrink[-1](x)]
+        own = tokens[0][:, : len(OWN_CLIPS) * self.config.dim]
         for place in range(1, len(sprites)):
-            further = F.conv2d(x, last.weight[:own], last.bias[:own], stride=2)
-            tokens.append(self._of_each_clip(further, self.place_tokens, place))
+            tokens += [self.place_tokens(clip, place) for clip in own.split(self.config.dim, dim=1)]
         return torch.cat(tokens, dim=1), skips
 
     def follow(self, x: Tensor, observed: Tensor | None, cond: Tensor, frame_code: Tensor) -> Tensor:
@@ -525,11 +523,11 @@ class CompactTransformer3DModel(Conditioned):
         """Decode (N, K*D, h, w) and the features of `encode` to drawn clips (B, F, C, H, W), alpha with one channel,
         and the planes of `copy_planes`, (B, F, 3 + A, H, W)."""
         frames = len(x) // batch
-        scene_tokens, *others = x.split([len(CLIPS) * self.config.dim, *self._further_channels(len(sprites))], dim=1)
-        first: Any = self.grow[-1]
-        x = first(scene_tokens)
+        own = len(OWN_CLIPS) * self.config.dim
+        tokens, *others = x.split([len(CLIPS) * self.config.dim] + [own] * (len(sprites) - 1), dim=1)
+        x = self.grow[-1](tokens)
         for place, further in enumerate(others, start=1):
-            x = x + self.place_grow(F.conv2d(further, first.weight[:, : further.shape[1]]), place)
+            x = x + self.place_grow(share_of(self.grow[-1], further), place)
         for level in reversed(range(len(skips))):
             x = F.pixel_shuffle(x if level == len(skips) - 1 else self.grow[level](x), 2)
             gate = 1 + self.skip_gates[level](cond)[:, :, None, None]
@@ -557,14 +555,6 @@ class CompactTransformer3DModel(Conditioned):
             copy = F.pixel_shuffle(self.copy_head(own), self.config.patch_size).unflatten(0, (batch, frames))
             copies.append(copy if place == 0 else copy[:, :, BACKGROUND_PLANES:])
         return clips, torch.cat(copies, dim=2)
-
-    def _further_channels(self, foregrounds: int) -> list[int]:
-        """Return the token channels of each foreground behind the nearest."""
-        return [len(OWN_CLIPS) * self.config.dim] * (foregrounds - 1)
-
-    def _of_each_clip(self, x: Tensor, by_place: PlaceInStack, place: int) -> Tensor:
-        """Modulate tokens (N, 2*D, h, w) of a foreground's two clips by its place."""
-        return torch.cat([by_place(clip, place) for clip in x.split(self.config.dim, dim=1)], dim=1)
 
     def modulate(self, x: Tensor, folded: Tensor, cond: Tensor) -> Tensor:
         """Modulate decoded features (N, C, H/p, W/p) and append the folded input, scaled, as input of the heads."""
