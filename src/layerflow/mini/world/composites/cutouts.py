@@ -77,7 +77,7 @@ def fit_cutout(picture: np.ndarray) -> np.ndarray:
 
 def extent(alphas: Sequence[np.ndarray]) -> tuple[float, float]:
     """Return the largest height and width of what is visible in alphas (S, S) of [0, 255], relative to the side."""
-    sizes = [(0.02, 0.02)]
+    sizes = [(0.05, 0.05)]
     for alpha in alphas:
         rows, columns = np.flatnonzero((alpha > 25).any(axis=1)), np.flatnonzero((alpha > 25).any(axis=0))
         if len(rows):

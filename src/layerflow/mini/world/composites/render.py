@@ -165,7 +165,7 @@ def plan_whole(dice: Dice, settings: Composites, frames: int) -> Whole:
     """Draw what belongs to the whole frame."""
     rng = dice.rng("whole")
     chances = rng.random(6)
-    sigmas = np.exp(rng.uniform(np.log(0.004), np.log(0.04))) * np.exp(rng.normal(0, 0.3, 3))
+    sigmas = np.exp(rng.uniform(np.log(0.003), np.log(0.025))) * np.exp(rng.normal(0, 0.3, 3))
     size, corners = float(rng.uniform(0, 0.9)), float(rng.uniform(0.1, 0.6))
     fading = float(rng.uniform(0.05, 0.4)), float(rng.uniform(0.2, 2)), float(rng.uniform(0, 2 * np.pi))
     return Whole(

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from .opencv import opencv
-from .paths import Path
+from .paths import Path, Placement
 
 STILL = Path(x=0.0, y=0.0)
 """Path of a still camera."""
 
 _LEAST_VIEW = 0.45  # least side of a view relative to the picture's shorter side, before the camera's travel is reduced
+_BEHIND = 1.4  # angle in radians beyond which a thing is far outside of the view of a panorama
 _DENSE = np.linspace(0, 1, 33)  # times at which a camera must stay within its picture
 
 
@@ -40,14 +41,23 @@ class Camera:
         """Whether it is not still."""
         return self.path != STILL
 
-    def carry(self, x: np.ndarray, y: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return where a camera at `times` (T,) sees what the middle of the clip shows at x, y (T,), and its scale.
+    def carry(self, place: Placement, times: np.ndarray) -> Placement:
+        """Return where a camera at `times` (T,) sees things that are at a place in the view of the middle of the clip.
 
-        Positions are relative to the frame. The turn of the camera is left out.
+        Places are relative to the frame.
         """
-        place = self.path.at(times)
-        near = 1 + self.depth * _ramp(np.clip(y, 0, 1))
-        return (x - 0.5 - place.x * near) * place.scale + 0.5, (y - 0.5 - place.y) * place.scale + 0.5, place.scale
+        own = self.path.at(times)
+        right, down = place.x - 0.5, place.y - 0.5
+        if self.panorama:
+            reach = 2 * np.tan(self.side / 2)
+            turned = (np.arctan(off * reach) - by * self.side for off, by in ((right, own.x), (down, own.y)))
+            right, down = (np.tan(angle.clip(-_BEHIND, _BEHIND)) / reach for angle in turned)
+        else:
+            right = right - own.x * (1 + self.depth * _ramp(np.clip(place.y, 0, 1)))
+            down = down - own.y
+        cos, sin = np.cos(own.angle), np.sin(own.angle)
+        x, y = (right * cos + down * sin) * own.scale, (down * cos - right * sin) * own.scale
+        return Placement(x + 0.5, y + 0.5, own.scale * place.scale, place.angle - own.angle)
 
 
 def place_camera(
@@ -116,7 +126,7 @@ def view(
             shown[n] = cv2.remap(reduced, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
         else:
             scales = reduced.shape[1] / picture.shape[1], reduced.shape[0] / picture.shape[0]
-            map_x, map_y = _view_maps(camera, now, scales, picture.shape[0], size)
+            map_x, map_y = _view_maps(camera, now, scales, size)
             shown[n] = cv2.remap(reduced, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     return shown
 
@@ -127,7 +137,7 @@ def _offsets(size: int) -> np.ndarray:
 
 
 def _view_maps(
-    camera: Camera, now: tuple[float, float, float, float], scales: tuple[float, float], height: int, size: int
+    camera: Camera, now: tuple[float, float, float, float], scales: tuple[float, float], size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the positions in a reduced picture that each pixel of the frame shows."""
     dx, dy, scale, angle = now

@@ -20,12 +20,13 @@ from .render import Composite, Plan, plan_whole, render
 from .scenery import STILL, place_camera, plain_picture
 from .settings import Composites
 from .shapes import draw_patch, draw_shape
-from .things import Art, ShapeArt, SpriteArt, plan_thing
+from .things import Art, ShapeArt, SpriteArt, Thing, is_visible, plan_thing
 
 Split = Literal["train", "held_out"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 _SMALLEST, _LARGEST = 16, 1024  # sizes of frames
+_TRIES = 8  # art that is drawn until one is visible in the middle of the clip
 _FILM_CAMERA = 0.4  # probability that the camera moves over a film shot, whose own camera may move already
 _CLUTTER = (0.08, 0.4)  # range of the height of things in the background
 
@@ -92,10 +93,13 @@ class CompositeSource:
         dice, settings = Dice((seed, index, SPLITS.index(self.split))), self.settings
         chances = dice.rng("scene").random(3)
         backdrop = self._backdrop(dice, cluttered=bool(chances[1] < settings.clutter))
-        things: list = []
+        things: list[Thing] = []
         concepts: set[str] = set()
         for number in range(2 if chances[0] < settings.second else 1):
-            art, sprite = self._art(dice.rng("art", number), concepts)
+            for attempt in range(_TRIES):
+                art, sprite = self._art(dice.rng("art", number, attempt), concepts)
+                if is_visible(art, self.frames):
+                    break
             concepts |= {sprite.concept} if sprite else set()
             # A thing at rest that does not move by itself could as well be one of those in the background.
             allow_still = not backdrop.pasted or (sprite is not None and sprite.moves)
@@ -220,7 +224,7 @@ def compose(
     if look.random() < settings.defocus:
         defocus = float(np.exp(look.uniform(np.log(0.003), np.log(0.02))))
     backdrop = Backdrop(background[None], [0] * frames, "photograph", -1, "", camera, light, defocus)
-    things: list = []
+    things: list[Thing] = []
     for number, group in enumerate(groups):
         phases = np.stack([fit_cutout(picture) for picture in group])
         art = SpriteArt(phases, phase_order(len(group), frames, dice.rng("art", number)))

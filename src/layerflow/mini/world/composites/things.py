@@ -22,6 +22,7 @@ SUBFRAMES = np.linspace(-0.5, 0.5, 5)[:-1] + 0.125
 
 _TRIES = 8
 _LEAST_COVER = 0.006  # least share of the pixels of a middle frame that a foreground covers
+_LEAST_FILLED = 0.015  # least share of its square that art fills
 _LEAST_SEEN = 0.004  # least share that shows beside the nearer foreground
 _CHECKED_AT = 64  # size of the frames in which that is checked
 _WIDEST = 1.1  # largest width of an object relative to the frame
@@ -119,10 +120,7 @@ class Thing:
     def place(self, times: np.ndarray, camera: Camera) -> Placement:
         """Return where it is in the frame at `times` (T,)."""
         place = self.path.at(times)
-        if not self.anchored:
-            return place
-        x, y, scale = camera.carry(place.x, place.y, times)
-        return Placement(x, y, scale * place.scale, place.angle)
+        return camera.carry(place, times) if self.anchored else place
 
     def cover(self, frame: int, time: float, camera: Camera) -> np.ndarray:
         """Return the coverage, float32 in [0, 1], of a small frame, before it is made see-through."""
@@ -214,13 +212,19 @@ def plan_thing(
         if nearer is not None and rng.random() < _MEET:
             path = path.through(nearer.path.x + rng.normal(0, 0.12), nearer.path.y + rng.normal(0, 0.08))
         height = float(np.exp(rng.uniform(np.log(settings.smallest), np.log(settings.largest))))
-        height = min(height, _WIDEST * tall / wide)
+        height = float(min(height, _WIDEST * tall / wide))
         tried = replace(thing, path=path, side=height / tall, height=height)
         if _shows(tried, middle, frames, camera, nearer):
             return tried
     # Large, in the middle and nearly at rest, it always shows.
-    height = min(settings.largest, _WIDEST * tall / wide)
+    height = float(min(settings.largest, _WIDEST * tall / wide))
     return replace(thing, side=height / tall, height=height, anchored=False, warp=None)
+
+
+def is_visible(art: Art, frames: int) -> bool:
+    """Return whether art fills enough of its square in the middle of a clip, in which it may form or vanish."""
+    times = times_of(frames)
+    return all(art.alpha(frame, float(times[frame])).mean() > _LEAST_FILLED * 255 for frame in middle_frames(frames))
 
 
 def _shows(thing: Thing, middle: Sequence[int], frames: int, camera: Camera, nearer: Thing | None) -> bool:
