@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +25,8 @@ class Pasted:
     y: float
     height: float
     mirrored: bool
+    near: bool = False
+    """It stands before the foregrounds and hides them."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,15 @@ class Backdrop:
         number = self.order[frame]
         if number not in self._lit:
             table = self.light.table()
-            self._lit[number] = relight(self.pixels[number], table)
+            picture = self._lit[number] = relight(self.pixels[number], table)
             for one in self.pasted:
-                self._paste(self._lit[number], one, relight_cutouts(one.picture[None], table)[0])
+                rows, columns, drawn = self._placed(one, relight_cutouts(one.picture[None], table)[0])
+                picture[rows, columns] = drawn[..., :3] + (1 - drawn[..., 3:]) * picture[rows, columns]
         return self._lit[number]
 
-    def _paste(self, picture: np.ndarray, one: Pasted, cutout: np.ndarray) -> None:
-        height, width = picture.shape[:2]
+    def _placed(self, one: Pasted, cutout: np.ndarray) -> tuple[slice, slice, np.ndarray]:
+        """Return rows and columns of the picture, and what a thing shows there, premultiplied float32 (H, W, 4)."""
+        height, width = self.pixels.shape[1:3]
         if self.kind == "panorama":
             x, y, unit = panorama_position(self.camera, one.x, one.y, (height, width))
         else:
@@ -71,8 +75,7 @@ class Backdrop:
         drawn = paint(cutout, place, size, mirrored=one.mirrored)
         rows = slice(min(max(top, 0), height), min(max(top + size, 0), height))
         columns = slice(min(max(left, 0), width), min(max(left + size, 0), width))
-        part = drawn[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-        picture[rows, columns] = part[..., :3] + (1 - part[..., 3:]) * picture[rows, columns]
+        return rows, columns, drawn[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
 
     def draw(self, frames: Sequence[int], times: np.ndarray, size: int, exposure: float = 0.0) -> np.ndarray:
         """Return what the camera sees, float32 (T, size, size, 3) in [0, 1].
@@ -80,12 +83,33 @@ class Backdrop:
         frames: numbers of T frames. times: (T,) in [0, 1]. size: height and width in pixels. exposure: time over which
         the motion of the camera is averaged.
         """
+        return self._seen(self.picture, frames, times, size, exposure)
+
+    def cover(self, frames: Sequence[int], times: np.ndarray, size: int, exposure: float = 0.0) -> np.ndarray | None:
+        """Return the coverage (T, size, size, 1) of the near things, None where there are none; see `draw`."""
+        near = [one for one in self.pasted if one.near]
+        if not near:
+            return None
+        mask = np.zeros((*self.pixels.shape[1:3], 3), np.float32)
+        for one in near:
+            rows, columns, drawn = self._placed(one, one.picture.astype(np.float32) / 255)
+            mask[rows, columns] = np.maximum(mask[rows, columns], drawn[..., 3:])
+        return self._seen(lambda _: mask, frames, times, size, exposure)[..., :1]
+
+    def _seen(
+        self,
+        pictures: Callable[[int], np.ndarray],
+        frames: Sequence[int],
+        times: np.ndarray,
+        size: int,
+        exposure: float,
+    ) -> np.ndarray:
         if exposure and self.camera.moves:
-            parts = (view(self.picture, self.camera, frames, times + step * exposure, size) for step in SUBFRAMES)
-            shown = sum(parts) / np.float32(len(SUBFRAMES))
+            parts = (view(pictures, self.camera, frames, times + step * exposure, size) for step in SUBFRAMES)
+            shown = np.asarray(sum(parts) / np.float32(len(SUBFRAMES)))
         else:
-            shown = view(self.picture, self.camera, frames, times, size)
-        return blur(np.asarray(shown), self.defocus * size)
+            shown = view(pictures, self.camera, frames, times, size)
+        return blur(shown, self.defocus * size)
 
 
 def film_order(length: int, frames: int, rng: np.random.Generator) -> list[int]:

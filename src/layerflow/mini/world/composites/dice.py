@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 ASPECTS = (
-    "scene", "background", "camera", "clutter", "art", "path", "look", "warp", "whole", "grain", "wording",
+    "scene", "background", "camera", "clutter", "art", "path", "look", "warp", "whole", "grain", "wording", "company",
 )  # fmt: skip
 
 

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ....core.compositing import blend_all
 from ....core.schema import BACKGROUND, BLENDED, scene_layers
+from .art import SpriteArt, times_of
 from .backdrops import Backdrop
 from .dice import Dice
 from .looks import Compression, Shadow, cast, compress, draw_compression, draw_shadow, grain, vignette
 from .settings import Composites
-from .things import Thing, times_of
-from .wording import camera_motion, write_captions
+from .things import Thing
+from .wording import Subject, camera_motion, write_captions
 
 _VISIBLE = 1 / 512  # coverage below which there is none, and short of 1 by which it is full
 _PROBE = 32  # size of the frame whose colours foregrounds are harmonised with
@@ -42,6 +43,8 @@ class Foreground:
     """It moves relative to the background, not to the frame."""
     opacity: float
     """Factor of its coverage, in (0, 1]."""
+    count: int = 1
+    """Number of things in it."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ class CompositeSpec:
     """The lower part of the background moves faster under the moving camera."""
     clutter: tuple[int, ...]
     """Numbers of the sprites that belong to the background."""
+    occluded: bool
+    """Something of them stands before the foregrounds and hides them."""
     shadow: bool
     """The foregrounds cast a shadow on the background of the blended clip."""
     compressed: bool
@@ -127,7 +132,16 @@ class Plan:
             return dict.fromkeys([*names, BACKGROUND, BLENDED], "")
         camera = self.backdrop.camera
         own, background, blended = write_captions(
-            [(thing.sprite, thing.path, thing.opacity < 1) for thing in self.things],
+            [
+                Subject(
+                    thing.sprite,
+                    thing.path,
+                    thing.opacity < 1,
+                    isinstance(thing.art, SpriteArt) and thing.art.textured,
+                    1 + len(thing.company),
+                )
+                for thing in self.things
+            ],
             self.backdrop.caption,
             camera.path if camera.moves else None,
             self.dice.rng("wording"),
@@ -148,6 +162,7 @@ class Plan:
                     thing.warp is not None,
                     thing.anchored,
                     thing.opacity,
+                    1 + len(thing.company),
                 )
                 for thing in self.things
             ),
@@ -156,6 +171,7 @@ class Plan:
             camera_motion(backdrop.camera.path if backdrop.camera.moves else None),
             backdrop.camera.depth > 0,
             tuple(one.sprite.number for one in backdrop.pasted),
+            any(one.near for one in backdrop.pasted),
             whole.shadow is not None,
             whole.compression is not None,
         )
@@ -193,10 +209,13 @@ def render(plan: Plan, size: int, frame_indices: Sequence[int] | None = None) ->
     times = times_of(plan.frames)[frames]
     background = backdrop.draw(frames, times, size, whole.exposure)
     probe = backdrop.draw([middle], np.array([0.5]), _PROBE)[0]
+    covered = backdrop.cover(frames, times, size, whole.exposure)
     light = _light(whole, times, size)
     layers = []
     for thing in plan.things:
         drawn = thing.draw(frames, times, size, backdrop.camera, probe, whole.exposure)
+        if covered is not None:
+            drawn *= 1 - covered
         alpha = drawn[..., 3:]
         hidden = alpha < _VISIBLE
         straight = drawn[..., :3] / np.where(hidden, 1, alpha)

@@ -15,7 +15,7 @@ STILL = Path(x=0.0, y=0.0)
 """Path of a still camera."""
 
 _LEAST_VIEW = 0.45  # least side of a view relative to the picture's shorter side, before the camera's travel is reduced
-_BEHIND = 1.4  # angle in radians beyond which a thing is far outside of the view of a panorama
+_LEAST_DEPTH = 0.1  # of things at a distance of 1; nearer ones are far outside of the view of a panorama
 _DENSE = np.linspace(0, 1, 33)  # times at which a camera must stay within its picture
 
 
@@ -49,15 +49,23 @@ class Camera:
         own = self.path.at(times)
         right, down = place.x - 0.5, place.y - 0.5
         if self.panorama:
-            reach = 2 * np.tan(self.side / 2)
-            turned = (np.arctan(off * reach) - by * self.side for off, by in ((right, own.x), (down, own.y)))
-            right, down = (np.tan(angle.clip(-_BEHIND, _BEHIND)) / reach for angle in turned)
+            right, down = self._turned(right, down, own)
         else:
             right = right - own.x * (1 + self.depth * _ramp(np.clip(place.y, 0, 1)))
             down = down - own.y
         cos, sin = np.cos(own.angle), np.sin(own.angle)
         x, y = (right * cos + down * sin) * own.scale, (down * cos - right * sin) * own.scale
         return Placement(x + 0.5, y + 0.5, own.scale * place.scale, place.angle - own.angle)
+
+    def _turned(self, right: np.ndarray, down: np.ndarray, own: Placement) -> tuple[np.ndarray, np.ndarray]:
+        """Return where things in a panorama are seen after yaw and pitch, relative to the middle of the frame."""
+        reach = 2 * np.tan(self.side / 2)
+        yaw, pitch = own.x * self.side, self.y + own.y * self.side
+        right, down = right * reach, down * reach
+        ahead, below = np.cos(self.y) - down * np.sin(self.y), np.sin(self.y) + down * np.cos(self.y)
+        right, ahead = right * np.cos(yaw) - ahead * np.sin(yaw), right * np.sin(yaw) + ahead * np.cos(yaw)
+        depth = np.maximum(ahead * np.cos(pitch) + below * np.sin(pitch), _LEAST_DEPTH)
+        return right / depth / reach, (below * np.cos(pitch) - ahead * np.sin(pitch)) / depth / reach
 
 
 def place_camera(
@@ -66,11 +74,11 @@ def place_camera(
     """Place a camera so that its views stay within a picture of height and width `shape`.
 
     Its view is as large as it may be with this motion, or up to a factor smaller; where it would be too small, the
-    travel is reduced.
+    travel is reduced. It looks at the middle of a panorama.
     """
     if panorama:
         field = float(np.deg2rad(rng.uniform(50, 85)))
-        return Camera(path, field, float(rng.uniform(-np.pi, np.pi)), float(rng.normal(0.05, 0.12)), panorama=True)
+        return Camera(path, field, 0.0, float(rng.normal(0.05, 0.12)), panorama=True)
     height, width = shape
     wanted = float(rng.uniform(0.55, 1.0)) * min(height, width)
     while True:

@@ -32,7 +32,13 @@ class Composites:
     parallax: float = 0.3
     """Share of photographs under a moving camera, in [0, 1], whose lower part moves faster than the upper."""
     clutter: float = 0.25
-    """Share of scenes, in [0, 1], with one to three still things that belong to the background."""
+    """Share of scenes, in [0, 1], with one to three still things that belong to the background; not for films."""
+    occluders: float = 0.25
+    """Share of these things, in [0, 1], that stand before the foregrounds and hide them."""
+    groups: float = 0.12
+    """Share of sprites as foregrounds, in [0, 1], that come in twos to fours within one layer."""
+    textured: float = 0.12
+    """Share of sprites as foregrounds, in [0, 1], whose colours are mixed with a patch of a photograph."""
     see_through: float = 0.15
     """Share of foregrounds, in [0, 1], with an opacity of 0.35 to 0.8 or a wide soft edge."""
     harmonised: float = 0.5

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, get_args
 
 import numpy as np
 
 from ....core.errors import UserError
 from ..atlas import Atlas, Background, Sprite
+from .art import Art, ShapeArt, SpriteArt, is_visible, textured
 from .backdrops import Backdrop, Pasted, film_order
 from .cutouts import fit_cutout, phase_order
 from .dice import Dice
@@ -20,7 +22,7 @@ from .render import Composite, Plan, plan_whole, render
 from .scenery import STILL, place_camera, plain_picture
 from .settings import Composites
 from .shapes import draw_patch, draw_shape
-from .things import Art, ShapeArt, SpriteArt, Thing, is_visible, plan_thing
+from .things import CHECKED_AT, Stage, Thing, add_company, plan_thing
 
 Split = Literal["train", "held_out"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -93,6 +95,7 @@ class CompositeSource:
         dice, settings = Dice((seed, index, SPLITS.index(self.split))), self.settings
         chances = dice.rng("scene").random(3)
         backdrop = self._backdrop(dice, cluttered=bool(chances[1] < settings.clutter))
+        stage = Stage(self.frames, backdrop.camera, _covered(backdrop, self.frames))
         things: list[Thing] = []
         concepts: set[str] = set()
         for number in range(2 if chances[0] < settings.second else 1):
@@ -104,8 +107,8 @@ class CompositeSource:
             # A thing at rest that does not move by itself could as well be one of those in the background.
             allow_still = not backdrop.pasted or (sprite is not None and sprite.moves)
             nearer = things[0] if things else None
-            clip = self.frames, backdrop.camera
-            things.append(plan_thing(art, sprite, dice, number, settings, clip, allow_still=allow_still, nearer=nearer))
+            thing = plan_thing(art, sprite, dice, number, settings, stage, allow_still=allow_still, nearer=nearer)
+            things.append(self._with_company(thing, dice, number))
         return Plan(dice, self.frames, tuple(things), backdrop, plan_whole(dice, settings, self.frames))
 
     def captions(self, index: int, seed: int) -> dict[str, str]:
@@ -115,12 +118,26 @@ class CompositeSource:
     def _art(self, rng: np.random.Generator, taken: set[str]) -> tuple[Art, Sprite | None]:
         """Draw a random shape or a sprite, of a concept that is not yet in the scene."""
         if rng.random() < self.settings.shapes:
-            photographs = self._backgrounds["photograph"]
-            photograph = photographs[rng.integers(len(photographs))]
-            return ShapeArt(draw_shape(rng), draw_patch(self.atlas.background(photograph)[0], rng)), None
+            return ShapeArt(draw_shape(rng), self._patch(rng)), None
         sprite = self._sprite(rng, bool(rng.random() < self.settings.animated), taken)
-        phases = self.atlas.phases(sprite)
-        return SpriteArt(phases, phase_order(sprite.phases, self.frames, rng)), sprite
+        art = SpriteArt(self.atlas.phases(sprite), phase_order(sprite.phases, self.frames, rng))
+        if rng.random() < self.settings.textured:
+            art = textured(art, self._patch(rng), float(rng.uniform(0.5, 1)))
+        return art, sprite
+
+    def _patch(self, rng: np.random.Generator) -> np.ndarray:
+        photographs = self._backgrounds["photograph"]
+        return draw_patch(self.atlas.background(photographs[rng.integers(len(photographs))])[0], rng)
+
+    def _with_company(self, thing: Thing, dice: Dice, number: int) -> Thing:
+        """Return a foreground, in some scenes with more things of its kind; in other phases, where it has some."""
+        rng = dice.rng("company", number, 0)
+        if not isinstance(thing.art, SpriteArt) or rng.random() >= self.settings.groups:
+            return thing
+        phases = len(thing.art.phases)
+        count = int(rng.choice([1, 2, 3], p=[0.5, 0.3, 0.2]))
+        arts = [replace(thing.art, order=phase_order(phases, self.frames, rng)) for _ in range(count)]
+        return add_company(thing, arts, dice, number)
 
     def _sprite(self, rng: np.random.Generator, moves: bool, taken: set[str]) -> Sprite:
         pool = self._pools[moves] or self._pools[not moves]
@@ -147,7 +164,9 @@ class CompositeSource:
             number, caption, pixels = background.number, background.caption, self.atlas.background(background)
             if kind == "film":
                 order = film_order(background.frames, self.frames, rng)
-        if kind in ("photograph", "plain") and rng.random() < 0.5:
+        if kind == "panorama":  # the camera looks at its middle
+            pixels = np.roll(pixels, int(rng.integers(pixels.shape[2])), axis=2)
+        elif kind != "film" and rng.random() < 0.5:
             pixels = pixels[:, :, ::-1]
         lens = dice.rng("camera")
         moves = lens.random() < settings.moving_camera and (kind != "film" or lens.random() < _FILM_CAMERA)
@@ -174,7 +193,8 @@ class CompositeSource:
             picture = self.atlas.sprite(sprite, int(rng.integers(sprite.phases)))
             x, y = rng.uniform(-margin, 1 + margin), rng.uniform(0.3, 0.95)
             height = float(np.exp(rng.uniform(*np.log(_CLUTTER))))
-            pasted.append(Pasted(picture, sprite, float(x), float(y), height, bool(rng.random() < 0.5)))
+            mirrored, near = rng.random() < 0.5, rng.random() < self.settings.occluders
+            pasted.append(Pasted(picture, sprite, float(x), float(y), height, bool(mirrored), bool(near)))
         return tuple(pasted)
 
 
@@ -229,9 +249,17 @@ def compose(
         phases = np.stack([fit_cutout(picture) for picture in group])
         art = SpriteArt(phases, phase_order(len(group), frames, dice.rng("art", number)))
         nearer = things[0] if things else None
-        things.append(plan_thing(art, None, dice, number, settings, (frames, camera), allow_still=True, nearer=nearer))
+        things.append(
+            plan_thing(art, None, dice, number, settings, Stage(frames, camera), allow_still=True, nearer=nearer)
+        )
     plan = Plan(dice, frames, tuple(things), backdrop, plan_whole(dice, settings, frames), captioned=False)
     return render(plan, size)
+
+
+def _covered(backdrop: Backdrop, frames: int) -> np.ndarray | None:
+    """Return the coverage of what stands before the foregrounds in the middle of a clip, (CHECKED_AT, CHECKED_AT)."""
+    cover = backdrop.cover([frames // 2], np.array([0.5]), CHECKED_AT)
+    return None if cover is None else cover[0, ..., 0]
 
 
 def _check_clip(size: int, frames: int) -> None:

@@ -4,92 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
 from ..atlas import Sprite
+from .art import Art, middle_frames, times_of
 from .cutouts import Warp, draw_warp, extent, paint
 from .dice import Dice
-from .looks import Light, blur, draw_light, harmony, relight, relight_cutouts
+from .looks import Light, blur, draw_light, harmony
 from .paths import Path, Placement, object_path
 from .scenery import Camera
 from .settings import Composites
-from .shapes import Shape
 
 SUBFRAMES = np.linspace(-0.5, 0.5, 5)[:-1] + 0.125
 """Times within the exposure of a frame, relative to its length."""
 
+CHECKED_AT = 64
+"""Size of the frames in which it is checked that foregrounds show."""
+
 _TRIES = 8
 _LEAST_COVER = 0.006  # least share of the pixels of a middle frame that a foreground covers
-_LEAST_FILLED = 0.015  # least share of its square that art fills
 _LEAST_SEEN = 0.004  # least share that shows beside the nearer foreground
-_CHECKED_AT = 64  # size of the frames in which that is checked
 _WIDEST = 1.1  # largest width of an object relative to the frame
 _MEET = 0.35  # probability that the second foreground passes the first
 _OPACITY = (0.35, 0.8)
 _FAINT = 0.7  # share of the see-through ones whose opacity is lower; the others are soft
 _DEFOCUS = (0.002, 0.012)  # range of the blur
-
-
-class Art(Protocol):
-    """Pictures of a thing by frame."""
-
-    def alpha(self, frame: int, time: float) -> np.ndarray:
-        """Return the coverage (S, S) in [0, 255]."""
-
-    def lit(self, frames: Sequence[int], times: np.ndarray, table: np.ndarray) -> list[np.ndarray]:
-        """Return the pictures, premultiplied float32 (S, S, 4), after a table of colours (1, 256, 3)."""
-
-    def sample(self) -> np.ndarray:
-        """Return some of the pictures, premultiplied bytes (P, S, S, 4)."""
-
-
-@dataclass(frozen=True)
-class SpriteArt:
-    """Phases of a sprite."""
-
-    phases: np.ndarray
-    """uint8 (P, S, S, 4), premultiplied."""
-    order: list[int]
-    """Phase of each frame of the clip."""
-
-    def alpha(self, frame: int, time: float) -> np.ndarray:
-        """Return the coverage (S, S) in [0, 255]."""
-        return self.phases[self.order[frame], ..., 3]
-
-    def lit(self, frames: Sequence[int], times: np.ndarray, table: np.ndarray) -> list[np.ndarray]:
-        """Return the pictures, premultiplied float32 (S, S, 4), after a table of colours (1, 256, 3)."""
-        used = sorted({self.order[frame] for frame in frames})
-        pictures = dict(zip(used, relight_cutouts(self.phases[used], table), strict=True))
-        return [pictures[self.order[frame]] for frame in frames]
-
-    def sample(self) -> np.ndarray:
-        """Return some of the pictures, premultiplied bytes (P, S, S, 4)."""
-        return self.phases[self.order[len(self.order) // 2]][None]
-
-
-@dataclass(frozen=True)
-class ShapeArt:
-    """A random shape filled with a patch of a picture."""
-
-    shape: Shape
-    patch: np.ndarray
-    """uint8 (S, S, 3)."""
-
-    def alpha(self, frame: int, time: float) -> np.ndarray:
-        """Return the coverage (S, S) in [0, 255]."""
-        return self.shape.alpha(time) * 255
-
-    def lit(self, frames: Sequence[int], times: np.ndarray, table: np.ndarray) -> list[np.ndarray]:
-        """Return the pictures, premultiplied float32 (S, S, 4), after a table of colours (1, 256, 3)."""
-        patch = relight(self.patch, table)
-        alphas = [self.shape.alpha(float(time))[..., None] for time in times]
-        return [np.concatenate([patch * alpha, alpha], axis=-1) for alpha in alphas]
-
-    def sample(self) -> np.ndarray:
-        """Return some of the pictures, premultiplied bytes (P, S, S, 4)."""
-        return np.concatenate([self.patch, np.full((*self.patch.shape[:2], 1), 255, np.uint8)], axis=-1)[None]
 
 
 @dataclass(frozen=True)
@@ -116,6 +56,8 @@ class Thing:
     light: Light
     defocus: float
     """Standard deviation of its blur."""
+    company: tuple[Thing, ...] = ()
+    """Further things of the same foreground, behind this one, with its look."""
 
     def place(self, times: np.ndarray, camera: Camera) -> Placement:
         """Return where it is in the frame at `times` (T,)."""
@@ -123,15 +65,21 @@ class Thing:
         return camera.carry(place, times) if self.anchored else place
 
     def cover(self, frame: int, time: float, camera: Camera) -> np.ndarray:
-        """Return the coverage, float32 in [0, 1], of a small frame, before it is made see-through."""
+        """Return the coverage, float32 (H, W) in [0, 1], of a small frame, before it is made see-through."""
+        free = np.ones((CHECKED_AT, CHECKED_AT), np.float32)
+        for thing in (self, *self.company):
+            free *= 1 - thing._cover(frame, time, camera)
+        return 1 - free
+
+    def _cover(self, frame: int, time: float, camera: Camera) -> np.ndarray:
         place, one = self.place(np.array([time]), camera), self.art.alpha(frame, time).astype(np.float32)[..., None]
         at = float(place.x[0]), float(place.y[0]), float(self.side * place.scale[0]), float(place.angle[0])
-        return paint(one / 255, at, _CHECKED_AT, mirrored=self.mirrored, warp=self.warp, time=time)[..., 0]
+        return paint(one / 255, at, CHECKED_AT, mirrored=self.mirrored, warp=self.warp, time=time)[..., 0]
 
     def draw(
         self, frames: Sequence[int], times: np.ndarray, size: int, camera: Camera, behind: np.ndarray, exposure: float
     ) -> np.ndarray:
-        """Draw it into empty frames.
+        """Draw it and its company into empty frames.
 
         Args:
             frames: numbers of the frames, T of them.
@@ -144,8 +92,20 @@ class Thing:
         Returns:
             float32 (T, size, size, 4), premultiplied.
         """
+        drawn = np.zeros((len(frames), size, size, 4), np.float32)
         scale, offset = harmony(self.art.sample(), behind, self.harmony) if self.harmony else (1.0, 0.0)
-        pictures = self.art.lit(frames, times, self.light.table(scale, offset))
+        table = self.light.table(scale, offset)
+        for thing in (self, *self.company):
+            layer = thing._paint(frames, times, size, camera, table, exposure)
+            drawn = drawn + (1 - drawn[..., 3:]) * layer if self.company else layer
+        drawn = blur(drawn, float(np.hypot(self.defocus, self.softness)) * size)
+        return drawn * np.float32(self.opacity) if self.opacity < 1 else drawn
+
+    def _paint(
+        self, frames: Sequence[int], times: np.ndarray, size: int, camera: Camera, table: np.ndarray, exposure: float
+    ) -> np.ndarray:
+        """Draw it alone, with a table of colours (1, 256, 3), opaque and sharp."""
+        pictures = self.art.lit(frames, times, table)
         offsets = SUBFRAMES * exposure if exposure else np.zeros(1)
         drawn = np.zeros((len(frames), size, size, 4), np.float32)
         for step in offsets:
@@ -155,9 +115,18 @@ class Thing:
                 at = float(place.x[n]), float(place.y[n]), float(sides[n]), float(place.angle[n])
                 time = float(times[n] + step)
                 drawn[n] += paint(picture, at, size, mirrored=self.mirrored, warp=self.warp, time=time)
-        drawn /= len(offsets)
-        drawn = blur(drawn, float(np.hypot(self.defocus, self.softness)) * size)
-        return drawn * np.float32(self.opacity) if self.opacity < 1 else drawn
+        return drawn / np.float32(len(offsets)) if exposure else drawn
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What foregrounds are placed in."""
+
+    frames: int
+    """Frames of the clip."""
+    camera: Camera
+    covered: np.ndarray | None = None
+    """(CHECKED_AT, CHECKED_AT) coverage in [0, 1] of what stands before all foregrounds."""
 
 
 def plan_thing(
@@ -166,7 +135,7 @@ def plan_thing(
     dice: Dice,
     number: int,
     settings: Composites,
-    clip: tuple[int, Camera],
+    stage: Stage,
     *,
     allow_still: bool,
     nearer: Thing | None = None,
@@ -179,11 +148,11 @@ def plan_thing(
         dice: random numbers of the scene.
         number: number of the foreground in the scene.
         settings: shares and sizes.
-        clip: number of frames, and the camera.
+        stage: what it is placed in.
         allow_still: it may stand nearly still.
         nearer: foreground in front of it.
     """
-    frames, camera = clip
+    frames, camera = stage.frames, stage.camera
     looks = dice.rng("look", number)
     chances = looks.random(6)
     faint, soft = float(looks.uniform(*_OPACITY)), float(looks.uniform(0.015, 0.045))
@@ -204,8 +173,7 @@ def plan_thing(
         light=draw_light(dice.rng("look", number, 1), settings.light),
         defocus=defocus if chances[4] < settings.defocus else 0.0,
     )
-    middle = middle_frames(frames)
-    tall, wide = extent([art.alpha(n, times_of(frames)[n]) for n in sorted({0, *middle, frames - 1})])
+    tall, wide = extent([art.alpha(n, times_of(frames)[n]) for n in sorted({0, *middle_frames(frames), frames - 1})])
     for attempt in range(_TRIES):
         rng = dice.rng("path", number, attempt)
         path = object_path(rng, allow_still=allow_still and not thing.anchored)
@@ -214,24 +182,39 @@ def plan_thing(
         height = float(np.exp(rng.uniform(np.log(settings.smallest), np.log(settings.largest))))
         height = float(min(height, _WIDEST * tall / wide))
         tried = replace(thing, path=path, side=height / tall, height=height)
-        if _shows(tried, middle, frames, camera, nearer):
+        if _shows(tried, stage, nearer):
             return tried
     # Large, in the middle and nearly at rest, it always shows.
     height = float(min(settings.largest, _WIDEST * tall / wide))
     return replace(thing, side=height / tall, height=height, anchored=False, warp=None)
 
 
-def is_visible(art: Art, frames: int) -> bool:
-    """Return whether art fills enough of its square in the middle of a clip, in which it may form or vanish."""
-    times = times_of(frames)
-    return all(art.alpha(frame, float(times[frame])).mean() > _LEAST_FILLED * 255 for frame in middle_frames(frames))
+def add_company(thing: Thing, arts: Sequence[Art], dice: Dice, number: int) -> Thing:
+    """Return a foreground with further things of its kind around it, of similar size, mostly on similar paths.
+
+    arts: their art. number: number of the foreground in the scene.
+    """
+    rng, company = dice.rng("company", number), []
+    for n, art in enumerate(arts):
+        angle, distance = rng.uniform(-np.pi, np.pi), rng.uniform(0.7, 1.6) * thing.height
+        x, y = thing.path.x + distance * np.cos(angle), thing.path.y + 0.5 * distance * np.sin(angle)
+        path = replace(thing.path, dx=thing.path.dx * rng.uniform(0.7, 1.3), dy=thing.path.dy * rng.uniform(0.7, 1.3))
+        if rng.random() < 0.3:
+            path = object_path(rng, allow_still=False)
+        size = float(rng.uniform(0.6, 1.1))
+        warp = draw_warp(dice.rng("warp", number, n + 1)) if thing.warp else None
+        path = path.through(float(np.clip(x, 0, 1)), float(np.clip(y, 0, 1)))
+        company.append(
+            replace(thing, art=art, path=path, side=thing.side * size, height=thing.height * size, warp=warp)
+        )
+    return replace(thing, company=tuple(company))
 
 
-def _shows(thing: Thing, middle: Sequence[int], frames: int, camera: Camera, nearer: Thing | None) -> bool:
+def _shows(thing: Thing, stage: Stage, nearer: Thing | None) -> bool:
     """Return whether a foreground covers enough of the middle frames and is not hidden by a nearer one."""
-    times = times_of(frames)
-    covers = [thing.cover(frame, float(times[frame]), camera) for frame in middle]
-    if min(cover.mean() for cover in covers) < _LEAST_COVER:
+    frames, camera, times = stage.frames, stage.camera, times_of(stage.frames)
+    middle, free = middle_frames(frames), 1 if stage.covered is None else 1 - stage.covered
+    if min((thing.cover(frame, float(times[frame]), camera) * free).mean() for frame in middle) < _LEAST_COVER:
         return False
     if nearer is None:
         return True
@@ -240,13 +223,3 @@ def _shows(thing: Thing, middle: Sequence[int], frames: int, camera: Camera, nea
         if (thing.cover(frame, float(times[frame]), camera) * (1 - hidden)).mean() > _LEAST_SEEN:
             return True
     return False
-
-
-def times_of(frames: int) -> np.ndarray:
-    """Return the times of all frames of a clip in [0, 1]."""
-    return np.linspace(0, 1, frames) if frames > 1 else np.array([0.5])
-
-
-def middle_frames(frames: int) -> tuple[int, ...]:
-    """Return the frame in the middle of a clip, or the two there."""
-    return tuple(sorted({(frames - 1) // 2, frames // 2}))

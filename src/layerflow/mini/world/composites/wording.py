@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from ..atlas import STYLES, Sprite
-from ..nouns import with_article
+from ..nouns import is_plural, with_article
+from ..wordings import plural
 from .paths import Path
 
 SHAPES = ("an abstract shape", "a shapeless patch", "a random shape", "a textured shape", "a moving patch", "a blob")
@@ -30,6 +32,11 @@ SLOW = ("slowly", "gently", "at a slow pace")
 BEFORE = ("{f} in front of {b}", "{f} before {b}", "{f}, in front of {b}", "{f} against {b}", "{f}, with {b} behind")
 TWO = ("{f} and {s}", "{f} with {s} behind", "{f} in front of {s}", "{f}, and {s}")
 SEE_THROUGH = ("see-through", "translucent", "transparent", "faint")
+TEXTURED = ("patterned", "textured", "strangely coloured", "mottled")
+ANOTHER = ("and another one", "and a second one", "and one more")
+OTHERS = ("and others", "and more of them", "and several others")
+SEVERAL = ("several", "some", "a group of")
+NUMBERS = {3: "three", 4: "four"}
 CAMERA: dict[str, tuple[str, ...]] = {
     "panning right": ("the camera panning right", "filmed from left to right", "the camera moving to the right"),
     "panning left": ("the camera panning left", "filmed from right to left", "the camera moving to the left"),
@@ -46,6 +53,19 @@ _STYLED, _OTHER_WORD, _VERB, _DIRECTED, _PACED, _CAMERA = 0.4, 0.2, 0.85, 0.55, 
 _SLOW, _FAST = 0.2, 0.8  # travel over a clip below and above which a thing is slow or fast
 _NOTICED = 0.12  # least travel with a direction
 _GROWN = 0.25  # least logarithm of the change of size that is mentioned
+
+
+class Subject(NamedTuple):
+    """A foreground to describe."""
+
+    sprite: Sprite | None
+    """Its sprite; None for a random shape."""
+    path: Path
+    see_through: bool = False
+    textured: bool = False
+    """Its colours are not its own."""
+    number: int = 1
+    """Number of things of this kind."""
 
 
 def direction(dx: float, dy: float) -> str:
@@ -74,20 +94,35 @@ def _pick(options: Sequence[str], rng: np.random.Generator) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-def describe(sprite: Sprite | None, path: Path, *, see_through: bool, rng: np.random.Generator) -> str:
+def _noun(subject: Subject, name: str, rng: np.random.Generator) -> str:
+    """Return a name with its article or number and what is unusual in its looks."""
+    if subject.textured and rng.random() < 0.7:
+        name = f"{_pick(TEXTURED, rng)} {name}"
+    if subject.see_through and rng.random() < 0.6:
+        name = f"{_pick(SEE_THROUGH, rng)} {name}"
+    if subject.number == 1:
+        return with_article(name)
+    if " " in name or is_plural(name) or rng.random() < 0.3:
+        return f"{with_article(name)} {_pick(ANOTHER if subject.number == 2 else OTHERS, rng)}"
+    number = _pick(("two", "a pair of") if subject.number == 2 else (NUMBERS[subject.number], *SEVERAL), rng)
+    return f"{number} {plural(name)}"
+
+
+def describe(subject: Subject, rng: np.random.Generator) -> str:
     """Describe a thing and its motion; a random shape where there is no sprite, and then perhaps not at all."""
+    sprite, path = subject.sprite, subject.path
     if sprite is None:
         if rng.random() < 0.25:
             return ""
-        subject, action = _pick(SHAPES, rng), ""
+        noun, action = _pick(SHAPES, rng), ""
     else:
         name = _pick(sprite.words, rng) if sprite.words and rng.random() < _OTHER_WORD else sprite.name
-        subject = with_article(f"{_pick(SEE_THROUGH, rng)} {name}" if see_through and rng.random() < 0.6 else name)
+        noun = _noun(subject, name, rng)
         if rng.random() < _STYLED and sprite.style in STYLES:
-            subject = f"{_pick(STYLES[sprite.style], rng)} {subject}"
+            noun = f"{_pick(STYLES[sprite.style], rng)} {noun}"
         said = sprite.verb and sprite.verb.split()[0] in name.split()
         action = sprite.verb if sprite.moves and not said and rng.random() < _VERB else ""
-    return " ".join(part for part in (subject, action, _motion(path, bool(action), rng)) if part)
+    return " ".join(part for part in (noun, action, _motion(path, bool(action), rng)) if part)
 
 
 def _motion(path: Path, acts: bool, rng: np.random.Generator) -> str:
@@ -108,12 +143,12 @@ def _motion(path: Path, acts: bool, rng: np.random.Generator) -> str:
 
 
 def write_captions(
-    things: Sequence[tuple[Sprite | None, Path, bool]], background: str, camera: Path | None, rng: np.random.Generator
+    things: Sequence[Subject], background: str, camera: Path | None, rng: np.random.Generator
 ) -> tuple[list[str], str, str]:
     """Write the captions of a scene.
 
     Args:
-        things: sprite, path, and whether it is see-through, of each foreground, the nearest first.
+        things: the foregrounds, the nearest first.
         background: caption of the background.
         camera: path of the camera; None if it is still.
         rng: source of the wording.
@@ -129,7 +164,7 @@ def write_captions(
         return f"{background}, {_pick(CAMERA[motion], rng)}"
 
     def all_things() -> list[str]:
-        return [describe(sprite, path, see_through=faint, rng=rng) for sprite, path, faint in things]
+        return [describe(thing, rng) for thing in things]
 
     own = all_things()
     said = [text or _pick(SHAPES, rng) for text in all_things()]
