@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from ..pipeline import LayerFlowPipeline
     from ..training.recipe import DataRecipe, StageRecipe
+    from ..training.sources import Source
     from .acceptance import Report as EvaluationReport
     from .acceptance.ablation import AblationReport
-    from .data import DrawnScenes
     from .network.transformer import CompactTransformer3DModel
 
 
@@ -99,10 +99,10 @@ class Mini(Family):
         scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
         return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
 
-    def open_source(self, data: DataRecipe, recipe: StageRecipe) -> DrawnScenes:
-        from .data import DrawnScenes
+    def open_source(self, data: DataRecipe, recipe: StageRecipe) -> Source:
+        from .data import CompositeScenes, DrawnScenes
 
-        return DrawnScenes(data, recipe)
+        return CompositeScenes(data, recipe) if data.kind == "composites" else DrawnScenes(data, recipe)
 
     def write_samples(self, pipeline: LayerFlowPipeline, recipe: StageRecipe, path: Path) -> None:
         from .fitting.sample_sheet import write_sample_sheet
