@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -83,7 +85,7 @@ class CompositeScenes(Source):
 
     def __init__(self, data: DataRecipe, recipe: StageRecipe) -> None:
         self.recipe, self.seed, self.frames = data, recipe.seed, recipe.clip_frames
-        atlas = Atlas.open(data.folder)
+        atlas = Atlas.open(Path(data.folder))
         self.source = CompositeSource(atlas, "train", recipe.size, recipe.clip_frames, recipe.mini.composites)
 
     def sizes(self, frames: int) -> dict[Size, int]:

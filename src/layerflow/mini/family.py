@@ -18,6 +18,7 @@ from .recipes import MiniRecipe, TextRecipe, UpscalerRecipe
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..models.backbone import Backbone
     from ..pipeline import LayerFlowPipeline
     from ..training.recipe import DataRecipe, StageRecipe
     from ..training.sources import Source
@@ -89,6 +90,7 @@ class Mini(Family):
 
         tokenizer, text_encoder = load_text_encoder(find_model(self.text_model(recipe)))
         model = self.fresh_network(recipe)
+        self.complete_network(model)
         progress = None if report is None else lambda part, share: report(0, {part: share})
         if fit:
             fit_text_whitening(model, tokenizer, text_encoder, recipe)
@@ -98,6 +100,12 @@ class Mini(Family):
             fit_fill(model, recipe, progress)
         scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
         return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
+
+    def complete_network(self, network: Backbone, before: Backbone | None = None) -> None:
+        from .fitting.image_encoder import load_image_encoder
+
+        if hasattr(network, "observation") and not hasattr(before, "observation"):
+            load_image_encoder(network.observation.encoder)
 
     def open_source(self, data: DataRecipe, recipe: StageRecipe) -> Source:
         from .data import CompositeScenes, DrawnScenes

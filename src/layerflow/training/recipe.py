@@ -78,8 +78,8 @@ class DataRecipe:
     """One source of training clips."""
 
     kind: str = "scenes"
-    """scenes: drawn without end; composites: sprites over photographs, of an atlas that `tools/atlas.py` built; shards: a
-    folder that `layerflow data build` wrote."""
+    """scenes: drawn without end; composites: sprites over photographs, of an atlas that `tools/atlas.py` built;
+    shards: a folder that `layerflow data build` wrote."""
     form: str = "clean"
     """Form of scenes. clean: as drawn; crude: with the matte and background that footage with masks would give;
     copy-paste: the foreground of one, cut out crudely, over the background of another."""
@@ -105,7 +105,7 @@ class DataRecipe:
             )
         if self.kind == "composites" and (not self.folder or self.form != "clean"):
             raise ConfigError(
-                "data: composites need the folder of an atlas, the one that `tools/atlas.py build` wrote, and are clean",
+                "data: composites need the folder of an atlas, which `tools/atlas.py build` wrote, and are clean",
                 "data.folder",
             )
         if self.kind == "shards" and not self.folder:
