@@ -20,8 +20,13 @@ class Art(Protocol):
     def alpha(self, frame: int, time: float) -> np.ndarray:
         """Return the coverage (S, S) in [0, 255]."""
 
-    def lit(self, frames: Sequence[int], times: np.ndarray, table: np.ndarray) -> list[np.ndarray]:
-        """Return the pictures, premultiplied float32 (S, S, 4), after a table of colours (1, 256, 3)."""
+    def lit(
+        self, frames: Sequence[int], times: np.ndarray, table: np.ndarray, known: dict[int, np.ndarray]
+    ) -> list[np.ndarray]:
+        """Return the pictures, premultiplied float32 (S, S, 4), after a table of colours (1, 256, 3).
+
+        known: pictures by phase, to which further ones are added; for things that share phases and table.
+        """
 
     def sample(self) -> np.ndarray:
         """Return some of the pictures, premultiplied bytes (P, S, S, 4)."""
@@ -42,11 +47,16 @@ class SpriteArt:
         """Return the coverage (S, S) in [0, 255]."""
         return self.phases[self.order[frame], ..., 3]
 
-    def lit(self, frames: Sequence[int], times: np.ndarray, table: np.ndarray) -> list[np.ndarray]:
-        """Return the pictures, premultiplied float32 (S, S, 4), after a table of colours (1, 256, 3)."""
-        used = sorted({self.order[frame] for frame in frames})
-        pictures = dict(zip(used, relight_cutouts(self.phases[used], table), strict=True))
-        return [pictures[self.order[frame]] for frame in frames]
+    def lit(
+        self, frames: Sequence[int], times: np.ndarray, table: np.ndarray, known: dict[int, np.ndarray]
+    ) -> list[np.ndarray]:
+        """Return the pictures, premultiplied float32 (S, S, 4), after a table of colours (1, 256, 3).
+
+        known: pictures by phase, to which further ones are added; for things that share phases and table.
+        """
+        new = sorted({self.order[frame] for frame in frames} - known.keys())
+        known |= zip(new, relight_cutouts(self.phases[new], table), strict=True) if new else {}
+        return [known[self.order[frame]] for frame in frames]
 
     def sample(self) -> np.ndarray:
         """Return some of the pictures, premultiplied bytes (P, S, S, 4)."""
@@ -65,8 +75,13 @@ class ShapeArt:
         """Return the coverage (S, S) in [0, 255]."""
         return self.shape.alpha(time) * 255
 
-    def lit(self, frames: Sequence[int], times: np.ndarray, table: np.ndarray) -> list[np.ndarray]:
-        """Return the pictures, premultiplied float32 (S, S, 4), after a table of colours (1, 256, 3)."""
+    def lit(
+        self, frames: Sequence[int], times: np.ndarray, table: np.ndarray, known: dict[int, np.ndarray]
+    ) -> list[np.ndarray]:
+        """Return the pictures, premultiplied float32 (S, S, 4), after a table of colours (1, 256, 3).
+
+        known: pictures by phase, to which further ones are added; for things that share phases and table.
+        """
         patch = relight(self.patch, table)
         alphas = [self.shape.alpha(float(time))[..., None] for time in times]
         return [np.concatenate([patch * alpha, alpha], axis=-1) for alpha in alphas]

@@ -110,7 +110,7 @@ def paint(
     cv2: Any = opencv()
     x, y, side, angle = place
     frame = np.zeros((size, size, picture.shape[2]), np.float32)
-    cos, sin = np.cos(angle), np.sin(angle)
+    cos, sin = float(np.cos(angle)), float(np.sin(angle))
     reach = side * (0.5 * (abs(cos) + abs(sin)) + (0.15 if warp else 0.02)) + 1 / size
     left, right = (int(np.clip(np.floor((x + sign * reach) * size), 0, size)) for sign in (-1, 1))
     top, bottom = (int(np.clip(np.floor((y + sign * reach) * size), 0, size)) for sign in (-1, 1))

@@ -77,17 +77,21 @@ def blur(frames: np.ndarray, sigma: float) -> np.ndarray:
     )
 
 
-def grain(shape: tuple[int, ...], sigma: float, size: float, rng: np.random.Generator) -> np.ndarray:
-    """Return noise (H, W, 3) of a standard deviation of `sigma`, mostly brightness, in grains of `size` pixels."""
+def grain(size: int, sigma: float, radius: float, rng: np.random.Generator) -> np.ndarray:
+    """Return noise (size, size, 3) of a standard deviation of about `sigma`, mostly of the brightness.
+
+    radius: standard deviation of the extent of a grain in pixels.
+    """
     cv2: Any = opencv()
-    noise = rng.standard_normal((*shape[:2], 1), dtype=np.float32)
-    if size > 0.3:
-        noise = cv2.GaussianBlur(noise, (0, 0), size)[..., None]
-        noise *= max(1.0, 3.5 * size)  # a Gaussian reduces the deviation to about 1 / (2 * sqrt(pi) * size)
-    colour = cv2.resize(
-        rng.standard_normal((max(1, shape[0] // 2), max(1, shape[1] // 2), 3), dtype=np.float32), shape[1::-1]
-    )
-    return sigma * (0.85 * noise + 0.6 * colour)
+    noise = rng.standard_normal((size, size), dtype=np.float32)
+    strength = 0.85 * sigma
+    if radius > 0.3:
+        noise = cv2.GaussianBlur(noise, (0, 0), radius)
+        strength *= max(1.0, 3.5 * radius)  # a Gaussian divides the deviation by about 2 * sqrt(pi) * radius
+    coarse = rng.standard_normal((size // 2, size // 2, 3), dtype=np.float32) * np.float32(0.6 * sigma)
+    colour = cv2.resize(coarse, (size, size))
+    colour += (noise * np.float32(strength))[..., None]
+    return colour
 
 
 def vignette(size: int, strength: float) -> np.ndarray:

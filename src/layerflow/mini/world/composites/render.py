@@ -216,10 +216,10 @@ def render(plan: Plan, size: int, frame_indices: Sequence[int] | None = None) ->
         drawn = thing.draw(frames, times, size, backdrop.camera, probe, whole.exposure)
         if covered is not None:
             drawn *= 1 - covered
-        alpha = drawn[..., 3:]
-        hidden = alpha < _VISIBLE
-        straight = drawn[..., :3] / np.where(hidden, 1, alpha)
-        alpha = np.where(alpha > 1 - _VISIBLE, 1, np.where(hidden, 0, alpha))
+        alpha = drawn[..., 3:].copy()
+        alpha[alpha < _VISIBLE] = 0
+        straight = drawn[..., :3] / np.where(alpha > 0, alpha, np.float32(1))
+        alpha[alpha > 1 - _VISIBLE] = 1
         layers.append((straight, alpha))
     pictures = [background, *(straight for straight, _ in layers)]
     finished = [_finish(picture, light, plan, frames, n) for n, picture in enumerate(pictures)]
@@ -249,16 +249,16 @@ def _light(whole: Whole, times: np.ndarray, size: int) -> np.ndarray | None:
 
 
 def _finish(frames: np.ndarray, light: np.ndarray | None, plan: Plan, numbers: Sequence[int], layer: int) -> np.ndarray:
-    """Apply the light of the whole frame and the noise of a layer to frames (T, H, W, 3); in [0, 1]."""
+    """Apply the light of the whole frame and the noise of a layer to frames (T, H, W, 3) in place; in [0, 1]."""
     whole = plan.whole
     if light is not None:
-        frames = frames * light
+        frames *= light
     if whole.grains:
         size = frames.shape[1]
-        sigma, grains = whole.grains[layer], whole.grain_size * size / 128
-        noise = [grain((size, size), sigma, grains, plan.dice.rng("grain", layer, number)) for number in numbers]
-        frames = frames + np.stack(noise)
-    return frames.clip(0, 1)
+        for frame, number in zip(frames, numbers, strict=True):
+            rng = plan.dice.rng("grain", layer, number)
+            frame += grain(size, whole.grains[layer], whole.grain_size * size / 128, rng)
+    return np.clip(frames, 0, 1, out=frames)
 
 
 def _to_tensor(frames: np.ndarray) -> Tensor:

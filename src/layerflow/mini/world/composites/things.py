@@ -95,19 +95,20 @@ class Thing:
         drawn = np.zeros((len(frames), size, size, 4), np.float32)
         scale, offset = harmony(self.art.sample(), behind, self.harmony) if self.harmony else (1.0, 0.0)
         table = self.light.table(scale, offset)
+        known: dict[int, np.ndarray] = {}
         for thing in (self, *self.company):
-            layer = thing._paint(frames, times, size, camera, table, exposure)
+            pictures = thing.art.lit(frames, times, table, known)
+            layer = thing._paint(pictures, times, size, camera, exposure)
             drawn = drawn + (1 - drawn[..., 3:]) * layer if self.company else layer
         drawn = blur(drawn, float(np.hypot(self.defocus, self.softness)) * size)
         return drawn * np.float32(self.opacity) if self.opacity < 1 else drawn
 
     def _paint(
-        self, frames: Sequence[int], times: np.ndarray, size: int, camera: Camera, table: np.ndarray, exposure: float
+        self, pictures: Sequence[np.ndarray], times: np.ndarray, size: int, camera: Camera, exposure: float
     ) -> np.ndarray:
-        """Draw it alone, with a table of colours (1, 256, 3), opaque and sharp."""
-        pictures = self.art.lit(frames, times, table)
+        """Draw it alone, with a picture for each time, opaque and sharp."""
         offsets = SUBFRAMES * exposure if exposure else np.zeros(1)
-        drawn = np.zeros((len(frames), size, size, 4), np.float32)
+        drawn = np.zeros((len(times), size, size, 4), np.float32)
         for step in offsets:
             place = self.place(times + step, camera)
             sides = self.side * place.scale

@@ -30,7 +30,7 @@ BACK_AND_FORTH = ("there and back", "back and forth", "to and fro")
 FAST = ("quickly", "fast", "rapidly")
 SLOW = ("slowly", "gently", "at a slow pace")
 BEFORE = ("{f} in front of {b}", "{f} before {b}", "{f}, in front of {b}", "{f} against {b}", "{f}, with {b} behind")
-TWO = ("{f} and {s}", "{f} with {s} behind", "{f} in front of {s}", "{f}, and {s}")
+TWO = ("{f} and {s}", "{f} with {s} behind it", "{f} before {s}", "{f}, and {s}")
 SEE_THROUGH = ("see-through", "translucent", "transparent", "faint")
 TEXTURED = ("patterned", "textured", "strangely coloured", "mottled")
 ANOTHER = ("and another one", "and a second one", "and one more")
@@ -45,6 +45,7 @@ CAMERA: dict[str, tuple[str, ...]] = {
     "zooming in": ("the camera zooming in", "coming nearer", "the camera moving closer"),
     "zooming out": ("the camera zooming out", "going away", "the camera moving back"),
     "shaking": ("filmed by hand", "a shaky camera", "a handheld camera"),
+    "drifting": ("the camera drifting a little", "a slowly moving camera"),
     "still": ("a still camera", "filmed from a tripod"),
 }
 """Phrases by camera motion."""
@@ -82,7 +83,7 @@ def camera_motion(path: Path | None) -> str:
     if path is None:
         return "still"
     if max(abs(path.dx), abs(path.dy), abs(path.growth)) < 0.08:
-        return "shaking" if path.x_waves else "still"
+        return "shaking" if path.x_waves else "drifting"
     if abs(path.growth) > max(abs(path.dx), abs(path.dy)):
         return "zooming in" if path.growth > 0 else "zooming out"
     if abs(path.dx) >= abs(path.dy):
