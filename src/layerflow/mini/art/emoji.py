@@ -239,7 +239,8 @@ RENAMED = {
     "oncoming fist": "fist from the front", "fork and knife with plate":
     "plate with fork and knife", "T-shirt": "t-shirt", "Tokyo tower": "tokyo tower", "1st place medal": "gold medal",
     "2nd place medal": "silver medal",
-    "3rd place medal": "bronze medal", "chart increasing": "rising chart", "chart decreasing": "falling chart", "victory hand": "hand making a victory sign", "call me hand":
+    "3rd place medal": "bronze medal", "chart increasing": "rising chart", "chart decreasing": "falling chart",
+    "flower playing cards": "flower card", "victory hand": "hand making a victory sign", "call me hand":
     "hand making a call sign", "pinched fingers": "hand with pinched fingers", "hand with fingers splayed":
     "hand with spread fingers", "supervillain": "villain", "technologist": "person with a laptop",
     "see-no-evil monkey": "monkey covering its eyes", "hear-no-evil monkey":

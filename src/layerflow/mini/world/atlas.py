@@ -199,7 +199,7 @@ def write_array(file: Path, pieces: Iterable[Pixels], item: tuple[int, ...]) -> 
         count = 0
         _write_header(output, (count, *item))
         for piece in pieces:
-            output.write(memoryview(np.ascontiguousarray(piece, np.uint8)))
+            output.write(piece.tobytes())
             count += len(piece)
         output.seek(0)
         _write_header(output, (count, *item))  # numpy pads headers so that the first dimension may grow
