@@ -161,10 +161,10 @@ def measure_generated(
                     prompts.render(scene, rng, config.sample_size, config.sample_frames)
                     for scene, rng in zip(scenes, rngs, strict=True)
                 ]
-                videos = [
-                    _generate(pipeline, case, scenes, true, [noise_generator(f"{case}-{again}", seed, n) for n in numbers], steps)
-                    for again in range(2 if case == "styles" else 1)
-                ]  # fmt: skip
+                videos = []
+                for again in range(2 if case == "styles" else 1):
+                    noise = [noise_generator(f"{case}-{again}", seed, number) for number in numbers]
+                    videos.append(_generate(pipeline, case, scenes, true, noise, steps))
                 for at, (number, scene, truth, rng) in enumerate(zip(numbers, scenes, true, rngs, strict=True)):
                     record = {"case": case, "seed": seed, "index": number, "prompts": scene.prompts}
                     own = [run[at] for run in videos]
@@ -265,12 +265,12 @@ def _measure(
             "real_distance": thumbnail_distance(*levels[2:]),
         }
     if scene.sprites[0].moves:
-        frozen = LayeredVideo(*(clip[:1].expand_as(clip).contiguous() for clip in _nearest(truth)))
+        frozen = [clip[:1].expand_as(clip) for clip in _nearest(truth)]
         record |= {
             "motion": judge.name_motion(*_nearest(video)) == name,
             "moves": judge.name_motion(*_nearest(video)) != NONE,
             "real_motion": judge.name_motion(*_nearest(truth)) == name,
-            "frozen_motion": judge.name_motion(*_nearest(frozen)) == name,
+            "frozen_motion": judge.name_motion(*frozen) == name,
         }
     return record
 
@@ -338,11 +338,8 @@ def _objects(case: str, records: Sequence[Record]) -> list[Row]:
     if moving:
         true, frozen = (share_of(getter(key))(moving) for key in ("real_motion", "frozen_motion"))
         reference = f"true clips: {true:.1f} %; frozen ones: {frozen:.1f} %"
-        rows.append(
-            make_row(
-                case, "own motion of the prompted object", moving, share_of(getter("motion")), "%", reference, bar=70
-            )
-        )
+        figure = "own motion of the prompted object"
+        rows.append(make_row(case, figure, moving, share_of(getter("motion")), "%", reference, bar=70))
         figure = "any own motion"
         rows.append(make_row(case, figure, moving, share_of(getter("moves")), "%"))
     return rows

@@ -213,7 +213,7 @@ def measure_outside(
     material: Material,
     cases: Sequence[str],
     *,
-    samples: int = SAMPLES,
+    samples: int | None = None,
     seeds: Sequence[int] = (0, 1, 2),
     ways: Sequence[str] = WAYS,
     steps: int | None = None,
@@ -227,7 +227,7 @@ def measure_outside(
         pipeline: the model.
         material: folders of the shots.
         cases: names of `OUTSIDE`.
-        samples: samples of each case over all seeds, or of each seed for fixed shots.
+        samples: samples of each case over all seeds, or of each seed for fixed shots; `SAMPLES` if None.
         seeds: seeds of scenes and noise.
         ways: ways to take shots apart, of those that the cases have.
         steps: denoising steps; the model's default if None.
@@ -247,7 +247,7 @@ def measure_outside(
     kept: list[Taken] = []
     for name in cases:
         case = OUTSIDE[name]
-        counts = dict.fromkeys(seeds, samples) if case.fixed else split_samples(samples, seeds)
+        counts = dict.fromkeys(seeds, samples or SAMPLES) if case.fixed else split_samples(samples or SAMPLES, seeds)
         shots = list(case.shots(material, config.sample_size, config.sample_frames, counts))
         own_ways = [way for way in case.ways if way in ways and (way != "both" or several)]
         done = 0

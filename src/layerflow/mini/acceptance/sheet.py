@@ -10,20 +10,18 @@ from PIL import Image
 from torch import Tensor
 
 from ...core.atomic import whole_path
+from ...core.compositing import blend
 from ...core.layered_video import LayeredVideo
+from .generated import Made
 from .outside import Taken
 
 GAP = 4
 """Pixels between pictures."""
 
 
-def write_sheet(taken: Sequence[Taken], path: Path) -> None:
-    """Write a row for each shot: three of its frames, the true matte of the middle one, the matte of each way and the
-    background of the first way."""
-    write_rows([_row_of(one) for one in taken], path)
-
-
-def _row_of(taken: Taken) -> list[Tensor]:
+def taken_row(taken: Taken) -> list[Tensor]:
+    """Return pictures of a shot that was taken apart: three frames, the true matte of the middle one, the matte of each
+    way and the background of the first way."""
     truth = taken.shot.truth
     assert truth.blended is not None
     middle = truth.frames // 2
@@ -42,6 +40,18 @@ def _matte(video: LayeredVideo, frame: int) -> Tensor:
     return picture.clamp(0, 1)
 
 
+def made_row(made: Made) -> list[Tensor]:
+    """Return pictures of a generated scene: four frames, matte, nearest foreground over grey, and a true frame."""
+    video, middle = made.video, made.video.frames // 2
+    assert video.blended is not None
+    assert video.foreground is not None
+    assert video.alpha is not None
+    assert made.truth.blended is not None
+    cells = [video.blended[round(n * (video.frames - 1) / 3)] for n in range(4)]
+    over = blend(video.foreground[middle], video.alpha[middle], torch.tensor(0.5))
+    return [*cells, _matte(video, middle), over, made.truth.blended[middle]]
+
+
 def write_rows(rows: Sequence[Sequence[Tensor]], path: Path) -> None:
     """Write pictures (3, H, W) in [0, 1] of one size side by side, rows of any length below each other."""
     height, width = rows[0][0].shape[-2:]
@@ -56,4 +66,4 @@ def write_rows(rows: Sequence[Sequence[Tensor]], path: Path) -> None:
         Image.fromarray(pixels).save(partial)
 
 
-__all__ = ["write_rows", "write_sheet"]
+__all__ = ["made_row", "taken_row", "write_rows"]
