@@ -103,7 +103,7 @@ def read_frames(path: Path) -> Pixels:
     try:
         with av.open(str(path)) as container:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-    except (OSError, IndexError) as error:
+    except (av.FFmpegError, OSError, IndexError) as error:
         raise MissingMaterialError(
             f"{path} cannot be read as a video ({error}); give opencv-doc's vtest.avi"
         ) from error

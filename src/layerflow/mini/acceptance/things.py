@@ -21,8 +21,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ...core.atomic import cache_folder, write_atomically
-from ..world.atlas import INDEX, STYLES, Atlas, Sprite
-from .judge import StillNet, augment
+from ..world.atlas import INDEX, STYLES, Atlas, Pixels, Sprite
+from .judge import augment
 
 Progress = Callable[[int, int, str], None]
 """Called as (done, total, label)."""
@@ -45,15 +45,15 @@ CONFUSED = 0.5
 class ThingsConfig:
     """Sizes and training of both judges; a hash of them is part of the file's name."""
 
-    size: int = 64
-    """Side of a still of a thing in pixels."""
-    motion_size: int = 48
-    """Side of a frame for the motion judge."""
-    widths: tuple[int, ...] = (24, 64, 128, 192)
-    """Channels of the levels of both networks."""
+    size: int = 24
+    """Side of a cut-out in pixels."""
+    widths: tuple[int, int] = (24, 48)
+    """Channels of both convolutions."""
+    hidden: int = 256
+    """Width of the layer before the classes."""
     steps: int = 3000
     """Training steps of the judge of things."""
-    motion_steps: int = 2000
+    motion_steps: int = 1500
     """Training steps of the motion judge."""
     batch_size: int = 96
     """Stills per step."""
@@ -133,6 +133,32 @@ def on_ground(cutouts: Tensor, ground: Tensor | float = GREY) -> Tensor:
     return torch.cat([cutouts[:, :3] + (1 - alpha) * ground, alpha], 1)
 
 
+class CutoutNet(nn.Module):
+    """Two convolutions of stride 2, a layer over all places, which cut-outs have in common, and one for each head."""
+
+    def __init__(self, channels: int, config: ThingsConfig, heads: dict[str, tuple[str, ...]]) -> None:
+        super().__init__()
+        first, second = config.widths
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, first, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(first),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(first, second, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(second),
+            nn.ReLU(inplace=True),
+            nn.Flatten(),
+            nn.Linear(second * (config.size // 4) ** 2, config.hidden, bias=False),
+            nn.BatchNorm1d(config.hidden),
+            nn.ReLU(inplace=True),
+        )
+        self.heads = nn.ModuleDict({head: nn.Linear(config.hidden, len(c)) for head, c in heads.items()})
+
+    def forward(self, stills: Tensor) -> dict[str, Tensor]:
+        """Map stills (N, C, S, S) in [0, 1] to logits (N, classes) by head."""
+        x = self.body(stills * 2 - 1)
+        return {name: head(x) for name, head in self.heads.items()}
+
+
 class ThingsJudge(nn.Module):
     """Names thing and style of a foreground, and the thing whose own motion it has."""
 
@@ -152,10 +178,9 @@ class ThingsJudge(nn.Module):
         self.moving = (*moving, NONE)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.config.seed)
-            self.things = StillNet(4, self.config.widths, self.heads)
-            self.motion = StillNet(4 * SHOWN, self.config.widths, {"motion": self.moving})
+            self.things = CutoutNet(4, self.config, self.heads)
+            self.motion = CutoutNet(4 * SHOWN, self.config, {"motion": self.moving})
         self.register_buffer("group", torch.arange(len(self.heads["thing"])))
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.eval()
 
     @torch.no_grad()
@@ -171,7 +196,7 @@ class ThingsJudge(nn.Module):
         last = len(alpha) - GAP * (SHOWN - 1)
         if last < 1:
             return NONE
-        frames = on_ground(stabilise(colour, alpha, self.config.motion_size))
+        frames = on_ground(stabilise(colour, alpha, self.config.size))
         windows = torch.stack([frames[start::GAP][:SHOWN].flatten(0, 1) for start in range(last)])
         return self.moving[int(self.motion(windows)["motion"].log_softmax(1).mean(0).argmax())]
 
@@ -204,6 +229,11 @@ class _Samples:
         self.by_class: dict[str, list[Sprite]] = {}
         for sprite in atlas.sprites:
             self.by_class.setdefault(class_of(sprite), []).append(sprite)
+        # Half the resolution is enough, and drawing a step then takes less time than learning from it.
+        parts = [_halved(atlas.sprite_pixels[start : start + 256]) for start in range(0, len(atlas.sprite_pixels), 256)]
+        self.frames = torch.cat(parts)  # (phases of all sprites, 4, h, w), uint8
+        found = [boxes(part[:, 3:].float() / 255) for part in self.frames.split(256)]
+        self.boxes = torch.cat([torch.stack(one, 1) for one in found])  # (phases of all sprites, 3)
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(*shape, generator=self.generator)
@@ -211,17 +241,17 @@ class _Samples:
     def integer(self, below: int) -> int:
         return int(torch.randint(below, (), generator=self.generator))
 
-    def pixels(self, sprite: Sprite, phase: int) -> Tensor:
-        """Return a phase as (4, S, S) in [0, 1], premultiplied."""
-        return torch.from_numpy(np.array(self.atlas.sprite(sprite, phase))).permute(2, 0, 1).float() / 255
+    def take(self, sprites: Sequence[Sprite], phases: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return phases of sprites (N, 4, h, w) in [0, 1], premultiplied, and x, y and side of their boxes (N,)."""
+        rows = [sprite.start + phase % sprite.phases for sprite, phase in zip(sprites, phases, strict=True)]
+        return self.frames[rows].float() / 255, *self.boxes[rows].unbind(1)
 
     def stills(self, names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         """Return varied stills (N, 4, S, S) of classes, and the numbers of their classes and styles (N,)."""
         config, heads = self.judge.config, self.judge.heads
         sprites = [self.by_class[name][self.integer(len(self.by_class[name]))] for name in names]
-        pictures = torch.stack([self.pixels(sprite, self.integer(sprite.phases)) for sprite in sprites])
+        pictures, x, y, side = self.take(sprites, [self.integer(sprite.phases) for sprite in sprites])
         n = len(sprites)
-        x, y, side = boxes(pictures[:, 3:])
         x, y = x + side * self.uniform(-0.06, 0.06, n), y + side * self.uniform(-0.06, 0.06, n)
         side = side * self.uniform(0.85, 1.2, n)
         cutouts = cut(pictures, x, y, side, torch.deg2rad(self.uniform(-25, 25, n)), config.size)
@@ -245,7 +275,7 @@ class _Samples:
         """Blur half of the batch, as enlarged from fewer pixels."""
         size = stills.shape[-1]
         half = len(stills) // 2
-        small = size // 3 + self.integer(max(1, size - size // 3))
+        small = size // 2 + self.integer(max(1, size - size // 2))
         part = F.interpolate(stills[:half], (small, small), mode="bilinear", antialias=True, align_corners=False)
         part = F.interpolate(part, (size, size), mode="bilinear", align_corners=False)
         return torch.cat([part, stills[half:]])
@@ -258,7 +288,7 @@ class _Samples:
         """
         judge, config = self.judge, self.judge.config
         names = [judge.moving[self.integer(len(judge.moving) - 1)] for _ in range(count)]
-        frames, labels, waves = [], [], []
+        sprites, chosen, labels, waves = [], [], [], []
         for name in names:
             own = [sprite for sprite in self.by_class[name] if sprite.moves]
             sprite = own[self.integer(len(own))]
@@ -275,11 +305,11 @@ class _Samples:
             elif still:
                 others = torch.randperm(sprite.phases, generator=self.generator).tolist()
                 phases = [others[n % len(others)] for n in range(SHOWN)]
-            frames += [self.pixels(sprite, phase) for phase in phases]
+            sprites += [sprite] * SHOWN
+            chosen += phases
             waves.append(wave)
             labels.append(judge.moving.index(NONE if still else name))
-        pictures = torch.stack(frames)
-        x, y, side = boxes(pictures[:, 3:])
+        pictures, x, y, side = self.take(sprites, chosen)
         n = count
 
         def drift(each: float, whole: float) -> Tensor:
@@ -292,11 +322,17 @@ class _Samples:
         )
         x, y = x + side * drift(0.008, 0.04), y + side * drift(0.008, 0.04)
         side = side * torch.exp(drift(0.015, 0.12))
-        cutouts = cut(pictures, x, y, side, turn, config.motion_size, torch.cat(waves))
+        cutouts = cut(pictures, x, y, side, turn, config.size, torch.cat(waves))
         ground = self.uniform(0, 1, n, 3, 1, 1).repeat_interleave(SHOWN, 0)
         stills = on_ground(cutouts, ground)
         runs = self.coarse(stills.unflatten(0, (n, SHOWN)).flatten(1, 2))
         return augment(runs, config.noise / 2, self.generator), torch.tensor(labels)
+
+
+def _halved(pixels: Pixels) -> Tensor:
+    """Return pictures (N, S, S, 4) at half their size: (N, 4, S / 2, S / 2), uint8."""
+    whole = torch.from_numpy(np.array(pixels)).permute(0, 3, 1, 2).float()
+    return F.avg_pool2d(whole, 2).round().to(torch.uint8)
 
 
 def train_things(atlas: Atlas, config: ThingsConfig | None = None, progress: Progress | None = None) -> ThingsJudge:
