@@ -15,18 +15,20 @@ from typing import Any
 
 from common import load
 from rich.console import Console
+from torch import Tensor
 
 from layerflow.core.errors import UserError
+from layerflow.mini.acceptance.cases import Record
 from layerflow.mini.acceptance.generated import GENERATED, generated_rows, measure_generated
 from layerflow.mini.acceptance.outside import OUTSIDE, WAYS, Material, measure_outside, outside_rows
 from layerflow.mini.acceptance.report import rows_table
 from layerflow.mini.acceptance.sheet import made_row, taken_row, write_rows
-from layerflow.mini.acceptance.things import load_things
+from layerflow.mini.acceptance.things import ThingsJudge, load_things
 from layerflow.mini.world.atlas import Atlas
 
 
 def main() -> None:
-    """Measure a model and print the table."""
+    """Measure a model and print a table for each case."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="bundled model, folder or hub id")
     parser.add_argument("--case", action="append", choices=(*OUTSIDE, *GENERATED), help="may be repeated; default all")
@@ -45,33 +47,38 @@ def main() -> None:
     def report(done: int, total: int, label: str) -> None:
         console.print(f"{label}: {done} of {total}, {time.perf_counter() - started:.0f} s", style="dim")
 
-    cases = options.case or (*OUTSIDE, *GENERATED)
     shared: dict[str, Any] = {
         "samples": options.samples,
         "seeds": range(options.seeds),
         "steps": options.steps,
         "progress": report,
     }
+    records: list[Record] = []
+    pictures: list[list[Tensor]] = []
+    judge: ThingsJudge | None = None
     try:
         pipeline = load(options.model, options.device, "float32")
-        outside, generated = ([case for case in cases if case in kind] for kind in (OUTSIDE, GENERATED))
-        material = Material(options.art, options.atlas)
-        records, taken = measure_outside(pipeline, material, outside, ways=options.way or WAYS, **shared)
-        rows, pictures = outside_rows(records), [taken_row(one) for one in taken]
-        if generated:
-            atlas = Atlas.open(options.atlas)
-            judge = load_things(atlas, progress=report)
-            console.print(f"the judge tells {judge.groups} of {len(judge.heads['thing'])} things apart")
-            made, results = measure_generated(pipeline, atlas, judge, generated, **shared)
-            rows, pictures = rows + generated_rows(made), pictures + [made_row(one) for one in results]
-            records += made
+        # Each case is printed when it is done, so that a run that is stopped is not lost.
+        for case in options.case or (*OUTSIDE, *GENERATED):
+            if case in OUTSIDE:
+                material = Material(options.art, options.atlas)
+                own, taken = measure_outside(pipeline, material, [case], ways=options.way or WAYS, **shared)
+                rows, shown = outside_rows(own), [taken_row(one) for one in taken]
+            else:
+                atlas = Atlas.open(options.atlas)
+                if judge is None:
+                    judge = load_things(atlas, progress=report)
+                    console.print(f"the judge tells {judge.groups} of {len(judge.heads['thing'])} things apart")
+                own, made = measure_generated(pipeline, atlas, judge, [case], **shared)
+                rows, shown = generated_rows(own), [made_row(one) for one in made]
+            records, pictures = records + own, pictures + shown
+            console.print(rows_table(rows, f"{options.model}: {case}", ""))
+            if options.json is not None:
+                options.json.write_text(json.dumps(records, indent=1))
+            if options.sheet is not None and pictures:
+                write_rows(pictures, options.sheet)
     except UserError as error:
         raise SystemExit(str(error)) from None
-    console.print(rows_table(rows, f"{options.model} outside of the drawn world", ""))
-    if options.json is not None:
-        options.json.write_text(json.dumps(records, indent=1))
-    if options.sheet is not None and pictures:
-        write_rows(pictures, options.sheet)
 
 
 if __name__ == "__main__":
