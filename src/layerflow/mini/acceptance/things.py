@@ -244,7 +244,8 @@ class _Samples:
     def take(self, sprites: Sequence[Sprite], phases: Sequence[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return phases of sprites (N, 4, h, w) in [0, 1], premultiplied, and x, y and side of their boxes (N,)."""
         rows = [sprite.start + phase % sprite.phases for sprite, phase in zip(sprites, phases, strict=True)]
-        return self.frames[rows].float() / 255, *self.boxes[rows].unbind(1)
+        x, y, side = self.boxes[rows].unbind(1)
+        return self.frames[rows].float() / 255, x, y, side
 
     def stills(self, names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         """Return varied stills (N, 4, S, S) of classes, and the numbers of their classes and styles (N,)."""
