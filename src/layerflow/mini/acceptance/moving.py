@@ -26,7 +26,7 @@ START, END = (0.25, 0.75), (0.1, 0.9)
 the first frame and may leave it later."""
 LEAST_TRAVEL = 0.2
 """Least distance between both centres, in sides of the frame."""
-SIDE = (0.3, 0.65)
+SIDE = (0.3, 0.75)
 """Range of the longer side of an object, in sides of the frame."""
 GROWTH = 0.2
 """Standard deviation of the logarithm of its growth over the clip."""
@@ -36,7 +36,7 @@ WARP = 0.05
 """Largest displacement of a still object's smooth non-rigid deformation, in its sides."""
 WINDOW = (0.55, 0.9)
 """Range of the side of the camera's window, in heights of the photograph."""
-PAN = 0.3
+PAN = 0.15
 """Largest travel of the camera over the clip along each axis, in sides of its window."""
 ZOOM = 0.12
 """Largest logarithm of the camera's zoom over the clip."""
