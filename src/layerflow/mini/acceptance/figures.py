@@ -37,15 +37,15 @@ class Measure:
         return self.of_mean(fmean(values)) if values else None
 
 
-def _mean(get: Getter) -> Measure:
+def mean_of(get: Getter) -> Measure:
     return Measure(get)
 
 
-def _share(get: Getter) -> Measure:
+def share_of(get: Getter) -> Measure:
     return Measure(get, lambda mean: 100 * mean)
 
 
-def _pooled_psnr(get: Getter) -> Measure:
+def pooled_psnr(get: Getter) -> Measure:
     """Measure the PSNR of the mean squared error over all clips.
 
     The mean of single clips' PSNR has no bound, because the median of a static background may be exact.
@@ -53,7 +53,7 @@ def _pooled_psnr(get: Getter) -> Measure:
     return Measure(get, psnr_of)
 
 
-def _getter(*keys: str) -> Getter:
+def getter(*keys: str) -> Getter:
     def get(record: Record) -> float | None:
         value: Any = record
         for key in keys:
@@ -66,7 +66,7 @@ def _getter(*keys: str) -> Getter:
 
 
 def _baseline(name: str, key: str) -> Getter:
-    return _getter("baselines", name, key)
+    return getter("baselines", name, key)
 
 
 SLACK = 5.0
@@ -139,8 +139,8 @@ def make_rows(records: Sequence[Record]) -> list[Row]:
     rows += _diversity(by_case) + _paraphrases(by_case)
     given = [record for record in records if "given_exact" in record]
     if given:
-        exact = _share(_getter("given_exact"))
-        rows.append(_row("all with given clips", "given clips returned bit for bit", given, exact, "%", bar=100))
+        exact = share_of(getter("given_exact"))
+        rows.append(make_row("all with given clips", "given clips returned bit for bit", given, exact, "%", bar=100))
     return rows
 
 
@@ -148,7 +148,7 @@ def ceilings(records: Sequence[Record]) -> dict[str, float]:
     """Return the accuracy of judge and motion rule in percent on the true clips of the same scenes, by attribute."""
     result: dict[str, float] = {}
     for key in ("object", "colour", "natural_colour", "motion", "family", BACKGROUND):
-        value = _share(_getter("real_matches", key))(records)
+        value = share_of(getter("real_matches", key))(records)
         if value is not None:
             result[key] = value
     return result
@@ -163,13 +163,13 @@ IOU_BARS = {"decompose": 0.93, "decompose-unseen-objects": 0.85}
 
 def _decompose(case: str, records: Sequence[Record]) -> list[Row]:
     def best(key: str, higher: bool) -> tuple[float, str]:
-        means = [(_mean(_baseline(name, key))(records) or 0.0, name) for name in BASELINES]
+        means = [(mean_of(_baseline(name, key))(records) or 0.0, name) for name in BASELINES]
         value, name = max(means) if higher else min(means)
         return value, f"best trivial: {value:.4f} ({name})"
 
     _, iou_text = best("alpha_iou", higher=True)
     mae, mae_text = best("alpha_mae", higher=False)
-    median = _pooled_psnr(_baseline("temporal median", "background_mse"))
+    median = pooled_psnr(_baseline("temporal median", "background_mse"))
     further: list[tuple[str, str, str]] = [
         ("background PSNR, mean of single clips", "background_psnr", "dB"),
         ("background leak: error inside the matte minus outside", "background_leak", ""),
@@ -181,22 +181,22 @@ def _decompose(case: str, records: Sequence[Record]) -> list[Row]:
     ]
     median_value = median(records)
     rows = [
-        _row(case, "alpha IoU", records, _mean(_getter("alpha_iou")), "", iou_text, bar=IOU_BARS.get(case)),
-        _row(
+        make_row(case, "alpha IoU", records, mean_of(getter("alpha_iou")), "", iou_text, bar=IOU_BARS.get(case)),
+        make_row(
             case,
             "alpha MAE",
             records,
-            _mean(_getter("alpha_mae")),
+            mean_of(getter("alpha_mae")),
             "",
             mae_text,
             bar=min(0.015, mae / 2) if case == "decompose" else None,
             at_most=True,
         ),
-        _row(
+        make_row(
             case,
             "background PSNR of the mean squared error",
             records,
-            _pooled_psnr(_getter("background_mse")),
+            pooled_psnr(getter("background_mse")),
             "dB",
             f"temporal median: {median_value:.1f} dB",
             bar=median_value + 6 if median_value is not None and case in IOU_BARS else None,
@@ -205,9 +205,9 @@ def _decompose(case: str, records: Sequence[Record]) -> list[Row]:
     for figure, key, unit in further:
         reference = ""
         if key == "background_psnr":
-            single = _mean(_baseline("temporal median", key))(records)
+            single = mean_of(_baseline("temporal median", key))(records)
             reference = f"temporal median: {single:.1f} dB"
-        rows.append(_row(case, figure, records, _mean(_getter(key)), unit, reference))
+        rows.append(make_row(case, figure, records, mean_of(getter(key)), unit, reference))
     return rows
 
 
@@ -221,21 +221,21 @@ HARDER_BY = 0.08
 
 
 def _hard_scenes(case: str, records: Sequence[Record]) -> list[Row]:
-    whole = _mean(_getter("alpha_iou"))
+    whole = mean_of(getter("alpha_iou"))
     rows = []
     for name, belongs in HARD_SCENES.items():
         own = [record for record in records if belongs(record["scene"])]
         if own:
             bar = (whole(records) or 0.0) - HARDER_BY
-            rows.append(_row(case, f"alpha IoU, {name}", own, whole, "", f"all: {bar + HARDER_BY:.4f}", bar=bar))
+            rows.append(make_row(case, f"alpha IoU, {name}", own, whole, "", f"all: {bar + HARDER_BY:.4f}", bar=bar))
     return rows
 
 
 def _see_through(case: str, records: Sequence[Record], opaque: Sequence[Record] | None) -> list[Row]:
     """Return rows of soft mattes, compared with opaque foregrounds and with hard masks."""
-    iou = _mean(_getter("alpha_iou"))(opaque) if opaque else None
+    iou = mean_of(getter("alpha_iou"))(opaque) if opaque else None
     reference, bar = (f"decompose: {iou:.4f}", iou - HARDER_BY) if iou is not None else ("", None)
-    hard = _mean(_getter("hard_mask_mae"))(records) or 0.0
+    hard = mean_of(getter("hard_mask_mae"))(records) or 0.0
     figures: tuple[tuple[str, str, str, str, float | None], ...] = (
         ("IoU of covered pixels, alpha over 0.1", "cover_iou", "", reference, bar),
         ("alpha MAE", "alpha_mae", "", f"the best hard mask: {hard:.4f}", hard / 2),
@@ -243,7 +243,7 @@ def _see_through(case: str, records: Sequence[Record], opaque: Sequence[Record] 
         ("foreground PSNR over grey", "foreground_psnr", "dB", "", None),
     )
     return [
-        _row(case, figure, records, _mean(_getter(key)), unit, text, bar=bar, at_most=key == "alpha_mae")
+        make_row(case, figure, records, mean_of(getter(key)), unit, text, bar=bar, at_most=key == "alpha_mae")
         for figure, key, unit, text, bar in figures
     ]
 
@@ -270,12 +270,14 @@ def _paraphrases(by_case: dict[str, list[Record]]) -> list[Row]:
     """Return the row of paraphrased prompts, compared with plain ones."""
     if not {"plain-words", "other-words"} <= set(by_case):
         return []
-    accuracy = _share(_getter("matches", "object"))
+    accuracy = share_of(getter("matches", "object"))
     plain = accuracy(by_case["plain-words"])
     assert plain is not None
     figure = "object recognised from paraphrased prompts"
     reference = f"plain prompts: {plain:.1f} %"
-    return [_row("generate", figure, by_case["other-words"], accuracy, "%", reference, bar=plain - PARAPHRASE_SLACK)]
+    return [
+        make_row("generate", figure, by_case["other-words"], accuracy, "%", reference, bar=plain - PARAPHRASE_SLACK)
+    ]
 
 
 def _generate(records: Sequence[Record]) -> list[Row]:
@@ -288,25 +290,25 @@ def _leak(records: Sequence[Record]) -> list[Row]:
     reference = ", ".join(
         f"{label}: {value:.1f} %"
         for label, key in (("true backgrounds", "false_leak"), ("true blended clips", "true_leak"))
-        if (value := _share(_getter(key))(records)) is not None
+        if (value := share_of(getter(key))(records)) is not None
     )
     figure = "backgrounds with a detected foreground"
-    return [_row("generate", figure, records, _share(_getter("leak")), "%", reference, bar=5, at_most=True)]
+    return [make_row("generate", figure, records, share_of(getter("leak")), "%", reference, bar=5, at_most=True)]
 
 
 def _diversity(by_case: dict[str, list[Record]]) -> list[Row]:
     """Return rows of flicker, distance to training scenes and distance between seeds of generated videos."""
     records = by_case.get("generate", [])
     keys = ("second_difference", "nearest_training", "distance")
-    change, nearest, apart = (_mean(_getter(f"real_{key}"))(records) for key in keys)
+    change, nearest, apart = (mean_of(getter(f"real_{key}"))(records) for key in keys)
     if change is None or nearest is None or apart is None:
         return []
-    flicker = Measure(_getter("second_difference"), lambda mean: mean / max(change, 1e-9))
+    flicker = Measure(getter("second_difference"), lambda mean: mean / max(change, 1e-9))
     figure = "flicker: second differences in time, relative to the true clips"
-    rows = [_row("generate", figure, records, flicker, "", f"{change:.4f} in [0, 1]", bar=1.25, at_most=True)]
+    rows = [make_row("generate", figure, records, flicker, "", f"{change:.4f} in [0, 1]", bar=1.25, at_most=True)]
     figure = f"distance to the nearest of {TRAINING_SCENES} training scenes, levels"
     reference = f"true held-out clips: {nearest:.1f}"
-    rows.append(_row("generate", figure, records, _mean(_getter("nearest_training")), "", reference))
+    rows.append(make_row("generate", figure, records, mean_of(getter("nearest_training")), "", reference))
     again = {(r["seed"], r["index"]): r["thumbnail"] for r in by_case.get("generate-again", [])}
     pairs = [
         {"seed": r["seed"], "distance": thumbnail_distance(r["thumbnail"], other)}
@@ -315,13 +317,13 @@ def _diversity(by_case: dict[str, list[Record]]) -> list[Row]:
     ]
     if pairs:
         figure, reference = "distance between two seeds, levels", f"true clips of the same facts: {apart:.1f}"
-        rows.append(_row("generate", figure, pairs, _mean(_getter("distance")), "", reference))
+        rows.append(make_row("generate", figure, pairs, mean_of(getter("distance")), "", reference))
     return rows
 
 
 def _composite(case: str, records: Sequence[Record], bar: float | None) -> Row:
     figure = "composite PSNR: blended against the over of the other two"
-    return _row(case, figure, records, _mean(_getter("composite_psnr")), "dB", bar=bar)
+    return make_row(case, figure, records, mean_of(getter("composite_psnr")), "dB", bar=bar)
 
 
 def _named(
@@ -336,7 +338,7 @@ def _named(
 
     The bar is a share of the score of true clips or, given the values of `generate`, these minus `SLACK`.
     """
-    real = _share(_getter("real_matches", key))(records)
+    real = share_of(getter("real_matches", key))(records)
     reference = "" if real is None else f"true clips: {real:.1f} %"
     bar = share * real if share is not None and real is not None else None
     if generate is not None:
@@ -345,10 +347,10 @@ def _named(
         bar = value - SLACK if value is not None and share is not None and key != "motion" else None
         if value is not None:
             reference += f"; generate: {value:.1f} %"
-    return _row(case, figure, records, _share(_getter("matches", key)), "%", reference.lstrip("; "), bar=bar)
+    return make_row(case, figure, records, share_of(getter("matches", key)), "%", reference.lstrip("; "), bar=bar)
 
 
-def _row(
+def make_row(
     task: str,
     figure: str,
     records: Sequence[Record],

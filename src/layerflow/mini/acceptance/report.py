@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import tempfile
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -49,16 +50,21 @@ def write_report(report: Report, folder: str | Path) -> Path:
 
 
 def rich_table(report: Report) -> Table:
-    """Return the rows as a Rich table."""
+    """Return the rows of a report as a Rich table."""
+    return rows_table(report.rows(), _title(report), _settings_text(report))
+
+
+def rows_table(rows: Iterable[Row], title: str, caption: str) -> Table:
+    """Return rows as a Rich table."""
     from rich.markup import escape as plain
     from rich.table import Table
 
-    table = Table(title=plain(_title(report)), caption=plain(_settings_text(report)))
+    table = Table(title=plain(title), caption=plain(caption))
     for heading in ("task", "figure", "value", "spread", "n", "reference", "bar", ""):
         table.add_column(heading, justify="right" if heading in ("value", "n") else "left")
     colours = {True: "green", False: "red", None: ""}
     last = None
-    for row in report.rows():
+    for row in rows:
         if last not in (None, row.task):
             table.add_section()
         cells = [plain(cell) for cell in _cells(row)]

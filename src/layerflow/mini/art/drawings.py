@@ -60,7 +60,7 @@ def sprites(art: Path) -> Iterator[SpriteArt]:
             yield _sprite(emoji, IconSet("", "3d", "MIT", MICROSOFT), partial(picture, pictures[emoji.code]))
     names = {item.name: _names_by_code(art, item) for item in SETS}
     for item in SETS:
-        icons = _Icons(read_json(folder_of(art, f"@iconify-json/{item.name}") / "icons.json"))
+        icons = Icons(read_json(folder_of(art, f"@iconify-json/{item.name}") / "icons.json"))
         for emoji in chosen:
             name = icons.find(emoji, [codes.get(emoji.code, "") for codes in (names[item.name], *names.values())])
             if name and (item.style, emoji.label) not in _SCENES:
@@ -93,7 +93,7 @@ def _names_by_code(art: Path, item: IconSet) -> dict[str, str]:
     return {plain_code(code): name for code, name in codes.items()}
 
 
-class _Icons:
+class Icons:
     """The icons of a set by name."""
 
     def __init__(self, content: dict[str, Any]) -> None:

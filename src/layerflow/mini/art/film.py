@@ -73,7 +73,7 @@ def read_frames(file: Path, spans: Iterable[tuple[float, float]]) -> list[Pixels
                 if frame.time >= end:
                     break
                 frames.append(np.asarray(frame.to_image().resize(SIZE, Image.Resampling.BOX)))
-            result.append(np.array(frames, np.uint8))
+            result.append(np.array(frames, np.uint8).reshape(-1, SIZE[1], SIZE[0], 3))
     return result
 
 
@@ -86,21 +86,21 @@ def shots(spans: Iterable[Pixels]) -> list[Pixels]:
         spans: parts of a film, uint8 (F, H, W, 3).
     """
     found: list[tuple[float, Pixels]] = []
-    for frames in spans:
+    for frames in (span for span in spans if len(span) >= SHOT):
         grey = frames[:, ::4, ::4].astype(np.float32).mean(-1) / 255
         change = np.abs(grey[1:] - grey[:-1]).mean((1, 2))
         brightness = grey.mean((1, 2))
         edges = [0, *(np.flatnonzero(cuts(change)) + 1), len(frames)]
         for start, end in pairwise(edges):
-            usual = np.median(brightness[start:end]) if end > start else 0
+            usual = np.median(brightness[start:end])
             while end - start >= SHOT:
                 if brightness[start : start + SHOT].min() < _FADE * usual:
                     start += 1
                     continue
                 found.append((float(change[start : start + SHOT - 1].mean()), frames[start : start + SHOT]))
                 start += SHOT
-    least = sorted((liveliness for liveliness, _ in found), reverse=True)[:SHOTS]
-    return [shot for liveliness, shot in found if liveliness >= least[-1]][:SHOTS]
+    least = min(sorted((liveliness for liveliness, _ in found), reverse=True)[:SHOTS], default=0.0)
+    return [shot for liveliness, shot in found if liveliness >= least][:SHOTS]
 
 
 def cuts(change: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
