@@ -13,6 +13,7 @@ OPTION = re.compile(r"(?<![\w(-])--[a-z][a-z-]*(?![\w:-])")
 WITH_OPTIONS = {
     "generation/record.py": "writes the command that reproduces a run",
     "generation/request.py": "names the options of the fields",
+    "mini/art/packages.py": "runs npm and pip",
 }
 """Modules beside the command line whose text has options."""
 MODULES = [

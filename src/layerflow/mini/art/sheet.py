@@ -25,9 +25,10 @@ def contact_sheet(atlas: Atlas, rows: int = 4) -> Image.Image:
         rows: rows for each kind.
     """
     kinds: dict[str, list[Sprite | Background]] = {}
-    for item in (*atlas.sprites, *atlas.backgrounds):
+    items: tuple[Sprite | Background, ...] = (*atlas.sprites, *atlas.backgrounds)
+    for item in items:
         kinds.setdefault(item.kind, []).append(item)
-    strips = [_strip(atlas, kind, items, rows) for kind, items in kinds.items()]
+    strips = [_strip(atlas, kind, group, rows) for kind, group in kinds.items()]
     sheet = Image.new("RGB", (COLUMNS * CELL, sum(strip.height for strip in strips) or 1), "white")
     top = 0
     for strip in strips:
