@@ -19,7 +19,7 @@ BELOW: dict[str, set[str]] = {
     "evaluation": {"core", "media", "models", "pipeline", "runtime", "generation"},
     "training": {"core", "media", "models", "pipeline", "runtime", "datasets", "evaluation"},
 }
-BELOW["mini"] = {*BELOW} - {"generation"}
+BELOW["mini"] = {*BELOW}
 BELOW["studio"] = {"core", "media", "models", "pipeline", "runtime", "generation"}
 BELOW["cli"] = {*BELOW} - {"mini"}
 """What each folder (or module beside the folders) may import."""
