@@ -25,7 +25,7 @@ from ..models.given import mattes_of
 from ..models.layout import Layout
 from ..models.model_space import to_model_space
 from ..pipeline import LayerFlowPipeline
-from .givens import are_interchangeable, choose_foregrounds, draw_frames, draw_hints, draw_kind
+from .givens import are_interchangeable, choose_foregrounds, draw_frames, draw_hints, draw_kind, lacking
 from .recipe import ADAPTERS, ANY, StageRecipe
 from .sources import Query, Sample, Size, open_sources
 
@@ -256,6 +256,9 @@ class ClipBatches(Dataset):
         elif read.clips:  # text states were computed for the nearest foregrounds
             read = replace(read, clips=clips_for(read.clips, self.clips))
         layout = Layout(self.latent_frames.get(step.frames, step.frames), self.clips)
+        if read.clips:
+            told = given | lacking(read.clips, self.clips, own_rng)
+            given = told if len(told) < len(self.clips) else given
         masks = draw_frames(draw_kind(recipe.frame_masks, own_rng), given, self.clips, layout.frames, own_rng)
         mattes = {name: read.clips[name] for name in mattes_of(self.clips)} if recipe.hints else {}
         hints = draw_hints(draw_kind(recipe.hints, own_rng), mattes, masks, own_rng) if recipe.hints else None

@@ -26,6 +26,11 @@ BAND = (0.02, 0.1)
 """Range of the width of a trimap's unknown band on either side of an edge, in heights of the frame."""
 LEAST_OVERLAP = 0.01
 """Share of the smaller of two foregrounds from which their overlap tells which is nearer."""
+JOINED = 0.3
+"""Chance that one of several foregrounds joins the background even where the network has a place for it: moving things
+are not always meant."""
+TOLD = 0.5
+"""Chance that the clips of foregrounds that a scene lacks are given as transparent, as they are in sampling."""
 SURE = 0.95
 """Alpha from which a pixel is surely foreground; one minus it, background."""
 
@@ -150,7 +155,7 @@ def choose_foregrounds(
     """Return the clips of a network from those of a sample, and their captions.
 
     Of more foregrounds than the network has, a random few stay, and the others become part of the background: which is
-    meant can then only be seen from what is given. A foreground that is hidden by one of them becomes transparent
+    meant can then only be seen from what is given. Where it has a place for all, one of several does so at times. A foreground that is hidden by one of them becomes transparent
     there. Those that the sample lacks are transparent.
 
     Args:
@@ -161,6 +166,8 @@ def choose_foregrounds(
     """
     count = sum(name in ALPHA_OF for name in names)
     own = [name for name in ALPHA_OF if name in clips]
+    if 1 < len(own) <= count and rng.random() < JOINED:
+        count = len(own) - 1
     if len(own) <= count:
         return clips_for(clips, names), dict(captions)
     kept = sorted(rng.choice(len(own), count, replace=False).tolist())
@@ -180,6 +187,21 @@ def choose_foregrounds(
         if place not in kept:
             background = blend(clips[name], clips[ALPHA_OF[name]], background)
     return clips_for(chosen | {BACKGROUND: background}, names), texts
+
+
+def lacking(clips: Mapping[str, Tensor], names: Sequence[str], rng: np.random.Generator) -> frozenset[str]:
+    """Draw which clips are given because the scene lacks their foreground: all of them, or none.
+
+    Args:
+        clips: (F, C, H, W) in [0, 1] of a network, by name.
+        names: clips of the network.
+        rng: source of randomness; not used where nothing is lacking.
+    """
+    empty = [colour for colour, alpha in ALPHA_OF.items() if alpha in names and not bool(clips[alpha].any())]
+    further = [colour for colour in empty if colour != next(iter(ALPHA_OF))]
+    if not further or rng.random() >= TOLD:
+        return frozenset()
+    return frozenset(name for colour in further for name in (colour, ALPHA_OF[colour]))
 
 
 def are_interchangeable(
@@ -210,4 +232,4 @@ def are_interchangeable(
     return all(float((a * b).sum()) <= LEAST_OVERLAP * float(torch.minimum(a.sum(), b.sum())) for a, b in pairs)
 
 
-__all__ = ["are_interchangeable", "choose_foregrounds", "draw_frames", "draw_hints", "draw_kind"]
+__all__ = ["are_interchangeable", "choose_foregrounds", "draw_frames", "draw_hints", "draw_kind", "lacking"]
