@@ -104,8 +104,8 @@ class Mini(Family):
     def complete_network(self, network: Backbone, before: Backbone | None = None) -> None:
         from .fitting.image_encoder import load_image_encoder
 
-        if hasattr(network, "observation") and not hasattr(before, "observation"):
-            load_image_encoder(network.observation.encoder)
+        if hasattr(network, "separation") and not hasattr(before, "separation"):
+            load_image_encoder(network.separation.observation.encoder)
 
     def open_source(self, data: DataRecipe, recipe: StageRecipe) -> Source:
         from .data import CompositeScenes, DrawnScenes

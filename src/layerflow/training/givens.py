@@ -155,8 +155,8 @@ def choose_foregrounds(
     """Return the clips of a network from those of a sample, and their captions.
 
     Of more foregrounds than the network has, a random few stay, and the others become part of the background: which is
-    meant can then only be seen from what is given. Where it has a place for all, one of several does so at times. A foreground that is hidden by one of them becomes transparent
-    there. Those that the sample lacks are transparent.
+    meant can then only be seen from what is given. Where it has a place for all, one of several does so at times. A
+    foreground that is hidden by one of them becomes transparent there. Those that the sample lacks are transparent.
 
     Args:
         clips: (F, C, H, W) in [0, 1] of all layers of the sample, by name.

@@ -64,26 +64,31 @@ class Conditioned(Backbone):
         self.block_cond = nn.Linear(cond_dim, 6 * dim)
 
     def condition(
-        self, timestep: Tensor, text: Tensor, mask: Tensor, layout: Layout
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        self, timestep: Tensor, text: Tensor, mask: Tensor, means: Tensor, layout: Layout
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the conditioning of each clip.
 
+        Args:
+            timestep: (B, K, F or 1) noise levels.
+            text, mask: (B, L, S, text_dim) text states and (B, L, S) mask.
+            means: (B, L, R) mean whitened text states.
+            layout: layout of the clips.
+
         Returns:
-            Vector (B, K, F or 1, E) of noise level and prompt, whitened mean text states of layers (B, L, R), text
-            states of each clip's layer (B*K, S, D) and their mask (B*K, 1, 1, S).
+            Vector (B, K, F or 1, E) of noise level and prompt, text states of each clip's layer (B*K, S, D) and their
+            mask (B*K, 1, 1, S).
         """
         dtype = self.text_proj.weight.dtype
         text = text.to(dtype)
         if not self.config.timestep_per_clip:
             timestep = timestep.amax(dim=(1, 2), keepdim=True).expand_as(timestep)
-        mean = self.pool_whitening(pool(text, mask))  # (B, L, R)
         text = self.text_whitening(text)  # (B, L, S, R)
-        pooled = pool(self.text_pool(text), mask) + self.pool_proj(mean)  # (B, L, E)
+        pooled = pool(self.text_pool(text), mask) + self.pool_proj(means)  # (B, L, E)
         cond = self.time_embed(sinusoid(timestep * 1000, 128, 10000.0).to(dtype))  # (B, K, F or 1, E)
         cond = cond + pooled[:, layout.layers, None] + self.clip_rows(layout)[:, None]
         states = self.text_proj(text) + self.layer_rows()[:, None]  # (B, L, S, D)
         mask = mask[:, layout.layers].flatten(0, 1)[:, None, None, :]  # (B*K, 1, 1, S)
-        return cond, mean, states[:, layout.layers].flatten(0, 1), mask
+        return cond, states[:, layout.layers].flatten(0, 1), mask
 
     def clip_rows(self, layout: Layout) -> Tensor:
         """Return the embedding of each clip of a layout, (K, E)."""

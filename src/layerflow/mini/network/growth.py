@@ -18,8 +18,8 @@ BLOCK = re.compile(r"(down|up)\.\d+\.\d+\.|blocks\.\d+\.")
 """Names of parameters of repeated blocks."""
 BRANCH_END = re.compile(r"attn\.to_out\.|\.mlp\.2\.")
 """Last layers of a transformer block's residual branches; a new convolutional block starts with zeros there."""
-WITHOUT_EFFECT = ("hint_stem.", "cells.", "observation.", "place_")
-"""Parts that leave the prediction as it is until they are trained, or that only further foregrounds use."""
+UNTRAINED = ("hint_stem.", "separation.", "place_")
+"""Parts that are added untrained: without effect, for given videos alone, or for further foregrounds alone."""
 FOLDED_INPUTS = re.compile(r"stem\.weight|object_readers\.\d\.widen\.weight|hint_stem\.weight")
 """Convolutions whose inputs are pixels folded into channels."""
 HEADS = re.compile(r"(head|copy_head|trust_head)\.(weight|bias)")
@@ -41,12 +41,12 @@ def grown(model: Any, other: Any, changes: Mapping[str, Any]) -> dict[str, Tenso
         state = {name: enlarged(name, tensor, before, after, width) for name, tensor in state.items()}
     # An embedding that an ablation switches off stays zero.
     off = {name: tensor.detach() for name, tensor in other.named_parameters() if not tensor.requires_grad}
-    off = {name: tensor for name, tensor in off.items() if not name.startswith("observation.")}
+    off = {name: tensor for name, tensor in off.items() if not name.startswith("separation.")}
     for name, tensor in other.state_dict().items():
         known = state.get(name)
         if known is None and BLOCK.match(name):
             state[name] = torch.zeros_like(tensor) if BRANCH_END.search(name) else tensor
-        elif known is None and name.startswith(WITHOUT_EFFECT):
+        elif known is None and name.startswith(UNTRAINED):
             state[name] = tensor
         elif known is None or known.shape != tensor.shape:
             raise UserError(f"the weights have other sizes than {dict(changes)}")

@@ -24,19 +24,17 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
-from ...core.schema import ALPHA, ALPHA_OF, BACKGROUND, CHANNELS, CLIPS, FOREGROUND
+from ...core.schema import ALPHA, ALPHA_OF, BACKGROUND, BLENDED, CHANNELS, CLIPS, FOREGROUND
 from ...models.backbone import Conventions
-from ...models.given import Clean
 from ...models.layout import Layout
 from .blocks import CompactBlock, ConvBlock, place_code, sinusoid
-from .cells import CellTransformer
 from .composition import BACKGROUND_PLANES, settle_opacity, solve_composition
 from .conditioning import OWN_CLIPS, Conditioned
 from .fill import BackgroundFill
 from .folding import FOLDED_PLANES, fold, fold_frames, pool_noise, unfold
 from .foregrounds import PlaceInStack, share_of
 from .growth import grown
-from .observation import CELL, Observation
+from .separation import Separation, drawn_clips
 from .sketch import (
     FRAME_CODE,
     OBJECT_PLANES,
@@ -54,11 +52,11 @@ __all__ = ["CompactTransformer3DModel", "ModelMixin"]  # diffusers looks here fo
 
 PLACE_CODE = 32
 """Channels of the encoded pixel position."""
-WITHOUT_ADAPTER = re.compile(r"space_pos|places\.|observation\.encoder\.|cells\.blocks\.\d+\.local")
+WITHOUT_ADAPTER = re.compile(r"space_pos|places\.|separation\.observation\.encoder\.|.*cells\.blocks\.\d+\.local")
 """Layers that LoRA leaves out: of position codes, which all samples share, of the frozen encoder, and depthwise ones,
 into which an adapter cannot be fused."""
-HEAD_DIM = 32
-"""Channels of an attention head over cells."""
+SEPARATION_BLOCKS = 3
+"""Convolutional blocks of the decoder of `Separation`."""
 
 
 @dataclass
@@ -105,9 +103,9 @@ class CompactTransformer3DModel(Conditioned):
         num_layers: int = 2,
         num_heads: int = 4,
         mlp_ratio: float = 3.0,
-        cell_layers: int = 0,
-        cell_dim: int = 256,
-        image_features: bool = False,
+        separation_layers: int = 0,
+        separation_dim: int = 192,
+        separation_width: int = 64,
         text_dim: int = 384,
         text_rank: int = 192,
         cond_dim: int = 256,
@@ -131,8 +129,8 @@ class CompactTransformer3DModel(Conditioned):
             widths: channels of the convolutional levels, each at half the size of the one before.
             blocks_down, blocks_up: blocks of each level of encoder and decoder.
             dim, num_layers, num_heads, mlp_ratio: sizes of the transformer; it works at half the last level's size.
-            cell_layers, cell_dim: sizes of the transformer over cells of 8 pixels, see `CellTransformer`; none at 0.
-            image_features: cells also see what given frames show, see `Observation`.
+            separation_layers, separation_dim, separation_width: sizes of the network that takes given videos apart, see
+                `Separation`: layers and channels of its transformer, channels of its convolutions; none at 0.
             text_dim: channels of the text states.
             text_rank: channels of the whitened text states.
             cond_dim: width of the conditioning vector (timestep, prompt, frame index).
@@ -149,7 +147,7 @@ class CompactTransformer3DModel(Conditioned):
             frame_masks: whether training gave single frames of clips too; it changes messages, not results.
 
         Raises:
-            ValueError: clips without those of a scene of one foreground, or no level whose cells have 8 pixels.
+            ValueError: clips without those of a scene of one foreground.
         """
         super().__init__()
         if tuple(clips[: len(CLIPS)]) != CLIPS:
@@ -181,6 +179,11 @@ class CompactTransformer3DModel(Conditioned):
         self.fill = BackgroundFill(in_channels, fill_width)
         if len(self.foregrounds) > 1:
             self._add_places()
+        if separation_layers:
+            self.separation = Separation(
+                separation_dim, separation_layers, separation_width, SEPARATION_BLOCKS, text_rank,
+                len(self.foregrounds) > 1,
+            )  # fmt: skip
 
     def _add_levels(self, folded: int) -> None:
         """Add the convolutional encoder, the transformers and the decoder."""
@@ -208,15 +211,6 @@ class CompactTransformer3DModel(Conditioned):
         self.grow = nn.ModuleList(nn.Conv2d(o, 4 * c, 1) for c, o in zip(widths, outs, strict=True))
         self.merge = nn.ModuleList(nn.Conv2d(2 * c, c, 1) for c in widths)
         self.up = levels(config.blocks_up)
-        if config.cell_layers:
-            if not 0 < self.cell_level < len(widths):
-                raise ValueError(f"no level but the first has cells of {CELL} pixels; cell_layers must be 0")
-            self.cells = CellTransformer(
-                widths[self.cell_level], config.cell_dim, config.cell_layers, config.cell_dim // HEAD_DIM,
-                config.mlp_ratio, cond_dim,
-            )  # fmt: skip
-            if config.image_features:
-                self.observation = Observation(config.cell_dim, widths[self.cell_level - 1])
 
     def _add_places(self) -> None:
         """Add what tells further foregrounds from the nearest, whose weights they share."""
@@ -233,11 +227,6 @@ class CompactTransformer3DModel(Conditioned):
     def size_multiple(self) -> int:
         """Divisor of height and width of a clip in pixels."""
         return self.config.patch_size * 2 ** len(self.config.widths)
-
-    @property
-    def cell_level(self) -> int:
-        """Level whose cells have `CELL` pixels."""
-        return (CELL // self.config.patch_size).bit_length() - 1
 
     @property
     def needs_all_clips(self) -> bool:
@@ -260,8 +249,7 @@ class CompactTransformer3DModel(Conditioned):
         return_dict: bool = True,
         placement: Tensor | None = None,
         hints: Tensor | None = None,
-        observed_cells: Tensor | None = None,
-        observed_fine: Tensor | None = None,
+        separated: Tensor | None = None,
     ) -> CompactTransformer3DOutput | tuple[Tensor]:
         """Predict the clean sequence.
 
@@ -276,8 +264,7 @@ class CompactTransformer3DModel(Conditioned):
             return_dict: return a `CompactTransformer3DOutput` instead of a tuple.
             placement: (B, 3 * A) random places and sizes of the objects, see `draw_placement`; their mean if None.
             hints: (B, A, F, 2, H, W) known places of mattes, see `Backbone.takes_hints`; none are known if None.
-            observed_cells, observed_fine: (B, F, D', h', w') and (B, F, C', 2h', 2w') from `observe`, which depend on
-                given frames alone; computed here if None.
+            separated: (B, F, planes, H, W) from `separate`, which depends on given frames alone; computed here if None.
 
         Returns:
             Clean sequence (B, K*F, C, H, W).
@@ -292,23 +279,22 @@ class CompactTransformer3DModel(Conditioned):
             )
         if frame_positions is None:
             frame_positions = torch.arange(f, device=hidden_states.device).expand(b, f)
-        if hasattr(self, "observation") and (observed_cells is None or observed_fine is None):
-            observed_cells, observed_fine = self.observe(hidden_states, timestep == 0, layout, hints)
-        pooled, level = pool_noise(hidden_states, timestep, layout, self.config.noise_pooling)
-        cond, means, text, text_mask = self.condition(level, encoder_hidden_states, encoder_attention_mask, layout)
-        frame_code = self.frame_code(frame_positions).to(cond.dtype)  # (B, F, 64)
-        cond, conv_cond = self.condition_frames(cond, means, frame_code, layout)  # (B, K, F, E), (N, E)
-
-        scene, sprites = self.sketch(means, frame_code, placement)  # (N, 7, 16, 16), A times (N, 4, 64, 64)
-        folded = fold(pooled, layout, self.foregrounds, self.config.patch_size)  # A times (N, planes*p*p, H/p, W/p)
-        x = self.enter(folded, hints)
-        fine = None if observed_fine is None else observed_fine.flatten(0, 1)
-        cells = None if observed_cells is None else observed_cells.flatten(0, 1)
-        x, skips = self.encode(x, scene, sprites, conv_cond, frame_code, cells, fine)  # (N, K*D, h, w)
-        x = self.transform(x, cond, text, text_mask, frame_code, len(layout.clips))  # (N, K*D, h, w)
-        clips, copy = self.decode(
-            x, skips, scene, sprites, conv_cond, folded, b
-        )  # (B, F, C, H, W), (B, F, 3 + A, H, W)
+        frame_code = self.frame_code(frame_positions).to(self.text_proj.weight.dtype)  # (B, F, 64)
+        means = self.pool_whitening(pool(encoder_hidden_states.to(frame_code.dtype), encoder_attention_mask))
+        apart = self.is_apart(timestep == 0, layout)  # (B, F)
+        if separated is None and (apart.is_meta or bool(apart.any())):
+            separated = self.separate(hidden_states, timestep == 0, layout, means, frame_code, hints)
+        if separated is None or apart.is_meta or not bool(apart.all()):
+            text = encoder_hidden_states, encoder_attention_mask
+            clips, copy = self.draw(hidden_states, timestep, text, means, frame_code, layout, placement, hints)
+            if separated is not None:
+                own, own_copy = drawn_clips(separated, self.foregrounds)
+                where = apart[..., None, None, None]
+                clips |= {name: torch.where(where, own[name], clips[name]) for name in own}
+                copy = torch.where(where, own_copy, copy)
+        else:
+            clips, copy = drawn_clips(separated, self.foregrounds)
+            clips[BLENDED] = torch.zeros_like(clips[BACKGROUND])  # given everywhere
 
         clips = solve_composition(clips, copy, hidden_states, timestep, layout, self.fill)
         sample = layout.pack(
@@ -316,25 +302,74 @@ class CompactTransformer3DModel(Conditioned):
         )
         return CompactTransformer3DOutput(sample) if return_dict else (sample,)
 
-    def observe(
-        self, sequence: Tensor, given: Tensor, layout: Layout, hints: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Observe given frames, see `Observation`.
+    def draw(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        text: tuple[Tensor, Tensor],
+        means: Tensor,
+        frame_code: Tensor,
+        layout: Layout,
+        placement: Tensor | None,
+        hints: Tensor | None,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Draw all clips with the diffusion transformer.
+
+        Args:
+            hidden_states, timestep, layout, placement, hints: as for `forward`.
+            text: text states and their mask.
+            means: (B, L, R) mean whitened text states.
+            frame_code: (B, F, 64) encoded frame positions.
+
+        Returns:
+            Clips (B, F, C, H, W) by name, alpha with one channel, and the planes of `copy_planes`, (B, F, 3 + A, H, W).
+        """
+        pooled, level = pool_noise(hidden_states, timestep, layout, self.config.noise_pooling)
+        cond, states, text_mask = self.condition(level, *text, means, layout)
+        cond, conv_cond = self.condition_frames(cond, means, frame_code, layout)  # (B, K, F, E), (N, E)
+        scene, sprites = self.sketch(means, frame_code, placement)  # (N, 7, 16, 16), A times (N, 4, 64, 64)
+        folded = fold(pooled, layout, self.foregrounds, self.config.patch_size)  # A times (N, planes*p*p, H/p, W/p)
+        x = self.enter(folded, hints)
+        x, skips = self.encode(x, scene, sprites, conv_cond, frame_code.shape[1])  # (N, K*D, h, w)
+        x = self.transform(x, cond, states, text_mask, frame_code, len(layout.clips))  # (N, K*D, h, w)
+        return self.decode(x, skips, scene, sprites, conv_cond, folded, len(hidden_states))
+
+    def is_apart(self, given: Tensor, layout: Layout) -> Tensor:
+        """Return at which frames the blended clip is given and a network takes it apart, (B, F) bool.
+
+        Args:
+            given: (B, K, F or 1) bool.
+            layout: layout of the clips.
+        """
+        known = given[:, layout.clips.index(BLENDED)].expand(-1, layout.frames)
+        return known if hasattr(self, "separation") else torch.zeros_like(known)
+
+    def separate(
+        self,
+        sequence: Tensor,
+        given: Tensor,
+        layout: Layout,
+        means: Tensor,
+        frame_code: Tensor,
+        hints: Tensor | None = None,
+    ) -> Tensor:
+        """Take a given video apart, see `Separation`.
 
         Args:
             sequence: (B, K*F, C, H, W) with clean given frames.
             given: (B, K, F or 1) bool.
             layout: layout of the clips in the sequence.
+            means: (B, L, R) mean whitened text states.
+            frame_code: (B, F, 64) encoded frame positions.
             hints: as for `forward`.
 
         Returns:
-            (B, F, D', h', w') for cells and (B, F, C', 2h', 2w') for half cells.
+            (B, F, planes, H, W), to be read by `drawn_clips`.
         """
         known = given.expand(-1, -1, layout.frames)
         masks = {name: known[:, number] for number, name in enumerate(layout.clips)}
-        cells, fine = self.observation(layout.unpack(sequence), masks, hints)
-        size = len(sequence), layout.frames
-        return cells.unflatten(0, size), fine.unflatten(0, size)
+        planes: Tensor = self.separation(layout.unpack(sequence), masks, means, frame_code, hints)
+        return planes
 
     def video_tokens(self, layout: Layout, height: int, width: int) -> int:
         """See `Backbone`; tokens are counted behind the convolutional encoder."""
@@ -345,18 +380,9 @@ class CompactTransformer3DModel(Conditioned):
         batch: int,
         generator: torch.Generator | list[torch.Generator] | None = None,
         device: torch.device | None = None,
-        clean: Clean | None = None,
-        layout: Layout | None = None,
-        hints: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """See `Backbone`: a placement for each sample, and what given frames show."""
-        inputs = {"placement": self.draw_placement(batch, generator, device)}
-        if hasattr(self, "observation") and clean is not None and layout is not None and bool(clean.given.any()):
-            sequence = clean.sequence.to(self.dtype)
-            inputs["observed_cells"], inputs["observed_fine"] = self.observe(
-                sequence, clean.given.expand(batch, -1, -1), layout, hints
-            )
-        return inputs
+        """See `Backbone`: a placement for each sample."""
+        return {"placement": self.draw_placement(batch, generator, device)}
 
     def training_inputs(
         self,
@@ -463,19 +489,9 @@ class CompactTransformer3DModel(Conditioned):
         scene: Tensor,
         sprites: Sequence[Tensor],
         cond: Tensor,
-        frame_code: Tensor,
-        cells: Tensor | None = None,
-        fine: Tensor | None = None,
+        frames: int,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Encode features (N, widths[0], H/p, W/p) to (N, K*D, h, w), and return each level's features too.
-
-        Args:
-            x, cond: features and conditioning (N, E).
-            scene, sprites: sketches.
-            frame_code: (B, F, 64).
-            cells, fine: observations (N, D', h', w') and (N, C', 2h', 2w').
-        """
-        frames = frame_code.shape[1]
+        """Encode features (N, widths[0], H/p, W/p) to (N, K*D, h, w), and return each level's features too."""
         for place, sprite in enumerate(sprites):
             read = self.object_readers[0](sprite, x.shape[-2:], cond)
             x = x + (self.place_stem(read, place) if place else read)
@@ -483,12 +499,8 @@ class CompactTransformer3DModel(Conditioned):
         for level, (blocks, shrink) in enumerate(zip(self.down, self.shrink, strict=True)):
             if level == self.scene_level:
                 x = x + self.scene_readers[0](scene, x.shape[-2:], cond)
-            if fine is not None and level == self.cell_level - 1:
-                x = x + fine
             for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, cond, frames)
-            if self.config.cell_layers and level == self.cell_level:
-                x = x + self.follow(x, cells, cond, frame_code)
             skips.append(x)
             if level < len(self.down) - 1:
                 x = shrink(x)
@@ -497,18 +509,6 @@ class CompactTransformer3DModel(Conditioned):
         for place in range(1, len(sprites)):
             tokens += [self.place_tokens(clip, place) for clip in own.split(self.config.dim, dim=1)]
         return torch.cat(tokens, dim=1), skips
-
-    def follow(self, x: Tensor, observed: Tensor | None, cond: Tensor, frame_code: Tensor) -> Tensor:
-        """Return what the transformer over cells adds to features (N, C, h', w')."""
-        size = frame_code.shape[1], *x.shape[-2:]
-        cells = self.cells.embed(x, observed, frame_code)
-        for block in self.cells.blocks:
-            if torch.is_grad_enabled() and self.gradient_checkpointing:
-                cells = self._gradient_checkpointing_func(block, cells, cond, size)
-            else:
-                cells = block(cells, cond, size)
-        added: Tensor = self.cells.result(cells, *size[1:])
-        return added
 
     def decode(
         self,
