@@ -51,8 +51,7 @@ def drawn(model: CompactTransformer3DModel, sequence: Tensor, level: float, monk
 def test_larger_patches_shrink_process_and_enlarge(
     small: CompactTransformer3DModel, level: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes = {"patch_size": 4, "sample_size": 64, "noise_pooling": 2, "cell_layers": 3, "cell_dim": 32,
-               "image_features": True, "hints": True}  # fmt: skip
+    changes = {"patch_size": 4, "sample_size": 64, "noise_pooling": 2, "hints": True}
     large = small.resized(changes).eval()
     sequence = torch.randn(1, LAYOUT.length, 3, 32, 32)
 
@@ -87,13 +86,9 @@ def test_patches_grow_only_to_multiples(small: CompactTransformer3DModel) -> Non
         small.resized({"patch_size": 4}).resized({"patch_size": 2})
 
 
-def test_no_cells_of_eight_pixels_are_refused() -> None:
-    with pytest.raises(ValueError, match="8 pixels"):
-        CompactTransformer3DModel(**{**SIZES, "widths": (8,), "blocks_up": (1,), "blocks_down": (1,)}, cell_layers=1)
-
-
 def test_the_number_of_foregrounds_is_not_part_of_the_weights() -> None:
-    two, three = (CompactTransformer3DModel(**SIZES, clips=model_clips(count)) for count in (2, 3))
+    own = {"separation_layers": 1, "separation_dim": 32, "separation_width": 8}
+    two, three = (CompactTransformer3DModel(**SIZES, **own, clips=model_clips(count)) for count in (2, 3))
     shapes = [{name: tensor.shape for name, tensor in model.state_dict().items()} for model in (two, three)]
     assert shapes[0] == shapes[1]
 

@@ -17,7 +17,7 @@ B, FRAMES, SIZE, DIM, FINE = 2, 3, 32, 8, 4
 @pytest.fixture
 def observation() -> Observation:
     torch.manual_seed(0)
-    own = Observation(DIM, FINE)
+    own = Observation(DIM, FINE, foregrounds=True)
     for kind in own.clips.values():
         torch.nn.init.normal_(kind.fine.weight)
     return own

@@ -20,6 +20,8 @@ BRANCH_END = re.compile(r"attn\.to_out\.|\.mlp\.2\.")
 """Last layers of a transformer block's residual branches; a new convolutional block starts with zeros there."""
 UNTRAINED = ("hint_stem.", "separation.", "place_")
 """Parts that are added untrained: without effect, for given videos alone, or for further foregrounds alone."""
+BY_PLACE = re.compile(r"(^|\.)place(_\w+)?\.")
+"""Parts that only networks of several foregrounds have."""
 FOLDED_INPUTS = re.compile(r"stem\.weight|object_readers\.\d\.widen\.weight|hint_stem\.weight")
 """Convolutions whose inputs are pixels folded into channels."""
 HEADS = re.compile(r"(head|copy_head|trust_head)\.(weight|bias)")
@@ -51,7 +53,7 @@ def grown(model: Any, other: Any, changes: Mapping[str, Any]) -> dict[str, Tenso
         elif known is None or known.shape != tensor.shape:
             raise UserError(f"the weights have other sizes than {dict(changes)}")
     own = other.state_dict()
-    state = {name: tensor for name, tensor in state.items() if name in own or not name.startswith("place_")}
+    state = {name: tensor for name, tensor in state.items() if name in own or not BY_PLACE.search(name)}
     if any(name not in own for name in state):
         raise UserError(f"the weights have other sizes than {dict(changes)}")
     return {**state, **off}

@@ -61,14 +61,16 @@ class Observation(nn.Module):
     Args:
         dim: channels of a cell.
         fine: channels of half a cell.
+        foregrounds: whether there can be more than one.
     """
 
-    def __init__(self, dim: int, fine: int) -> None:
+    def __init__(self, dim: int, fine: int, foregrounds: bool = False) -> None:
         super().__init__()
         self.channels = dim, fine
         self.encoder = ImageFeatures()
         self.clips = nn.ModuleDict({kind: ClipFeatures(dim, fine) for kind in KINDS})
-        self.place = PlaceInStack(dim, distinct=True)
+        if foregrounds:
+            self.place = PlaceInStack(dim, distinct=True)
         self.motion = nn.Conv2d(MOTION_PLANES, dim, 2, stride=2, bias=False)
         self.likeness = nn.Conv2d(LIKENESS_PLANES, dim, 3, padding=1, bias=False)
 
@@ -99,7 +101,7 @@ class Observation(nn.Module):
             levels = [normalised(level) for level in self._encode(clips[name].flatten(0, 1), where)]
             kind, place = (FOREGROUND, foregrounds.index(name)) if name in foregrounds else (name, 0)
             shown, detail = self.clips[kind](levels)
-            shown = self.place(shown, place)
+            shown = self.place(shown, place) if place else shown
             if name == BLENDED:
                 shown = shown + self.motion(self._displacements(levels[0], given[name], (b, f)).to(dtype))
                 if hints is not None or self._mattes(clips, given):
@@ -172,7 +174,8 @@ class Observation(nn.Module):
                 outside = outside + (1 - known) * (place_known - hinted) / 2
             shares = F.avg_pool2d(torch.stack([inside, outside], dim=2).flatten(0, 1), CELL)  # (N, 2, h, w)
             planes = [shares, *self._likeness(cells, shares.unflatten(0, (b, f)))]
-            own = self.place(self.likeness(torch.cat(planes, dim=1).to(self.likeness.weight.dtype)), place)
+            own = self.likeness(torch.cat(planes, dim=1).to(self.likeness.weight.dtype))
+            own = self.place(own, place) if place else own
             total = own if total is None else total + own
         assert total is not None
         return total

@@ -53,7 +53,7 @@ class Separation(nn.Module):
 
     def __init__(self, dim: int, layers: int, fine: int, blocks: int, text_rank: int, foregrounds: bool) -> None:
         super().__init__()
-        self.observation = Observation(dim, fine)
+        self.observation = Observation(dim, fine, foregrounds)
         self.flags = nn.Linear(len(CLIPS), COND_DIM)
         self.moment = nn.Linear(FRAME_CODE, COND_DIM)
         self.text = nn.Linear(len(LAYERS) * text_rank, COND_DIM)
