@@ -273,7 +273,7 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             width: likewise.
             upscale: factor by which the upscaler enlarges height and width. Given clips are reduced by it for the
                 transformer.
-            num_inference_steps: denoising steps; the model's default if None.
+            num_inference_steps: denoising steps; the model's default for the task if None.
             guidance_scale: strength of classifier-free guidance; 1 turns it off and halves the time. The model's
                 default for the task if None.
             guidance_scale_2: the scale for `transformer_2`; `guidance_scale` if None.
@@ -292,9 +292,10 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         """
         # 1. Check
         conventions = self.transformer.conventions
-        steps = conventions.steps if num_inference_steps is None else num_inference_steps
         known = [Given.of(one) for one in ([given] if isinstance(given, LayeredVideo | Given) else given or [])]
         scene = self.check_foregrounds(foreground, foregrounds, known)
+        task = task_of(known[0].whole if known else (), len(scene))
+        steps = conventions.steps_of(task) if num_inference_steps is None else num_inference_steps
         by_layer = {**scene, BACKGROUND: background, BLENDED: blended}
         prompts = self.check_inputs(by_layer, len(scene), known, steps, output_type)
         if guidance_scale_2 is not None and self.transformer_2 is None:
@@ -303,7 +304,6 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
         layout, frames, height, width = self.check_size(known, clips, num_frames, height, width, upscale)
         fps = fps or (known[0].video.fps if known else DEFAULT_FPS)
         device, batch = self._execution_device, len(prompts)
-        task = task_of(known[0].whole if known else (), len(scene))
         guidance_scale = conventions.guidance if guidance_scale is None else guidance_scale
         guider = guider or make_guider(conventions, guidance_scale)
         guider_2 = guider if guidance_scale_2 is None else make_guider(conventions, guidance_scale_2)

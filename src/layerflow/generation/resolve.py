@@ -93,7 +93,7 @@ def resolve(request: Request, facts: ModelFacts, more: Sequence[Source] = ()) ->
     check_model_fields(request, facts)
     task, blended = task_of(whole, foregrounds), request.blended
     in_part = given is not None and not whole and bool(given.clips)
-    steps = request.steps or conventions.steps
+    steps = request.steps or conventions.steps_of(task)
     decided = replace(
         request,
         blended=blended_prompt(request.foreground, request.background) if blended is None else blended,

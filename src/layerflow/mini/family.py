@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,6 @@ from .recipes import MiniRecipe, TextRecipe, UpscalerRecipe
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from ..models.backbone import Backbone
     from ..pipeline import LayerFlowPipeline
     from ..training.recipe import DataRecipe, StageRecipe
     from ..training.sources import Source
@@ -90,7 +89,7 @@ class Mini(Family):
 
         tokenizer, text_encoder = load_text_encoder(find_model(self.text_model(recipe)))
         model = self.fresh_network(recipe)
-        self.complete_network(model)
+        self._complete(model)
         progress = None if report is None else lambda part, share: report(0, {part: share})
         if fit:
             fit_text_whitening(model, tokenizer, text_encoder, recipe)
@@ -101,7 +100,21 @@ class Mini(Family):
         scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
         return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
 
-    def complete_network(self, network: Backbone, before: Backbone | None = None) -> None:
+    def grow_pipeline(self, pipeline: LayerFlowPipeline, changes: Mapping[str, Any]) -> None:
+        before = pipeline.transformer
+        grown = before.resized(changes)
+        self._complete(grown, before)
+        pipeline.register_modules(transformer=grown)
+        pooling, former = (network.config.get("noise_pooling", 1) for network in (grown, before))
+        if pooling != former:
+            # The network sees the same levels as before, see `pool_noise`: shifting a schedule by s and then by r is
+            # shifting it by r * s.
+            config = pipeline.scheduler.config
+            shift = config.shift * pooling / former
+            pipeline.register_modules(scheduler=type(pipeline.scheduler).from_config(config, shift=shift))
+
+    def _complete(self, network: Any, before: Any = None) -> None:
+        """Load the image encoder of a network that has one for the first time."""
         from .fitting.image_encoder import load_image_encoder
 
         if hasattr(network, "separation") and not hasattr(before, "separation"):

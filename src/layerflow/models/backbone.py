@@ -39,6 +39,8 @@ class Conventions:
     """Standard deviation of the noise that sampling starts from."""
     task_noise_scale: Mapping[str, float] = field(default_factory=dict)
     """Another noise scale for single tasks."""
+    task_steps: Mapping[str, int] = field(default_factory=dict)
+    """Another number of steps for single tasks."""
     dynamic_guidance: bool = False
     """True if guidance varies by timestep, see `DynamicGuidance`."""
     joint_autoencoding: bool = False
@@ -53,6 +55,10 @@ class Conventions:
     """True if conditional and unconditional prediction share a forward pass: faster where memory is no concern."""
     half_precision: bool = True
     """True if bfloat16 is the default number format on a GPU, for weights that fill much of its memory."""
+
+    def steps_of(self, task: str) -> int:
+        """Return the default number of denoising steps of a task."""
+        return self.task_steps.get(task, self.steps)
 
     def noise_scale_of(self, task: str) -> float:
         """Return the standard deviation of the noise that a task starts from."""
@@ -69,7 +75,7 @@ class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
 
     prediction_type: ClassVar[str]
     """Target of `forward`: "sample" (the clean sequence), "flow" (noise - clean) or "v_prediction"."""
-    conventions: ClassVar[Conventions]
+    conventions: Conventions
     """Conventions of training and sampling."""
     memory_format: ClassVar[torch.memory_format] = torch.contiguous_format
     """Memory format in which the network computes fastest."""

@@ -7,9 +7,9 @@ Training and the command line know it by this interface alone, and find it by na
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 
@@ -78,12 +78,15 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def complete_network(self, network: Backbone, before: Backbone | None = None) -> None:
-        """Load the parts of a network that are neither trained nor fitted.
+    def grow_pipeline(self, pipeline: LayerFlowPipeline, changes: Mapping[str, Any]) -> None:
+        """Put a resized network in the place of a pipeline's transformer, with all that depends on its configuration.
 
         Args:
-            network: a fresh or resized network; of another family it stays as it is.
-            before: the network that was resized.
+            pipeline: of any family.
+            changes: entries of the configuration.
+
+        Raises:
+            UserError: the network cannot be resized, or its weights do not fit the changes.
         """
 
     @abstractmethod

@@ -7,7 +7,6 @@ from typing import Any
 
 from ..core.config import ConfigError
 from ..core.errors import UserError
-from ..models.backbone import Backbone
 from ..pipeline import LayerFlowPipeline
 from .family import load_family
 from .loop import Report
@@ -27,20 +26,18 @@ def build_pipeline(recipe: StageRecipe, fit: bool = True, report: Report | None 
     pipeline = LayerFlowPipeline.from_pretrained(recipe.start_from)
     pipeline.set_progress_bar_config(disable=True)
     if recipe.model:
-        grown = resize_network(pipeline.transformer, recipe.model)
-        load_family("mini").complete_network(grown, pipeline.transformer)
-        pipeline.register_modules(transformer=grown)
+        grow(pipeline, recipe.model)
     return pipeline
 
 
-def resize_network(model: Backbone, changes: dict[str, Any]) -> Backbone:
-    """Return a copy of a network with parts of its configuration changed; see `Backbone.resized`.
+def grow(pipeline: LayerFlowPipeline, changes: dict[str, Any]) -> None:
+    """Change parts of the configuration of a pipeline's transformer; see `Backbone.resized`.
 
     Raises:
         ConfigError: the network cannot be resized, or its weights do not fit the changes.
     """
     try:
-        return model.resized(changes)
+        load_family("mini").grow_pipeline(pipeline, changes)
     except UserError as error:
         raise ConfigError(f"model: {error}; leave it out", "model") from error
 

@@ -8,9 +8,12 @@ import torch
 from tiny_recipe import TINY
 
 from layerflow.core.config import ConfigError
+from layerflow.core.schema import ALL_CLIPS
+from layerflow.mini.network.folding import pool_noise
 from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.models.layout import Layout
-from layerflow.training.network import resize_network
+from layerflow.pipeline import LayerFlowPipeline
+from layerflow.training.network import grow
 from layerflow.training.recipe import load_recipe
 from layerflow.training.trainer import Trainer
 
@@ -22,7 +25,7 @@ SIZES: dict[str, Any] = {
 
 def test_removed_embedding_leaves_other_weights() -> None:
     model = CompactTransformer3DModel(**SIZES)
-    other = resize_network(model, {"layer_embedding": False})
+    other = model.resized({"layer_embedding": False})
     assert not other.config.layer_embedding
     for name, tensor in model.state_dict().items():
         if name in ("clip_embed", "layer_embed"):
@@ -37,7 +40,7 @@ def test_added_blocks_have_no_effect_at_first() -> None:
     model = CompactTransformer3DModel(**SIZES)
     for parameter in model.parameters():  # as if it were trained: nothing is zero any more
         torch.nn.init.normal_(parameter, std=0.1)
-    deeper = resize_network(model, {"blocks_down": [1, 2, 1], "blocks_up": [2, 1, 3], "num_layers": 3})
+    deeper = model.resized({"blocks_down": [1, 2, 1], "blocks_up": [2, 1, 3], "num_layers": 3})
     assert [len(blocks) for blocks in (*deeper.down, *deeper.up)] == [1, 2, 1, 2, 1, 3]
     layout = Layout(2)
     shown = torch.randn(1, layout.length, 3, 16, 16), torch.full((1, 4, 1), 0.5), torch.randn(1, 3, 4, 384)
@@ -55,7 +58,7 @@ def test_hints_have_no_effect_at_first() -> None:
     model = CompactTransformer3DModel(**SIZES)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    hinted = resize_network(model, {"hints": True})
+    hinted = model.resized({"hints": True})
     assert hinted.takes_hints
     layout = Layout(2)
     shown = torch.randn(1, layout.length, 3, 16, 16), torch.full((1, 4, 1), 0.5), torch.randn(1, 3, 4, 384)
@@ -66,11 +69,25 @@ def test_hints_have_no_effect_at_first() -> None:
     assert hinted.hint_stem.weight.grad.any()
 
 
-def test_unfitting_changes_are_refused() -> None:
+def test_unfitting_changes_are_refused(tiny_pipeline: LayerFlowPipeline) -> None:
     with pytest.raises(ConfigError, match="have other sizes than"):
-        resize_network(CompactTransformer3DModel(**SIZES), {"dim": 32})
+        grow(tiny_pipeline, {"dim": 32})
     with pytest.raises(ConfigError, match="have other sizes than"):
-        resize_network(CompactTransformer3DModel(**SIZES), {"blocks_up": [1, 0, 1]})  # fewer than there are
+        grow(tiny_pipeline, {"blocks_up": [1, 0, 1]})  # fewer than there are
+
+
+def test_larger_frames_keep_the_levels_that_the_network_sees(tiny_pipeline: LayerFlowPipeline) -> None:
+    def levels() -> torch.Tensor:
+        tiny_pipeline.scheduler.set_timesteps(6)
+        sigmas = tiny_pipeline.scheduler.sigmas[:6].view(1, 6, 1)
+        pooling = tiny_pipeline.transformer.config.noise_pooling
+        return pool_noise(torch.zeros(1, 6, 3, 2, 2), sigmas, Layout(1, ALL_CLIPS[:6]), pooling)[1]
+
+    before = levels()
+    grow(tiny_pipeline, {"patch_size": 4, "noise_pooling": 2})
+    unshifted = before * 2 / (1 + before)  # what the network would see of the former schedule is 2 times less noise
+    assert torch.allclose(levels(), before, atol=0.02)  # diffusers shifts the least level of a schedule twice
+    assert not torch.allclose(unshifted, before, atol=0.02)
 
 
 @pytest.mark.parametrize("trained", [False, True])

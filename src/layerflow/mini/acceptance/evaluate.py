@@ -118,12 +118,11 @@ def evaluate(
     plan = [(case, seed, n) for case in cases for seed, n in split_samples(samples, seeds).items() if n]
     judge = judge or load_judge(progress=progress)
     config, conventions = pipeline.transformer.config, pipeline.transformer.conventions
-    steps = conventions.steps if steps is None else steps
     settings: dict[str, Any] = {
         "model": name,
         "samples": samples,
         "seeds": list(seeds),
-        "steps": steps,
+        "steps": {case: steps or conventions.steps_of(CASES[case].task) for case in cases},
         "guidance": {case: _guidance(case, guidance, conventions) for case in cases},
         "noise_scale": {case: conventions.noise_scale_of(CASES[case].task) for case in cases},
         "frames": config.sample_frames,
@@ -139,7 +138,7 @@ def evaluate(
             "case": case,
             "version": version,
             "samples": n,
-            "steps": steps,
+            "steps": settings["steps"][case],
             "guidance": settings["guidance"][case],
             "noise_scale": settings["noise_scale"][case],
             "scenes": scenes_hash(case, case_source(case, config.sample_size, config.sample_frames), seed, n),

@@ -120,10 +120,10 @@ def _title(report: Report) -> str:
 def _settings_text(report: Report) -> str:
     settings = report.settings
     seeds = ", ".join(map(str, settings["seeds"]))
-    scales = sorted(set(settings["guidance"].values()))
+    scales, steps = (sorted(set(settings[name].values())) for name in ("guidance", "steps"))
     return (
         f"{settings['samples']} held-out clips of each task, divided among the seeds {seeds}; "
-        f"{settings['frames']} frames of {settings['size']}x{settings['size']}; {settings['steps']} steps, "
+        f"{settings['frames']} frames of {settings['size']}x{settings['size']}; {' or '.join(map(str, steps))} steps, "
         f"guidance {' or '.join(f'{scale:g}' for scale in scales)}. "
         "Spread is the standard deviation over the seeds. Decomposition uses no prompt."
     )

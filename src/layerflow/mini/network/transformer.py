@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -184,6 +184,7 @@ class CompactTransformer3DModel(Conditioned):
                 separation_dim, separation_layers, separation_width, SEPARATION_BLOCKS, text_rank,
                 len(self.foregrounds) > 1,
             )  # fmt: skip
+            self.conventions = replace(self.conventions, task_steps={"decompose": 1})  # nothing is sampled
 
     def _add_levels(self, folded: int) -> None:
         """Add the convolutional encoder, the transformers and the decoder."""
