@@ -34,7 +34,7 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "pointing.yaml": read_training,
     "two-foregrounds.yaml": read_training,
     "mini-continue.yaml": read_training,
-    "mini-world.yaml": read_training,
+    "mini-separation.yaml": read_training,
     "mini-gpu.yaml": read_training,
     "cogvideox-2b.yaml": read_training,
     "accelerate": read_accelerate,
