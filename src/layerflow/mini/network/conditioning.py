@@ -6,6 +6,8 @@ R whitened text channels, D transformer width, E conditioning width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -92,21 +94,17 @@ class Conditioned(Backbone):
 
     def clip_rows(self, layout: Layout) -> Tensor:
         """Return the embedding of each clip of a layout, (K, E)."""
-        rows = []
-        for name in layout.clips:
-            own, place = shared_with(name)
-            row = self.clip_embed[CLIPS.index(own)]
-            rows.append(self.place_cond(row, place, 0) if place else row)
-        return torch.stack(rows)
+        return self._rows(self.clip_embed, CLIPS, layout.clips, "place_cond")
 
     def layer_rows(self) -> Tensor:
         """Return the embedding of each layer, (L, D)."""
-        rows = []
-        for layer in self.layers:
-            own, place = shared_with(layer)
-            row = self.layer_embed[LAYERS.index(own)]
-            rows.append(self.place_text(row, place, 0) if place else row)
-        return torch.stack(rows)
+        return self._rows(self.layer_embed, LAYERS, self.layers, "place_text")
+
+    def _rows(self, table: Tensor, known: Sequence[str], names: Sequence[str], by_place: str) -> Tensor:
+        """Return the rows of a table for `known` that `names` share, further foregrounds modulated by their place."""
+        shared = [shared_with(name) for name in names]
+        rows = ((table[known.index(own)], place) for own, place in shared)
+        return torch.stack([getattr(self, by_place)(row, place, 0) if place else row for row, place in rows])
 
     def condition_frames(
         self, cond: Tensor, means: Tensor, frame_code: Tensor, layout: Layout
