@@ -35,6 +35,7 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "two-foregrounds.yaml": read_training,
     "mini-continue.yaml": read_training,
     "mini-separation.yaml": read_training,
+    "mini-separation-gpu.yaml": read_training,
     "mini-gpu.yaml": read_training,
     "cogvideox-2b.yaml": read_training,
     "accelerate": read_accelerate,
