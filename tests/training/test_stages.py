@@ -170,7 +170,7 @@ def test_killed_run_resumes(home: Path, finished: Path, tmp_path: Path) -> None:
         ({"stages": ({"stage": "bse"},)}, "stage 'bse' is not known"),
         ({"stages": ({"size": 3},)}, r"stages\[0\]: a stage needs the key stage"),
         ({"stages": ({"stage": "base", "sise": 3},)}, r"stages\[0\]: unknown key 'sise'"),
-        ({"stages": ({"stage": "base", "data": [{"kind": "film"}]},)}, "kind must be scenes or shards"),
+        ({"stages": ({"stage": "base", "data": [{"kind": "film"}]},)}, "kind must be scenes, composites or shards"),
         ({"trains": "all", "stages": ()}, "trains is 'all'"),
         ({"optimizer": "sgd", "stages": ()}, "must be muon or adamw"),
     ],

@@ -283,9 +283,10 @@ class CompactTransformer3DModel(Conditioned):
         frame_code = self.frame_code(frame_positions).to(self.text_proj.weight.dtype)  # (B, F, 64)
         means = self.pool_whitening(pool(encoder_hidden_states.to(frame_code.dtype), encoder_attention_mask))
         apart = self.is_apart(timestep == 0, layout)  # (B, F)
-        if separated is None and (apart.is_meta or bool(apart.any())):
+        able = hasattr(self, "separation")
+        if separated is None and able and (apart.is_meta or bool(apart.any())):
             separated = self.separate(hidden_states, timestep == 0, layout, means, frame_code, hints)
-        if separated is None or apart.is_meta or not bool(apart.all()):
+        if separated is None or apart.is_meta or not bool(apart.all()):  # planned as a run in which both work
             text = encoder_hidden_states, encoder_attention_mask
             clips, copy = self.draw(hidden_states, timestep, text, means, frame_code, layout, placement, hints)
             if separated is not None:
