@@ -1,0 +1,129 @@
+"""Nouns of captions with their articles."""
+
+from __future__ import annotations
+
+import re
+
+_UNCOUNTED = frozenset(
+    [
+        "bread",
+        "broccoli",
+        "butter",
+        "salt",
+        "rice",
+        "spaghetti",
+        "popcorn",
+        "bacon",
+        "sushi",
+        "oden",
+        "garlic",
+        "ice",
+        "fire",
+        "fog",
+        "coral",
+        "confetti",
+        "wood",
+        "soap",
+        "yarn",
+        "thread",
+        "money",
+        "milk",
+        "water",
+        "furniture",
+        "snow",
+        "fondue",
+        "sake",
+        "cooking",
+        "bamboo",
+        "equipment",
+        "lightning",
+        "rain",
+        "golf",
+        "bowling",
+        "ginger",
+        "soup",
+        "corn",
+        "tea",
+        "coffee",
+        "hair",
+        "luggage",
+        "folding",
+        "clothing",
+        "mate",
+        "mail",
+    ]
+)
+_SINGULAR_IN_S = frozenset(
+    [
+        "bus",
+        "minibus",
+        "trolleybus",
+        "octopus",
+        "cactus",
+        "hibiscus",
+        "lotus",
+        "compass",
+        "dress",
+        "glass",
+        "briefs-case",
+        "canvas",
+        "walrus",
+        "platypus",
+        "citrus",
+        "circus",
+        "campus",
+        "chess",
+        "tennis",
+        "lens",
+        "gas",
+        "class",
+        "mattress",
+        "waitress",
+        "actress",
+        "princess",
+        "cypress",
+        "chassis",
+        "iris",
+        "atlas",
+        "hippopotamus",
+        "santa-claus",
+        "claus",
+        "molasses",
+        "express",
+        "tatamis",
+        "bias",
+    ]
+)
+_PLURAL = frozenset(
+    ["people", "men", "women", "children", "teeth", "feet", "mice", "geese", "dice", "police", "cattle", "trousers"]
+)
+_LIKE_A_CONSONANT = re.compile(r"(?i)(uni(?!n)|use|usu|ufo|uk|eu|ewe|one|ut(ens|il)|ukulele)")
+_LIKE_A_VOWEL = re.compile(r"(hour|honest|heir|SUV|MP3|X-|x-ray|LED|LCD|RV)")
+_DEFINITE = frozenset(("milky way", "statue of liberty", "sun", "earth"))
+_PROPER = ("santa", "mrs", "mx ", "mount ", "tokyo")
+
+
+def with_article(name: str) -> str:
+    """Return a noun with its indefinite article, where it takes one: "a fox", "an owl", "grapes", "bread".
+
+    The head of a phrase decides: the last word before a preposition or a participle.
+    """
+    lower = name.lower()
+    if lower in _DEFINITE or lower.startswith("sun "):
+        return f"the {name}"
+    if lower.startswith(_PROPER) or lower.startswith(("a ", "an ", "the ", "two ", "three ")):
+        return name
+    head = re.split(r" (?:with|of|in|on|at|under|behind|over|and|for|without|facing|from|to|getting|\w+ing) ?", lower)[
+        0
+    ]
+    last = head.split()[-1] if head else lower.split()[-1]
+    if last in _UNCOUNTED or last in _PLURAL or is_plural(last):
+        return name
+    if _LIKE_A_CONSONANT.match(name):
+        return f"a {name}"
+    return f"an {name}" if lower[0] in "aeiou" or _LIKE_A_VOWEL.match(name) else f"a {name}"
+
+
+def is_plural(word: str) -> bool:
+    """Return whether a single noun looks like a plural."""
+    return word.endswith("s") and not word.endswith(("ss", "'s", "’s")) and word not in _SINGULAR_IN_S
