@@ -406,11 +406,16 @@ def book_sizes(contents: Contents, parameters: int = 9_000_000, channels: int = 
         parameters: most parameters of the book.
         channels: channels of the mean text states.
         sizes: other sizes than those of `BookSizes`.
+
+    Raises:
+        ValueError: the number of parameters is too small for the looks alone.
     """
     counts = {"concepts": len(contents.concepts), "styles": len(contents.styles), "looks": len(contents.entries)}
     empty = BookSizes(**counts, directions=0, **sizes)
     with torch.device("meta"):
         used = sum(parameter.numel() for parameter in SpriteBook(channels, empty).parameters())
     own = 2 * HARMONICS + empty.code * CODE_SIZE**2
+    if used > parameters:
+        raise ValueError(f"{parameters} parameters are too few: the book has {used} without its loops' motions")
     most = int((contents.phases[contents.phases > 1].clamp(max=2 * HARMONICS)).sum())
-    return dataclasses.replace(empty, directions=max(0, min(most, (parameters - used) // own)))
+    return dataclasses.replace(empty, directions=min(most, (parameters - used) // own))

@@ -160,10 +160,8 @@ class SpriteBook(nn.Module):
         self.decoder = CodeDecoder(sizes.code, sizes.width)
         self.looks: Tensor
         self.owner: Tensor
-        self.colours: Tensor
         self.register_buffer("looks", torch.zeros(sizes.concepts, sizes.styles, dtype=torch.long))  # -1: none
         self.register_buffer("owner", torch.zeros(sizes.directions, dtype=torch.long))  # look of each direction
-        self.register_buffer("colours", torch.tensor(list(FOREGROUND_COLOURS.values())), persistent=False)
 
     def forward(self, mean: Tensor, phase: Tensor, chance: Tensor | None = None) -> tuple[Tensor, Understood]:
         """Draw the prompted objects.
@@ -205,7 +203,8 @@ class SpriteBook(nn.Module):
         """Give sprites (N, 4, 64, 64) of clips with F frames the colours and the opacity that prompts ask for."""
         weight = (4 * understood.tints).softmax(-1)
         asked = 1 - weight[:, :1]  # (B, 1)
-        colour = weight[:, 1:] @ self.colours.float() / asked.clamp(min=1e-6)  # (B, 3)
+        colours = weight.new_tensor(list(FOREGROUND_COLOURS.values()))  # (T - 1, 3)
+        colour = weight[:, 1:] @ colours / asked.clamp(min=1e-6)  # (B, 3)
         strength = asked[:, :, None, None].repeat_interleave(frames, dim=0)  # (N, 1, 1, 1)
         tinted = tint(sprite, colour, frames)
         sprite = sprite + strength * (tinted - sprite)
