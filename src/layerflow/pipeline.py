@@ -321,10 +321,11 @@ class LayerFlowPipeline(DiffusionPipeline, LoraBaseMixin):
             self.offload_all()
             scale = conventions.noise_scale_of(task) if noise_scale is None else noise_scale
             latents = torch.where(clean.where, clean.sequence, scale * layout.noise(clean.sequence, generator))
-            extra_inputs = self.transformer.sampling_inputs(batch, generator, device)
             hints = prepare_hints(known, layout, batch, device, upscale)
-            if hints is not None and self.transformer.takes_hints:
-                extra_inputs, hints = {**extra_inputs, "hints": hints}, None
+            shown = hints if self.transformer.takes_hints else None
+            extra_inputs = self.transformer.sampling_inputs(batch, generator, device, clean, layout, shown)
+            if shown is not None:
+                extra_inputs, hints = {**extra_inputs, "hints": shown}, None
 
             # 4. Denoise what is generated, leave what is given
             self.scheduler.set_timesteps(steps, device=device)

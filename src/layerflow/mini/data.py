@@ -1,6 +1,8 @@
-"""Drawn scenes as a source of training clips."""
+"""Drawn scenes and composites as sources of training clips."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +14,8 @@ from ..datasets.encoding import held
 from ..training.recipe import DataRecipe, StageRecipe
 from ..training.sources import Query, Sample, Size, Source, shown_frames
 from .world import Scene, SceneSource
+from .world.atlas import Atlas
+from .world.composites import CompositeSource
 from .world.crude import crude_layers, pasted_layers
 
 TRIES = 4
@@ -74,3 +78,28 @@ class DrawnScenes(Source):
             captions[layer] = one.captions[layers[0]]
         clips[BLENDED] = blend_all([(one.foreground, one.alpha) for one in order], scene.background)
         return clips, captions
+
+
+class CompositeScenes(Source):
+    """Composites of an atlas, of one or two foregrounds."""
+
+    def __init__(self, data: DataRecipe, recipe: StageRecipe) -> None:
+        self.recipe, self.seed, self.frames = data, recipe.seed, recipe.clip_frames
+        atlas = Atlas.open(Path(data.folder))
+        self.source = CompositeSource(atlas, "train", recipe.size, recipe.clip_frames, recipe.mini.composites)
+
+    def sizes(self, frames: int) -> dict[Size, int]:
+        return {(self.source.size, self.source.size): 0}
+
+    def frozen(self, query: Query) -> bool:
+        return self.recipe.frozen
+
+    def read(self, query: Query, rng: np.random.Generator) -> Sample:
+        positions = shown_frames(self.frames, query, rng)
+        drawn = [int(rng.integers(self.frames))] if self.recipe.frozen else positions.tolist()
+        scene = self.source.scene(int(rng.integers(2**62)), self.seed, frame_indices=drawn)
+        clips = {BACKGROUND: scene.background, BLENDED: scene.blended}
+        foregrounds = [layer.name for layer in scene_layers(len(scene.layers)) if layer.transparent]
+        for name, (colour, alpha) in zip(foregrounds, scene.layers, strict=True):
+            clips |= {name: colour, ALPHA_OF[name]: alpha}
+        return Sample(held(clips, query.frames), positions, dict(scene.captions))

@@ -18,11 +18,12 @@ from .recipes import MiniRecipe, TextRecipe, UpscalerRecipe
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..models.backbone import Backbone
     from ..pipeline import LayerFlowPipeline
     from ..training.recipe import DataRecipe, StageRecipe
+    from ..training.sources import Source
     from .acceptance import Report as EvaluationReport
     from .acceptance.ablation import AblationReport
-    from .data import DrawnScenes
     from .network.transformer import CompactTransformer3DModel
 
 
@@ -89,6 +90,7 @@ class Mini(Family):
 
         tokenizer, text_encoder = load_text_encoder(find_model(self.text_model(recipe)))
         model = self.fresh_network(recipe)
+        self.complete_network(model)
         progress = None if report is None else lambda part, share: report(0, {part: share})
         if fit:
             fit_text_whitening(model, tokenizer, text_encoder, recipe)
@@ -99,10 +101,16 @@ class Mini(Family):
         scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
         return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
 
-    def open_source(self, data: DataRecipe, recipe: StageRecipe) -> DrawnScenes:
-        from .data import DrawnScenes
+    def complete_network(self, network: Backbone, before: Backbone | None = None) -> None:
+        from .fitting.image_encoder import load_image_encoder
 
-        return DrawnScenes(data, recipe)
+        if hasattr(network, "observation") and not hasattr(before, "observation"):
+            load_image_encoder(network.observation.encoder)
+
+    def open_source(self, data: DataRecipe, recipe: StageRecipe) -> Source:
+        from .data import CompositeScenes, DrawnScenes
+
+        return CompositeScenes(data, recipe) if data.kind == "composites" else DrawnScenes(data, recipe)
 
     def write_samples(self, pipeline: LayerFlowPipeline, recipe: StageRecipe, path: Path) -> None:
         from .fitting.sample_sheet import write_sample_sheet

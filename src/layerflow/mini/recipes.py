@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ..core.config import ConfigError
 from ..core.errors import FieldError
+from .world.composites.settings import Composites
 from .world.variations import Variations
 
 
@@ -26,6 +27,8 @@ class MiniRecipe:
     stacks: float = 0.0
     """Share of clean scenes with the moving object of another scene before or behind their own: a second foreground, or
     a part of the background where the network has one foreground; which of the two is random then."""
+    composites: Composites = field(default_factory=Composites)
+    """Shares of composites that are varied."""
     variations: Variations = field(default_factory=Variations)
     """Shares of drawn scenes that are varied."""
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..core.errors import UserError
 from ..core.schema import foreground_count, prompt_layers
 from .adapters import CheckedAdapterMixin
+from .given import Clean
 from .layout import Layout
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
@@ -133,13 +134,19 @@ class Backbone(ModelMixin, ConfigMixin, CheckedAdapterMixin, CacheMixin):
         batch: int,
         generator: torch.Generator | list[torch.Generator] | None = None,
         device: torch.device | None = None,
+        clean: Clean | None = None,
+        layout: Layout | None = None,
+        hints: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Draw the further inputs of `forward` that stay the same over all steps of a sampling run.
+        """Return the further inputs of `forward` that stay the same over all steps of a sampling run.
 
         Args:
             batch: number of samples B, the first dimension of each tensor.
             generator: source of randomness; one for all samples, or one for each.
             device: device of the tensors; the network's own by default, where weights may be offloaded from another.
+            clean: what is given; nothing if None.
+            layout: layout of the sequence.
+            hints: (B, A, F, 2, H, W), where the network takes them and there are some.
 
         Returns:
             Tensors by argument name; none by default.

@@ -78,6 +78,15 @@ class Family(ABC):
         """
 
     @abstractmethod
+    def complete_network(self, network: Backbone, before: Backbone | None = None) -> None:
+        """Load the parts of a network that are neither trained nor fitted.
+
+        Args:
+            network: a fresh or resized network; of another family it stays as it is.
+            before: the network that was resized.
+        """
+
+    @abstractmethod
     def open_source(self, data: DataRecipe, recipe: StageRecipe) -> Source:
         """Return a source of drawn clips."""
 

@@ -27,7 +27,9 @@ def build_pipeline(recipe: StageRecipe, fit: bool = True, report: Report | None 
     pipeline = LayerFlowPipeline.from_pretrained(recipe.start_from)
     pipeline.set_progress_bar_config(disable=True)
     if recipe.model:
-        pipeline.register_modules(transformer=resize_network(pipeline.transformer, recipe.model))
+        grown = resize_network(pipeline.transformer, recipe.model)
+        load_family("mini").complete_network(grown, pipeline.transformer)
+        pipeline.register_modules(transformer=grown)
     return pipeline
 
 

@@ -17,6 +17,8 @@ STAGES = ("base", "motion", "content", "unify")
 ADAPTERS = ("motion", "content")
 FRAME_MASKS = ("first", "ends", "few", "prefix", "matte")
 """Kinds of frame masks, see `StageRecipe.frame_masks`."""
+SOURCES = ("scenes", "composites", "shards")
+"""Kinds of sources of training clips."""
 HINTS = ("click", "trimap", "matte")
 """Kinds of hints, see `StageRecipe.hints`."""
 ANY = "any"
@@ -76,12 +78,13 @@ class DataRecipe:
     """One source of training clips."""
 
     kind: str = "scenes"
-    """scenes: drawn without end; shards: a folder that `layerflow data build` wrote."""
+    """scenes: drawn without end; composites: sprites over photographs, of an atlas that `tools/atlas.py` built;
+    shards: a folder that `layerflow data build` wrote."""
     form: str = "clean"
     """Form of scenes. clean: as drawn; crude: with the matte and background that footage with masks would give;
     copy-paste: the foreground of one, cut out crudely, over the background of another."""
     folder: str = ""
-    """Folder of shards, relative to the recipe's."""
+    """Folder of the shards or the atlas, relative to the recipe's."""
     kinds: tuple[str, ...] = ()
     """Kinds of clips that are taken from the shards (masks, layered, pairs, ...); all where none is named."""
     share: float = 1.0
@@ -94,11 +97,16 @@ class DataRecipe:
     """Adapters that are on for its samples. auto: all, but motion only where the sample is frozen."""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("scenes", "shards") or self.form not in ("clean", "crude", "copy-paste"):
+        if self.kind not in SOURCES or self.form not in ("clean", "crude", "copy-paste"):
             raise ConfigError(
-                f"data: kind {self.kind!r} and form {self.form!r}; kind must be scenes or shards, and form clean, "
-                "crude or copy-paste",
+                f"data: kind {self.kind!r} and form {self.form!r}; kind must be {', '.join(SOURCES[:-1])} or "
+                f"{SOURCES[-1]}, and form clean, crude or copy-paste",
                 "data",
+            )
+        if self.kind == "composites" and (not self.folder or self.form != "clean"):
+            raise ConfigError(
+                "data: composites need the folder of an atlas, which `tools/atlas.py build` wrote, and are clean",
+                "data.folder",
             )
         if self.kind == "shards" and not self.folder:
             raise ConfigError("data: shards need a folder, the one that `layerflow data build` wrote", "data.folder")

@@ -193,7 +193,7 @@ def open_sources(recipe: StageRecipe) -> list[Source]:
         MediaError: a folder holds no shards.
     """
     return [
-        load_family("mini").open_source(data, recipe) if data.kind == "scenes" else Shards(data, recipe, number)
+        Shards(data, recipe, number) if data.kind == "shards" else load_family("mini").open_source(data, recipe)
         for number, data in enumerate(recipe.data)
     ]
 

@@ -16,6 +16,7 @@ from layerflow.mini.world.wordings import ASIDES, ATTRIBUTES, plural
         ("cat", "cats"), ("cactus", "cacti"), ("butterfly", "butterflies"), ("key", "keys"), ("bus", "buses"),
         ("slice of pizza", "slices of pizza"), ("maple leaf", "maple leaves"), ("loaf of bread", "loaves of bread"),
         ("fish", "fish"), ("pair of cherries", "pairs of cherries"), ("torch", "torches"), ("fox", "foxes"),
+        ("woman", "women"), ("human", "humans"), ("person", "people"),
     ],
 )  # fmt: skip
 def test_plurals(noun: str, several: str) -> None:

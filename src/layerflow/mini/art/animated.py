@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from PIL import Image
 
-from layerflow.mini.art.emoji import plain_code, read_emoji
+from layerflow.mini.art.emoji import Emoji, plain_code, read_emoji
 from layerflow.mini.art.packages import MICROSOFT, folder_of
 from layerflow.mini.art.pictures import PHASES, ArtError, SpriteArt, is_held_out
 from layerflow.mini.art.verbs import verb_of
@@ -33,8 +34,15 @@ def sprites(art: Path) -> Iterator[SpriteArt]:
         if code in files:
             yield SpriteArt(
                 code, emoji.name, "3d", "animated", "MIT", MICROSOFT, partial(phases, files[code]), emoji.words,
-                verb_of(emoji.label), is_held_out(emoji.name),
+                verb_for(emoji), is_held_out(emoji.name),
             )  # fmt: skip
+
+
+def verb_for(emoji: Emoji) -> str:
+    """Return the verb of an animated emoji, "" where its name has another one: a "person raising a hand" waves."""
+    verb = verb_of(emoji.label)
+    own = re.search(r"\b(?:person|people|man|men|woman|women|face|hand|arm|monkey) (\w+ing)\b", emoji.name)
+    return verb if own is None or verb.split()[:1] == [own[1]] else ""
 
 
 def frames_of(file: Path) -> int:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from layerflow.mini.art.packages import folder_of
 from layerflow.mini.art.pictures import ArtError, SpriteArt, is_held_out
+from layerflow.mini.world.nouns import listed
 
 LIBRARIES = {
     "BlendSwap-CC-0": ("CC0-1.0", "contributors of Blend Swap"),
@@ -85,26 +86,31 @@ _LEFT_OUT = (
 """Models without a plain name, flat ones, and pictures of brands."""
 
 _RENAMED = {
-    "female": "woman", "male": "man", "holding male": "man holding something", "holding female": "woman holding something",
+    "female": "woman", "male": "man", "holding male": "man holding something",
+    "holding female": "woman holding something",
     "sitting male": "sitting man", "sitting female": "sitting woman", "lying down female": "woman lying down",
     "lying down male": "man lying down", "lying down boy": "boy lying down", "mannequin male": "male mannequin",
     "mannequin female": "female mannequin", "little bank": "small bench", "wood bank": "wooden bench",
-    "teck chair": "teak chair", "tv 16:9": "tv", "apple imac 2004": "desktop computer", "apple imac 1998": "old computer",
+    "teck chair": "teak chair", "tv 16:9": "tv", "apple imac 2004": "desktop computer",
+    "apple imac 1998": "old computer",
     "apple ibook": "laptop", "apple iphone": "smartphone", "seat leon": "car", "renault scenic": "car",
     "peugeot 308 cc": "convertible car", "ford focus": "car", "vw new beetle": "small car", "chevrolet": "car",
-    "smart car": "small car", "concept sedan 01": "car", "concept sedan 02": "car", "concept sedan 02 sport": "sports car",
+    "smart car": "small car", "concept sedan 01": "car", "concept sedan 02": "car",
+    "concept sedan 02 sport": "sports car",
     "suv": "off-road car", "yamaha yzr r6": "motorcycle", "motorbike": "motorcycle", "hashtray": "ashtray",
     "gaz water heater": "gas water heater", "children game": "slide", "flipper": "pinball machine",
     "puff": "pouf", "penbox": "pen box", "mocassin": "moccasin", "bended coconut tree": "bent coconut tree",
-    "sofa 2 seats": "sofa", "sofa 3 seats": "sofa", "convertible sofa bz": "sofa", "opened convertible sofa bz": "sofa bed",
+    "sofa 2 seats": "sofa", "sofa 3 seats": "sofa", "convertible sofa bz": "sofa",
+    "opened convertible sofa bz": "sofa bed",
     "clear sofa": "pale sofa", "letters box": "mailbox", "cup cake": "cupcake", "lip stick": "lipstick",
     "wire coathanger": "coat hanger", "toilets unit": "toilet", "punching ball": "punching bag",
     "air conditioning - external unit": "air conditioner", "air conditioning - internal unit": "air conditioner",
     "induction cooker 2 zones": "cooktop", "induction cooker 4 zones": "cooktop", "mp3 base": "music dock",
     "mp3 station": "music dock", "playstation": "game console", "cone": "traffic cone", "rigged fan": "fan",
     "child hut": "playhouse", "abdominal bench": "training bench", "dart game": "dartboard", "fork lift": "forklift",
-    "wall flat tv": "flat tv", "glove": "glove", "bowl with fruits": "bowl of fruit", "bowl with salad": "bowl of salad",
-    "relax chair": "lounge chair", "captain's bed": "bed with drawers", "large fridge": "fridge", "turn window": "window",
+    "wall flat tv": "flat tv", "bowl with fruits": "bowl of fruit", "bowl with salad": "bowl of salad",
+    "relax chair": "lounge chair", "captain's bed": "bed with drawers", "large fridge": "fridge",
+    "turn window": "window",
     "double arched window": "arched window", "quadruple arched window": "arched window", "cctv": "security camera",
     "surveillance camera": "security camera", "double window 3 panes": "double window",
     "double window 4 panes": "double window", "double window with large pane": "double window",
@@ -112,66 +118,20 @@ _RENAMED = {
     "triple french window": "french window", "quadruple french window": "french window",
     "quadruple french window 3 panes": "french window", "quadruple french window small panes": "french window",
     "text marker": "marker pen", "rubik's cube": "puzzle cube", "milk": "milk carton", "bread": "loaf of bread",
-    "bath": "bathtub", "fridge": "fridge", "refrigerator": "fridge", "tulips": "vase of tulips", "residential trashcan":
+    "bath": "bathtub", "refrigerator": "fridge", "tulips": "vase of tulips", "residential trashcan":
     "trash can", "park trashcan": "trash can", "bullet trash can": "trash can", "dustbin": "trash can",
-    "oval plate": "plate", "extinguisher": "fire extinguisher", "locked locker": "locker", "bike": "bicycle", "boiler": "kettle", "cooker": "rice cooker", "car model": "vintage car",
+    "oval plate": "plate", "extinguisher": "fire extinguisher", "locked locker": "locker", "bike": "bicycle",
+    "boiler": "kettle", "cooker": "rice cooker", "car model": "vintage car",
     "class seat": "school chair", "table tennis": "table tennis table", "suit": "suit jacket",
     "chest": "chest of drawers",
 }  # fmt: skip
 
-_NOUNS = frozenset(
-    [
-        "seat",
-        "plant",
-        "couch",
-        "sofa",
-        "chair",
-        "table",
-        "cupboard",
-        "car",
-        "animal",
-        "tree",
-        "food",
-        "toy",
-        "flowers",
-        "bicycle",
-        "motorbike",
-        "lamp",
-        "bookcase",
-        "shelf",
-        "shelves",
-        "bed",
-        "television",
-        "computer",
-        "laptop",
-        "notebook",
-        "closet",
-        "wardrobe",
-        "telephone",
-        "smartphone",
-        "tool",
-        "clothes",
-        "shoes",
-        "bench",
-        "bottle",
-        "vase",
-        "clock",
-        "cabinet",
-        "nightstand",
-        "appliance",
-        "oven",
-        "refrigerator",
-        "freezer",
-        "stereo",
-        "speaker",
-        "fence",
-        "hanger",
-        "pouf",
-        "desk",
-        "billiard",
-        "basin",
-        "drink",
-        "bag",
-    ]
+_NOUNS = listed(
+    """
+    seat; plant; couch; sofa; chair; table; cupboard; car; animal; tree; food; toy; flowers; bicycle; motorbike;
+    lamp; bookcase; shelf; shelves; bed; television; computer; laptop; notebook; closet; wardrobe; telephone;
+    smartphone; tool; clothes; shoes; bench; bottle; vase; clock; cabinet; nightstand; appliance; oven;
+    refrigerator; freezer; stereo; speaker; fence; hanger; pouf; desk; billiard; basin; drink; bag
+    """
 )
 """Tags that are nouns of their own."""

@@ -72,7 +72,7 @@ PACKAGES: tuple[Package, ...] = (
     Package("@pmndrs/assets", "npm", "1.7.0", "CC0-1.0", "Poly Haven", "panoramas (OpenEXR)"),
     Package("blender-data", "debian", "3.4.1+dfsg-2", "CC0-1.0", "Greg Zaal (Poly Haven)", "panoramas (OpenEXR)"),
     Package(
-        "moviepy", "pypi", "2.2.1", "CC-BY-3.0", "Blender Foundation", "the film Big Buck Bunny, from the documentation",
+        "moviepy", "pypi", "2.2.1", "CC-BY-3.0", "Blender Foundation", "the film Big Buck Bunny (in the documentation)",
         source=True,
     ),
     Package("arcade", "pypi", "3.3.3", "CC0-1.0", "Kenney", "walking characters"),

@@ -104,9 +104,9 @@ def tone_map(light: npt.NDArray[np.float32]) -> Pixels:
     Highlights are compressed by the extended operator of Reinhard.
     """
     light = np.nan_to_num(light, nan=1e4, posinf=1e4).clip(0, 1e4)  # the sun may overflow
-    luminance = light @ np.float32([0.2126, 0.7152, 0.0722])
-    mean = np.exp(np.log(luminance + 1e-4).mean())
-    scaled = light * min(0.18 / mean, 1 / max(np.percentile(luminance, 60), 1e-4))
+    luminance = light @ np.array([0.2126, 0.7152, 0.0722], np.float32)
+    mean, bright = float(np.exp(np.log(luminance + 1e-4).mean())), float(np.percentile(luminance, 60))
+    scaled = light * min(0.18 / mean, 1 / max(bright, 1e-4))
     mapped = (scaled * (1 + scaled / 9) / (1 + scaled)).clip(0, 1)
     encoded = np.where(mapped <= 0.0031308, 12.92 * mapped, 1.055 * mapped ** (1 / 2.4) - 0.055)
     return (encoded * 255 + 0.5).astype(np.uint8)

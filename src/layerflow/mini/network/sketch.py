@@ -9,6 +9,7 @@ Letters in shape comments: B batch, F frames of one clip, N = B*F, L layers, R w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -243,7 +244,7 @@ def placement_between(drawn: Tensor, true: Tensor, limit: float) -> Tensor:
 
 
 class SketchReader(nn.Module):
-    """Adds a sketch to the features of a level, gated by the conditioning vector; zero before training."""
+    """What a sketch adds to the features of a level, gated by the conditioning vector; zero before training."""
 
     def __init__(self, planes: int, channels: int, cond_dim: int, patch_size: int = 1) -> None:
         super().__init__()
@@ -252,15 +253,17 @@ class SketchReader(nn.Module):
         self.out = zeroed(nn.Conv2d(32, channels, 3, padding=1))
         self.gate = zeroed(nn.Linear(cond_dim, 32))
 
-    def forward(self, x: Tensor, sketch: Tensor, cond: Tensor) -> Tensor:
-        """Add a sketch (N, planes, h, w) of any size to features (N, C, H, W) under the conditioning (N, E)."""
+    def forward(self, sketch: Tensor, size: Sequence[int], cond: Tensor) -> Tensor:
+        """Return what a sketch (N, planes, h, w) of any size adds to features (N, C, H, W) of a size (H, W) under the
+        conditioning (N, E)."""
         sketch = sketch.to(self.widen.weight.dtype)  # poses stay in float32
-        size = [self.patch_size * side for side in x.shape[-2:]]
+        size = [self.patch_size * side for side in size]
         if list(sketch.shape[-2:]) != size:
             sketch = F.interpolate(sketch, size, mode="bilinear")
         sketch = F.pixel_unshuffle(sketch, self.patch_size)
         h = F.silu(self.widen(sketch.contiguous(memory_format=torch.channels_last)))
-        return x + self.out(h * (1 + self.gate(cond)[:, :, None, None]))
+        read: Tensor = self.out(h * (1 + self.gate(cond)[:, :, None, None]))
+        return read
 
 
 class Sketch(nn.Module):

@@ -6,7 +6,7 @@ the clean sequence (x-prediction, arXiv 2511.13720).
 
 Letters in shape comments: B batch, K clips, F frames of one clip, N = B*F, L layers (prompts), S text tokens,
 R whitened text channels, C channels, H height, W width, h = H/m and w = W/m for m = `size_multiple`, p patch size,
-P = h*w tokens of one frame of one clip, D transformer width, E conditioning width.
+P = h*w tokens of one frame of one clip, D transformer width, E conditioning width, A foregrounds.
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
-from ...core.errors import UserError
-from ...core.schema import ALPHA, ALPHA_OF, BACKGROUND, CHANNELS, CLIPS, foreground_count, prompt_layers
-from ...models.backbone import Backbone, Conventions
-from ...models.given import mattes_of
+from ...core.schema import ALPHA, ALPHA_OF, BACKGROUND, CHANNELS, CLIPS, FOREGROUND
+from ...models.backbone import Conventions
+from ...models.given import Clean
 from ...models.layout import Layout
-from .blocks import CompactBlock, ConvBlock, Whitening, place_code, sinusoid
-from .composition import copy_planes, settle_opacity, solve_composition
+from .blocks import CompactBlock, ConvBlock, place_code, sinusoid
+from .cells import CellTransformer
+from .composition import BACKGROUND_PLANES, settle_opacity, solve_composition
+from .conditioning import OWN_CLIPS, Conditioned
 from .fill import BackgroundFill
+from .folding import FOLDED_PLANES, fold, fold_frames, pool_noise, unfold
+from .foregrounds import PlaceInStack, share_of
+from .growth import grown
+from .observation import CELL, Observation
 from .sketch import (
     FRAME_CODE,
     OBJECT_PLANES,
@@ -49,12 +54,11 @@ __all__ = ["CompactTransformer3DModel", "ModelMixin"]  # diffusers looks here fo
 
 PLACE_CODE = 32
 """Channels of the encoded pixel position."""
-WITHOUT_ADAPTER = ("space_pos", "places")
-"""Layers of position codes, which all samples share; LoRA leaves them out."""
-BLOCK = re.compile(r"(down|up)\.\d+\.\d+\.|blocks\.\d+\.")
-"""Names of parameters of repeated blocks."""
-BRANCH_END = re.compile(r"attn\.to_out\.|\.mlp\.2\.")
-"""Last layers of a transformer block's residual branches; a new convolutional block starts with zeros there."""
+WITHOUT_ADAPTER = re.compile(r"space_pos|places\.|observation\.encoder\.|cells\.blocks\.\d+\.local")
+"""Layers that LoRA leaves out: of position codes, which all samples share, of the frozen encoder, and depthwise ones,
+into which an adapter cannot be fused."""
+HEAD_DIM = 32
+"""Channels of an attention head over cells."""
 
 
 @dataclass
@@ -65,15 +69,15 @@ class CompactTransformer3DOutput(BaseOutput):
     """(B, K*F, C, H, W) predicted clean sequence."""
 
 
-class CompactTransformer3DModel(Backbone):
+class CompactTransformer3DModel(Conditioned):
     """Layered-video diffusion transformer small enough to train and run on a laptop CPU.
 
     It implements the interface of `Backbone` with a noise level per clip and frame and predicts the clean sequence.
     """
 
     _supports_gradient_checkpointing = True
-    _repeated_blocks: ClassVar = ["CompactBlock", "ConvBlock"]
-    _no_split_modules: ClassVar = ["CompactBlock", "ConvBlock"]
+    _repeated_blocks: ClassVar = ["CompactBlock", "CellBlock", "ConvBlock"]
+    _no_split_modules: ClassVar = ["CompactBlock", "CellBlock", "ConvBlock", "ImageFeatures"]
     _skip_layerwise_casting_patterns: ClassVar = ["text_proj", "widen", "fill"]  # other layers read their dtype
     prediction_type = "sample"
     memory_format = torch.channels_last
@@ -101,6 +105,9 @@ class CompactTransformer3DModel(Backbone):
         num_layers: int = 2,
         num_heads: int = 4,
         mlp_ratio: float = 3.0,
+        cell_layers: int = 0,
+        cell_dim: int = 256,
+        image_features: bool = False,
         text_dim: int = 384,
         text_rank: int = 192,
         cond_dim: int = 256,
@@ -109,12 +116,14 @@ class CompactTransformer3DModel(Backbone):
         layer_embedding: bool = True,
         timestep_per_clip: bool = True,
         placement_spread: float = 0.036,
+        noise_pooling: int = 1,
         hints: bool = False,
         frame_masks: bool = False,
     ) -> None:
         """
         Args:
-            clips: clips of the layout, in order.
+            clips: clips of the layout, in order: `CLIPS`, and perhaps those of further foregrounds, which share the
+                weights of the first.
             in_channels: channels of a clip; alpha comes repeated over them.
             sample_size, sample_frames: height and width in pixels and frames of the training clips; defaults of the
                 pipeline.
@@ -122,6 +131,8 @@ class CompactTransformer3DModel(Backbone):
             widths: channels of the convolutional levels, each at half the size of the one before.
             blocks_down, blocks_up: blocks of each level of encoder and decoder.
             dim, num_layers, num_heads, mlp_ratio: sizes of the transformer; it works at half the last level's size.
+            cell_layers, cell_dim: sizes of the transformer over cells of 8 pixels, see `CellTransformer`; none at 0.
+            image_features: cells also see what given frames show, see `Observation`.
             text_dim: channels of the text states.
             text_rank: channels of the whitened text states.
             cond_dim: width of the conditioning vector (timestep, prompt, frame index).
@@ -132,13 +143,20 @@ class CompactTransformer3DModel(Backbone):
                 clips are conditioned on the largest.
             placement_spread: standard deviation of an object's random place, in half frames, and of the logarithm of
                 its size.
+            noise_pooling: factor r by which frames are higher and wider than those at which the network's noise levels
+                were learnt: the mean of r x r pixels has r times less noise, see `pool_noise`.
             hints: take known places of mattes, see `Backbone.takes_hints`.
             frame_masks: whether training gave single frames of clips too; it changes messages, not results.
+
+        Raises:
+            ValueError: clips without those of a scene of one foreground, or no level whose cells have 8 pixels.
         """
         super().__init__()
+        if tuple(clips[: len(CLIPS)]) != CLIPS:
+            raise ValueError(f"the clips {', '.join(clips)} do not begin with {', '.join(CLIPS)}")
         self.gradient_checkpointing = False
         text_rank = min(text_rank, text_dim)
-        folded = sum(self.clip_planes(clips, in_channels)) * patch_size**2
+        folded = FOLDED_PLANES * patch_size**2
         self._add_conditioning(text_rank)
         self._add_levels(folded)
         # Near pure noise a frame depends on its prompts alone: gates suppress features that only carry noise, place
@@ -149,9 +167,8 @@ class CompactTransformer3DModel(Backbone):
         self.places = nn.ModuleList(zeroed(nn.Conv2d(PLACE_CODE, c, 1)) for c in widths)
         self.sketch = Sketch(text_rank, sketch_width)
         self.scene_level = min(1, len(widths) - 1)
-        count = len(self.foregrounds)
-        self.object_readers = nn.ModuleList(  # two of each foreground
-            SketchReader(OBJECT_PLANES, widths[0], cond_dim, patch_size) for _ in range(2 * count)
+        self.object_readers = nn.ModuleList(
+            SketchReader(OBJECT_PLANES, widths[0], cond_dim, patch_size) for _ in range(2)
         )
         self.scene_readers = nn.ModuleList(
             SketchReader(SCENE_PLANES, widths[self.scene_level], cond_dim) for _ in range(2)
@@ -159,43 +176,18 @@ class CompactTransformer3DModel(Backbone):
         self.head_norm = nn.GroupNorm(8, widths[0])
         self.head_modulation = zeroed(nn.Linear(cond_dim, 2 * widths[0] + folded))
         self.head = zeroed(nn.Conv2d(widths[0] + folded, folded, 3, padding=1))
-        self.copy_head = zeroed(nn.Conv2d(widths[0] + folded, copy_planes(count) * patch_size**2, 3, padding=1))
-        self.trust_head = zeroed(nn.Conv2d(widths[0] + folded, count * patch_size**2, 3, padding=1))
+        self.copy_head = zeroed(nn.Conv2d(widths[0] + folded, (BACKGROUND_PLANES + 1) * patch_size**2, 3, padding=1))
+        self.trust_head = zeroed(nn.Conv2d(widths[0] + folded, patch_size**2, 3, padding=1))
         self.fill = BackgroundFill(in_channels, fill_width)
-
-    def _add_conditioning(self, text_rank: int) -> None:
-        """Add embeddings and projections of noise level, clip, prompt and frame."""
-        k, dim, cond_dim, text_dim = len(self.config.clips), self.config.dim, self.config.cond_dim, self.config.text_dim
-        embedded = self.config.layer_embedding
-        scale = 0.02 if embedded else 0.0
-        self.time_embed = nn.Sequential(nn.Linear(128, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim))
-        self.clip_embed = nn.Parameter(torch.randn(k, cond_dim) * scale, embedded)
-        self.layer_embed = nn.Parameter(torch.randn(len(self.layers), dim) * scale, embedded)
-        # Text states are whitened first: nouns differ in directions of a hundredth of the largest variance, which
-        # gradient descent would take ages to find.
-        self.text_whitening = Whitening(text_dim, text_rank)
-        self.pool_whitening = Whitening(text_dim, text_rank)
-        self.text_proj = nn.Linear(text_rank, dim)
-        self.text_pool = nn.Sequential(nn.Linear(text_rank, 512), nn.GELU("tanh"), nn.Linear(512, cond_dim))
-        self.pool_proj = zeroed(nn.Linear(text_rank, cond_dim))
-        self.frame_cond = nn.Linear(FRAME_CODE, cond_dim)
-        # "rising" at the first frame looks like "falling" at the last: a product of prompt and moment tells them
-        # apart, which a sum learns only slowly.
-        self.moment_text = nn.Linear(text_rank, cond_dim // 2)
-        self.moment_frame = nn.Linear(FRAME_CODE, cond_dim // 2)
-        self.moment_out = zeroed(nn.Linear(cond_dim // 2, cond_dim))
-        self.conv_cond = nn.Sequential(
-            nn.Linear(k * cond_dim, 2 * cond_dim), nn.SiLU(), nn.Linear(2 * cond_dim, cond_dim)
-        )
-        self.block_cond = nn.Linear(cond_dim, 6 * dim)
+        if len(self.foregrounds) > 1:
+            self._add_places()
 
     def _add_levels(self, folded: int) -> None:
-        """Add the convolutional encoder, the transformer and the decoder."""
-        widths, dim, cond_dim = self.config.widths, self.config.dim, self.config.cond_dim
+        """Add the convolutional encoder, the transformers and the decoder."""
+        config, widths, dim, cond_dim = self.config, self.config.widths, self.config.dim, self.config.cond_dim
         self.stem = nn.Conv2d(folded, widths[0], 3, padding=1)
-        if self.config.hints:
-            planes = 2 * len(mattes_of(self.config.clips)) * self.config.patch_size**2
-            self.hint_stem = zeroed(nn.Conv2d(planes, widths[0], 3, padding=1))
+        if config.hints:
+            self.hint_stem = zeroed(nn.Conv2d(2 * config.patch_size**2, widths[0], 3, padding=1))
         pool_levels = range(len(widths) - 1)  # the last level is as coarse as the tokens that attend over frames
 
         def levels(counts: Sequence[int]) -> nn.ModuleList:
@@ -204,18 +196,38 @@ class CompactTransformer3DModel(Backbone):
                 for level, (c, n) in enumerate(zip(widths, counts, strict=True))
             )
 
-        self.down = levels(self.config.blocks_down)
-        outs = [*widths[1:], len(self.config.clips) * dim]
+        self.down = levels(config.blocks_down)
+        outs = [*widths[1:], len(CLIPS) * dim]
         self.shrink = nn.ModuleList(nn.Conv2d(c, o, 2, stride=2) for c, o in zip(widths, outs, strict=True))
         self.frame_pos = nn.Linear(FRAME_CODE, dim)
         self.space_pos = nn.Linear(128, dim)
         self.blocks = nn.ModuleList(
-            CompactBlock(dim, self.config.num_heads, self.config.mlp_ratio) for _ in range(self.config.num_layers)
+            CompactBlock(dim, config.num_heads, config.mlp_ratio) for _ in range(config.num_layers)
         )
         self.norm_out = nn.LayerNorm(dim)
         self.grow = nn.ModuleList(nn.Conv2d(o, 4 * c, 1) for c, o in zip(widths, outs, strict=True))
         self.merge = nn.ModuleList(nn.Conv2d(2 * c, c, 1) for c in widths)
-        self.up = levels(self.config.blocks_up)
+        self.up = levels(config.blocks_up)
+        if config.cell_layers:
+            if not 0 < self.cell_level < len(widths):
+                raise ValueError(f"no level but the first has cells of {CELL} pixels; cell_layers must be 0")
+            self.cells = CellTransformer(
+                widths[self.cell_level], config.cell_dim, config.cell_layers, config.cell_dim // HEAD_DIM,
+                config.mlp_ratio, cond_dim,
+            )  # fmt: skip
+            if config.image_features:
+                self.observation = Observation(config.cell_dim, widths[self.cell_level - 1])
+
+    def _add_places(self) -> None:
+        """Add what tells further foregrounds from the nearest, whose weights they share."""
+        widths, dim, cond_dim = self.config.widths, self.config.dim, self.config.cond_dim
+        self.place_stem = PlaceInStack(widths[0], distinct=True)
+        self.place_cond = PlaceInStack(cond_dim)
+        self.place_text = PlaceInStack(dim)
+        self.place_tokens = PlaceInStack(dim, distinct=True)
+        self.place_grow = PlaceInStack(4 * widths[-1], distinct=True)
+        self.place_decode = PlaceInStack(widths[0])
+        self.place_frames = zeroed(nn.Linear(len(OWN_CLIPS) * cond_dim, 2 * cond_dim))
 
     @property
     def size_multiple(self) -> int:
@@ -223,14 +235,9 @@ class CompactTransformer3DModel(Backbone):
         return self.config.patch_size * 2 ** len(self.config.widths)
 
     @property
-    def layers(self) -> tuple[str, ...]:
-        """Layers of the prompts, in their order."""
-        return prompt_layers(foreground_count(self.config.clips))
-
-    @property
-    def foregrounds(self) -> list[str]:
-        """Transparent layers, the nearest first."""
-        return [layer for layer in self.layers if layer in ALPHA_OF]
+    def cell_level(self) -> int:
+        """Level whose cells have `CELL` pixels."""
+        return (CELL // self.config.patch_size).bit_length() - 1
 
     @property
     def needs_all_clips(self) -> bool:
@@ -253,6 +260,8 @@ class CompactTransformer3DModel(Backbone):
         return_dict: bool = True,
         placement: Tensor | None = None,
         hints: Tensor | None = None,
+        observed_cells: Tensor | None = None,
+        observed_fine: Tensor | None = None,
     ) -> CompactTransformer3DOutput | tuple[Tensor]:
         """Predict the clean sequence.
 
@@ -267,40 +276,65 @@ class CompactTransformer3DModel(Backbone):
             return_dict: return a `CompactTransformer3DOutput` instead of a tuple.
             placement: (B, 3 * A) random places and sizes of the objects, see `draw_placement`; their mean if None.
             hints: (B, A, F, 2, H, W) known places of mattes, see `Backbone.takes_hints`; none are known if None.
+            observed_cells, observed_fine: (B, F, D', h', w') and (B, F, C', 2h', 2w') from `observe`, which depend on
+                given frames alone; computed here if None.
 
         Returns:
             Clean sequence (B, K*F, C, H, W).
+
+        Raises:
+            ValueError: height or width does not divide by `size_multiple`.
         """
-        b, k, f = hidden_states.shape[0], len(layout.clips), layout.frames
+        b, f, (height, width) = hidden_states.shape[0], layout.frames, hidden_states.shape[-2:]
+        if height % self.size_multiple or width % self.size_multiple:
+            raise ValueError(
+                f"{width}x{height} pixels do not fit this backbone: both sides must divide by {self.size_multiple}"
+            )
         if frame_positions is None:
             frame_positions = torch.arange(f, device=hidden_states.device).expand(b, f)
-        cond, means, text, text_mask = self.condition(timestep, encoder_hidden_states, encoder_attention_mask, layout)
+        if hasattr(self, "observation") and (observed_cells is None or observed_fine is None):
+            observed_cells, observed_fine = self.observe(hidden_states, timestep == 0, layout, hints)
+        pooled, level = pool_noise(hidden_states, timestep, layout, self.config.noise_pooling)
+        cond, means, text, text_mask = self.condition(level, encoder_hidden_states, encoder_attention_mask, layout)
         frame_code = self.frame_code(frame_positions).to(cond.dtype)  # (B, F, 64)
         cond, conv_cond = self.condition_frames(cond, means, frame_code, layout)  # (B, K, F, E), (N, E)
 
         scene, sprites = self.sketch(means, frame_code, placement)  # (N, 7, 16, 16), A times (N, 4, 64, 64)
-        folded = self.fold(hidden_states, layout)  # (N, planes*p*p, H/p, W/p)
-        stem = self.stem(folded)
-        if hints is not None:
-            stem = stem + self.hint_stem(self.fold_frames(hints.transpose(1, 2).flatten(2, 3).to(stem.dtype)))
-        x, skips = self.encode(stem, scene, sprites, conv_cond, f)  # (N, K*D, h, w)
-        x = self.transform(x, cond, text, text_mask, frame_code, k)  # (N, K*D, h, w)
-        x = self.decode(x, skips, scene, sprites, conv_cond, f)  # (N, widths[0], H/p, W/p)
-        x = self.modulate(x, folded, conv_cond)  # (N, widths[0] + planes*p*p, H/p, W/p)
+        folded = fold(pooled, layout, self.foregrounds, self.config.patch_size)  # A times (N, planes*p*p, H/p, W/p)
+        x = self.enter(folded, hints)
+        fine = None if observed_fine is None else observed_fine.flatten(0, 1)
+        cells = None if observed_cells is None else observed_cells.flatten(0, 1)
+        x, skips = self.encode(x, scene, sprites, conv_cond, frame_code, cells, fine)  # (N, K*D, h, w)
+        x = self.transform(x, cond, text, text_mask, frame_code, len(layout.clips))  # (N, K*D, h, w)
+        clips, copy = self.decode(
+            x, skips, scene, sprites, conv_cond, folded, b
+        )  # (B, F, C, H, W), (B, F, 3 + A, H, W)
 
-        trust = F.pixel_shuffle(self.trust_head(x), self.config.patch_size).unflatten(0, (b, f))  # (B, F, A, H, W)
-        clips = self.unfold(self.head(x), b, layout)
-        for name, sprite, own in zip(self.foregrounds, sprites, trust.split(1, dim=2), strict=True):
-            clips = follow_sketch(clips, sprite, own, name)
-        if set(CLIPS) <= set(clips):
-            copy = F.pixel_shuffle(self.copy_head(x), self.config.patch_size).unflatten(
-                0, (b, f)
-            )  # (B, F, 3 + A, H, W)
-            clips = solve_composition(clips, copy, hidden_states, timestep, layout, self.fill)
+        clips = solve_composition(clips, copy, hidden_states, timestep, layout, self.fill)
         sample = layout.pack(
             {name: clip.expand(-1, -1, self.config.in_channels, -1, -1) for name, clip in clips.items()}
         )
         return CompactTransformer3DOutput(sample) if return_dict else (sample,)
+
+    def observe(
+        self, sequence: Tensor, given: Tensor, layout: Layout, hints: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Observe given frames, see `Observation`.
+
+        Args:
+            sequence: (B, K*F, C, H, W) with clean given frames.
+            given: (B, K, F or 1) bool.
+            layout: layout of the clips in the sequence.
+            hints: as for `forward`.
+
+        Returns:
+            (B, F, D', h', w') for cells and (B, F, C', 2h', 2w') for half cells.
+        """
+        known = given.expand(-1, -1, layout.frames)
+        masks = {name: known[:, number] for number, name in enumerate(layout.clips)}
+        cells, fine = self.observation(layout.unpack(sequence), masks, hints)
+        size = len(sequence), layout.frames
+        return cells.unflatten(0, size), fine.unflatten(0, size)
 
     def video_tokens(self, layout: Layout, height: int, width: int) -> int:
         """See `Backbone`; tokens are counted behind the convolutional encoder."""
@@ -311,9 +345,18 @@ class CompactTransformer3DModel(Backbone):
         batch: int,
         generator: torch.Generator | list[torch.Generator] | None = None,
         device: torch.device | None = None,
+        clean: Clean | None = None,
+        layout: Layout | None = None,
+        hints: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """See `Backbone`: a placement for each sample."""
-        return {"placement": self.draw_placement(batch, generator, device)}
+        """See `Backbone`: a placement for each sample, and what given frames show."""
+        inputs = {"placement": self.draw_placement(batch, generator, device)}
+        if hasattr(self, "observation") and clean is not None and layout is not None and bool(clean.given.any()):
+            sequence = clean.sequence.to(self.dtype)
+            inputs["observed_cells"], inputs["observed_fine"] = self.observe(
+                sequence, clean.given.expand(batch, -1, -1), layout, hints
+            )
+        return inputs
 
     def training_inputs(
         self,
@@ -337,22 +380,14 @@ class CompactTransformer3DModel(Backbone):
 
     def adapter_layers(self, names: Sequence[str]) -> list[str]:
         """See `Backbone`: nearly all layers, because convolutions carry motion and appearance."""
-        return [name for name in names if name.split(".")[0] not in WITHOUT_ADAPTER]
+        return [name for name in names if not WITHOUT_ADAPTER.match(name)]
 
     def resized(self, changes: Mapping[str, Any]) -> Self:
-        """See `Backbone`. Added blocks come last at their level and are identities until they are trained."""
+        """See `Backbone`. Added blocks come last at their level and are identities until they are trained; a frame with
+        larger patches is shrunk, processed and enlarged, until the network learns its details."""
         arguments = {name: value for name, value in self.config.items() if not name.startswith("_")}
         other = type(self)(**{**arguments, **changes})
-        # An embedding that an ablation switches off stays zero.
-        off = {name: tensor.detach() for name, tensor in other.named_parameters() if not tensor.requires_grad}
-        known, added = self.state_dict(), {}
-        for name, tensor in other.state_dict().items():
-            if name not in known and (BLOCK.match(name) or name.startswith("hint_stem.")):
-                added[name] = torch.zeros_like(tensor) if BRANCH_END.search(name) else tensor
-        try:
-            other.load_state_dict({**known, **off, **added})
-        except RuntimeError as error:
-            raise UserError(f"the weights have other sizes than {dict(changes)}") from error
+        other.load_state_dict(grown(self, other, changes))
         return other.float()
 
     def refine(self, sequence: Tensor, given: Tensor, layout: Layout) -> Tensor:
@@ -405,60 +440,75 @@ class CompactTransformer3DModel(Backbone):
             found.append(placement_between(drawn, clips[ALPHA_OF[name]][:, :, 0], 3 * self.config.placement_spread))
         return torch.cat(found, dim=1)
 
-    def condition(
-        self, timestep: Tensor, text: Tensor, mask: Tensor, layout: Layout
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return the conditioning of each clip.
-
-        Returns:
-            Vector (B, K, F or 1, E) of noise level and prompt, whitened mean text states of layers (B, L, R), text
-            states of each clip's layer (B*K, S, D) and their mask (B*K, 1, 1, S).
-        """
-        dtype = self.text_proj.weight.dtype
-        text = text.to(dtype)
-        if not self.config.timestep_per_clip:
-            timestep = timestep.amax(dim=(1, 2), keepdim=True).expand_as(timestep)
-        layers = layout.layers
-        mean = self.pool_whitening(pool(text, mask))  # (B, L, R)
-        text = self.text_whitening(text)  # (B, L, S, R)
-        pooled = pool(self.text_pool(text), mask) + self.pool_proj(mean)  # (B, L, E)
-        cond = self.time_embed(sinusoid(timestep * 1000, 128, 10000.0).to(dtype))  # (B, K, F or 1, E)
-        cond = cond + pooled[:, layers, None] + self.clip_embed[:, None]
-        states = self.text_proj(text) + self.layer_embed[:, None]  # (B, L, S, D)
-        mask = mask[:, layers].flatten(0, 1)[:, None, None, :]  # (B*K, 1, 1, S)
-        return cond, mean, states[:, layers].flatten(0, 1), mask
-
-    def condition_frames(
-        self, cond: Tensor, means: Tensor, frame_code: Tensor, layout: Layout
-    ) -> tuple[Tensor, Tensor]:
-        """Return conditioning vectors of each clip and frame (B, K, F, E) and of each frame (N, E).
+    def enter(self, folded: Sequence[Tensor], hints: Tensor | None) -> Tensor:
+        """Return the first features (N, widths[0], H/p, W/p).
 
         Args:
-            cond: (B, K, F or 1, E) conditioning of each clip and noise level.
-            means: (B, L, R) whitened mean text states.
-            frame_code: (B, F, 64) encoded frame positions.
-            layout: layout of the clips.
+            folded: from `fold`, for each foreground.
+            hints: as for `forward`.
         """
-        moment = self.moment_text(means[:, layout.layers])[:, :, None] * self.moment_frame(frame_code)[:, None]
-        cond = cond + self.moment_out(moment)  # (B, K, F, E)
-        conv_cond = self.conv_cond(cond.transpose(1, 2).flatten(2)) + self.frame_cond(frame_code)  # (B, F, E)
-        return cond, F.silu(conv_cond).flatten(0, 1)
+        x = self.stem(folded[0])
+        own = sum(CHANNELS[name] for name in OWN_CLIPS) * self.config.patch_size**2
+        for place, further in enumerate(folded[1:], start=1):
+            x = x + self.place_stem(share_of(self.stem, further[:, :own]), place)
+        if hints is not None:
+            for place, known in enumerate(hints.to(x.dtype).unbind(1)):
+                hinted = self.hint_stem(fold_frames(known, self.config.patch_size))
+                x = x + (self.place_stem(hinted, place) if place else hinted)
+        return x
 
     def encode(
-        self, x: Tensor, scene: Tensor, sprites: Sequence[Tensor], cond: Tensor, frames: int
+        self,
+        x: Tensor,
+        scene: Tensor,
+        sprites: Sequence[Tensor],
+        cond: Tensor,
+        frame_code: Tensor,
+        cells: Tensor | None = None,
+        fine: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Encode features (N, widths[0], H/p, W/p) to (N, K*D, h, w), and return each level's features too."""
-        for reader, sprite in zip(self.object_readers[::2], sprites, strict=True):
-            x = reader(x, sprite, cond)
+        """Encode features (N, widths[0], H/p, W/p) to (N, K*D, h, w), and return each level's features too.
+
+        Args:
+            x, cond: features and conditioning (N, E).
+            scene, sprites: sketches.
+            frame_code: (B, F, 64).
+            cells, fine: observations (N, D', h', w') and (N, C', 2h', 2w').
+        """
+        frames = frame_code.shape[1]
+        for place, sprite in enumerate(sprites):
+            read = self.object_readers[0](sprite, x.shape[-2:], cond)
+            x = x + (self.place_stem(read, place) if place else read)
         skips = []
         for level, (blocks, shrink) in enumerate(zip(self.down, self.shrink, strict=True)):
             if level == self.scene_level:
-                x = self.scene_readers[0](x, scene, cond)
+                x = x + self.scene_readers[0](scene, x.shape[-2:], cond)
+            if fine is not None and level == self.cell_level - 1:
+                x = x + fine
             for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, cond, frames)
+            if self.config.cell_layers and level == self.cell_level:
+                x = x + self.follow(x, cells, cond, frame_code)
             skips.append(x)
-            x = shrink(x)
-        return x, skips
+            if level < len(self.down) - 1:
+                x = shrink(x)
+        tokens = [self.shrink[-1](x)]
+        own = tokens[0][:, : len(OWN_CLIPS) * self.config.dim]
+        for place in range(1, len(sprites)):
+            tokens += [self.place_tokens(clip, place) for clip in own.split(self.config.dim, dim=1)]
+        return torch.cat(tokens, dim=1), skips
+
+    def follow(self, x: Tensor, observed: Tensor | None, cond: Tensor, frame_code: Tensor) -> Tensor:
+        """Return what the transformer over cells adds to features (N, C, h', w')."""
+        size = frame_code.shape[1], *x.shape[-2:]
+        cells = self.cells.embed(x, observed, frame_code)
+        for block in self.cells.blocks:
+            if torch.is_grad_enabled() and self.gradient_checkpointing:
+                cells = self._gradient_checkpointing_func(block, cells, cond, size)
+            else:
+                cells = block(cells, cond, size)
+        added: Tensor = self.cells.result(cells, *size[1:])
+        return added
 
     def decode(
         self,
@@ -467,22 +517,44 @@ class CompactTransformer3DModel(Backbone):
         scene: Tensor,
         sprites: Sequence[Tensor],
         cond: Tensor,
-        frames: int,
-    ) -> Tensor:
-        """Decode (N, K*D, h, w) and the features of `encode` to (N, widths[0], H/p, W/p)."""
+        folded: Sequence[Tensor],
+        batch: int,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Decode (N, K*D, h, w) and the features of `encode` to drawn clips (B, F, C, H, W), alpha with one channel,
+        and the planes of `copy_planes`, (B, F, 3 + A, H, W)."""
+        frames = len(x) // batch
+        own = len(OWN_CLIPS) * self.config.dim
+        tokens, *others = x.split([len(CLIPS) * self.config.dim] + [own] * (len(sprites) - 1), dim=1)
+        x = self.grow[-1](tokens)
+        for place, further in enumerate(others, start=1):
+            x = x + self.place_grow(share_of(self.grow[-1], further), place)
         for level in reversed(range(len(skips))):
-            x = F.pixel_shuffle(self.grow[level](x), 2)
+            x = F.pixel_shuffle(x if level == len(skips) - 1 else self.grow[level](x), 2)
             gate = 1 + self.skip_gates[level](cond)[:, :, None, None]
             x = self.merge[level](torch.cat([x, skips[level] * gate], dim=1))
             x = x + self.places[level](place_code(x.shape[-2], x.shape[-1], PLACE_CODE, x.device).to(x.dtype))
             if level == self.scene_level:
-                x = self.scene_readers[1](x, scene, cond)
-            if level == 0:
-                for reader, sprite in zip(self.object_readers[1::2], sprites, strict=True):
-                    x = reader(x, sprite, cond)
-            for block in self.up[level]:  # type: ignore[attr-defined]
-                x = block(x, cond, frames)
-        return x
+                x = x + self.scene_readers[1](scene, x.shape[-2:], cond)
+            if level > 0:
+                for block in self.up[level]:  # type: ignore[attr-defined]
+                    x = block(x, cond, frames)
+
+        clips: dict[str, Tensor] = {}
+        copies = []
+        for place, (name, sprite, planes) in enumerate(zip(self.foregrounds, sprites, folded, strict=True)):
+            own = x if place == 0 else self.place_decode(x, place)
+            own = own + self.object_readers[1](sprite, own.shape[-2:], cond)
+            for block in self.up[0]:  # type: ignore[attr-defined]
+                own = block(own, cond, frames)
+            own = self.modulate(own, planes, cond)  # (N, widths[0] + planes*p*p, H/p, W/p)
+            drawn = unfold(self.head(own), batch, self.config.patch_size)
+            if place:
+                drawn = {name: drawn[FOREGROUND], ALPHA_OF[name]: drawn[ALPHA]}
+            trust = F.pixel_shuffle(self.trust_head(own), self.config.patch_size).unflatten(0, (batch, frames))
+            clips |= follow_sketch(drawn, sprite, trust, name)
+            copy = F.pixel_shuffle(self.copy_head(own), self.config.patch_size).unflatten(0, (batch, frames))
+            copies.append(copy if place == 0 else copy[:, :, BACKGROUND_PLANES:])
+        return clips, torch.cat(copies, dim=2)
 
     def modulate(self, x: Tensor, folded: Tensor, cond: Tensor) -> Tensor:
         """Modulate decoded features (N, C, H/p, W/p) and append the folded input, scaled, as input of the heads."""
@@ -491,10 +563,6 @@ class CompactTransformer3DModel(Backbone):
         )
         x = F.silu(torch.addcmul(shift, self.head_norm(x), 1 + scale))
         return torch.cat([x, folded * (1 + keep)], dim=1)
-
-    def frame_code(self, positions: Tensor) -> Tensor:
-        """Encode frame positions (B, F) as (B, F, 64)."""
-        return sinusoid(positions / self.config.sample_frames * 100, FRAME_CODE)
 
     def transform(self, x: Tensor, cond: Tensor, text: Tensor, text_mask: Tensor, frame_code: Tensor, k: int) -> Tensor:
         """Run the transformer on (N, K*D, h, w), one token per clip, frame and cell of the grid, to the same shape."""
@@ -514,35 +582,3 @@ class CompactTransformer3DModel(Backbone):
                 tokens = block(tokens, text, text_mask, temb)
         tokens = self.norm_out(tokens).permute(0, 2, 1, 4, 3)  # (B, F, K, D, P)
         return tokens.reshape(b * f, k * d, h, w).contiguous(memory_format=torch.channels_last)
-
-    def fold(self, sequence: Tensor, layout: Layout) -> Tensor:
-        """Put clips side by side in channels, one for alpha: (B, K*F, C, H, W) to (N, planes*p*p, H/p, W/p).
-
-        Raises:
-            ValueError: height or width does not divide by `size_multiple`.
-        """
-        clips, planes = layout.unpack(sequence), self.clip_planes(layout.clips, self.config.in_channels)
-        channels = [clips[name][:, :, :count] for name, count in zip(layout.clips, planes, strict=True)]
-        return self.fold_frames(torch.cat(channels, dim=2))
-
-    def fold_frames(self, planes: Tensor) -> Tensor:
-        """Fold pixels (B, F, planes, H, W) into channels, (N, planes*p*p, H/p, W/p); raises ValueError as `fold`."""
-        frames = planes.flatten(0, 1)
-        height, width = frames.shape[-2:]
-        if height % self.size_multiple or width % self.size_multiple:
-            raise ValueError(
-                f"{width}x{height} pixels do not fit this backbone: both sides must divide by {self.size_multiple}"
-            )
-        return F.pixel_unshuffle(frames, self.config.patch_size).contiguous(memory_format=torch.channels_last)
-
-    def unfold(self, x: Tensor, batch: int, layout: Layout) -> dict[str, Tensor]:
-        """Invert `fold`, to clips (B, F, C, H, W) by name, alpha with one channel."""
-        planes = F.pixel_shuffle(x, self.config.patch_size)  # (N, planes, H, W)
-        planes = planes.unflatten(0, (batch, layout.frames))  # (B, F, planes, H, W)
-        sizes = self.clip_planes(layout.clips, self.config.in_channels)
-        return dict(zip(layout.clips, planes.split(sizes, dim=2), strict=True))
-
-    @staticmethod
-    def clip_planes(clips: Sequence[str], in_channels: int) -> list[int]:
-        """Return the channels of each clip that the network sees: one for alpha, all for colour."""
-        return [1 if CHANNELS[name] == 1 else in_channels for name in clips]

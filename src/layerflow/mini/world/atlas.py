@@ -157,7 +157,7 @@ class Atlas:
         phases = sum(sprite.phases for sprite in self.sprites)
         if self.sprite_pixels.shape != (phases, side, side, 4) or self.sprite_pixels.dtype != np.uint8:
             raise AtlasError(
-                f"{self.folder / SPRITES} does not hold the {phases} phases of {side}x{side} pixels that {INDEX} lists; "
+                f"{self.folder / SPRITES} does not hold the {phases} phases of {side}x{side} pixels in {INDEX}; "
                 "build it again with `tools/atlas.py build`"
             )
         values = sum(item.frames * item.height * item.width * 3 for item in self.backgrounds)
@@ -199,7 +199,7 @@ def write_array(file: Path, pieces: Iterable[Pixels], item: tuple[int, ...]) -> 
         count = 0
         _write_header(output, (count, *item))
         for piece in pieces:
-            output.write(np.ascontiguousarray(piece, np.uint8))
+            output.write(piece.tobytes())
             count += len(piece)
         output.seek(0)
         _write_header(output, (count, *item))  # numpy pads headers so that the first dimension may grow

@@ -86,7 +86,8 @@ MORE_MOTION: dict[str, tuple[str, ...]] = {
 
 _IRREGULAR = {
     "cactus": "cacti", "mouse": "mice", "fish": "fish", "die": "dice", "leaf": "leaves", "loaf": "loaves",
-    "potato": "potatoes", "sheep": "sheep",
+    "potato": "potatoes", "sheep": "sheep", "human": "humans", "man": "men", "person": "people", "child": "children",
+    "wolf": "wolves", "knife": "knives", "foot": "feet", "tooth": "teeth", "goose": "geese",
 }  # fmt: skip
 
 
