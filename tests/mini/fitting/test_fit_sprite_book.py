@@ -30,7 +30,9 @@ from layerflow.models.text import encode_prompts
 
 SIDE, PHASES = 128, 12
 THINGS = (("1f680", "rocket", "flying"), ("1f98b", "butterfly", "fluttering"), ("1f335", "cactus", ""))
-QUICK = LookFit(encoder_steps=60, steps=40, encoder_batch=16, batch=16, checkpoint_every=20)
+QUICK = LookFit(
+    encoder_steps=60, steps=60, encoder_batch=16, batch=16, learning_rate=0.02, code_rate=0.03, checkpoint_every=30
+)
 
 
 def disc(x: float, y: float, colour: tuple[float, float, float]) -> np.ndarray:
