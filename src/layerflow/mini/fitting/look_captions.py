@@ -55,6 +55,7 @@ class CaptionWriter:
     def __init__(self, contents: Contents, backgrounds: Sequence[str]) -> None:
         self.contents, self.backgrounds = contents, backgrounds
         self.by_concept = [row[row >= 0].tolist() for row in contents.looks]
+        self.names = {entry.name for entry in contents.entries}
         self.moving = np.array([style.endswith(MOVING) for style in contents.styles])
         self.plain = np.array([style.removesuffix(MOVING) for style in contents.styles])
 
@@ -81,7 +82,8 @@ class CaptionWriter:
 
     def _subject(self, entry: Sprite, rng: np.random.Generator) -> tuple[str, bool, bool, int, float]:
         """Describe an entry; return the text, whether it names style and action, the tint and the opacity."""
-        noun = entry.name if not entry.words or rng.random() < _NAMED else _pick(entry.words, rng)
+        words = [word for word in entry.words if word not in self.names]  # "dog" names a dog, not a hot dog
+        noun = entry.name if not words or rng.random() < _NAMED else _pick(words, rng)
         # Many names contain an action already: "person running".
         own = bool(entry.verb) and entry.verb.split()[0] in noun.split()
         tint, opacity, described = 0, 1.0, noun
