@@ -64,7 +64,7 @@ def build_atlas() -> Atlas:
                 moves,
                 "MIT",
                 "nobody",
-            )  # fmt: skip
+            )
         )
         pictures.extend(drawn)
 
