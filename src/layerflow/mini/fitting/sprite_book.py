@@ -182,7 +182,9 @@ def fit_reader(
     rate = settings.learning_rate
     optimizer = torch.optim.AdamW(book.reader.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.05)
     steps = settings.epochs * max(1, len(kept) // BATCH)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, steps, warmup=100))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: warm_cosine(step, steps, warmup=min(100, steps // 10))
+    )
 
     def train_step(rows: Tensor) -> dict[str, float]:
         means = reading.means[rows]
