@@ -209,14 +209,14 @@ def read_book(atlas: Atlas) -> tuple[SpriteBook, object]:
     """A book that has learned to read, and a function from a prompt to mean text states."""
     contents = gather_contents(atlas)
     tokenizer, encoder = load_text_encoder(find_model("mini"))
-    captions = write_captions(contents, ["a photo of hills"], 500, 100, 0)
+    captions = write_captions(contents, ["a photo of hills"], 1800, 200, 0)
     whitening = Whitening(384, 192)
     states, mask = encode_prompts(tokenizer, encoder, [prompt for c in captions[:300] for prompt in c.prompts])
     whitening.fit(pool(states, mask))
     reading = read_captions(captions, tokenizer, encoder, whitening)
     book, _ = small_book(atlas)
     book.looks.copy_(contents.looks)
-    right = fit_reader(book, reading, contents.looks, BookFit(epochs=300))
+    right = fit_reader(book, reading, contents.looks, BookFit(epochs=120))
     assert right > 0.7
 
     def means(foreground: str, background: str = "", blended: str | None = None) -> torch.Tensor:
