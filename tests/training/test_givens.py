@@ -16,7 +16,6 @@ from layerflow.core.config import ConfigError
 from layerflow.core.schema import ALPHA_OF, CLIPS, clip_names, model_clips, scene_layers
 from layerflow.training.batches import ClipBatches
 from layerflow.training.givens import (
-    JOINED,
     TOLD,
     are_interchangeable,
     choose_foregrounds,
@@ -147,16 +146,6 @@ def test_foregrounds_that_a_sample_lacks_are_transparent() -> None:
     assert tuple(own) == model_clips(2)
     assert not own["alpha-2"].any()
     assert all(torch.equal(own[name], clips[name]) for name in CLIPS)
-
-
-def test_one_of_two_foregrounds_joins_the_background_at_times() -> None:
-    """A network with places for both must not take every moving thing for a layer."""
-    clips = stacked(2)
-    chosen = [choose_foregrounds(clips, {}, model_clips(2), np.random.default_rng(seed))[0] for seed in range(200)]
-    single = [own for own in chosen if not own["alpha-2"].any()]
-    assert len(single) / len(chosen) == pytest.approx(JOINED, abs=0.1)
-    assert all(torch.equal(own["alpha"], clips["alpha"]) for own in chosen if own["alpha-2"].any())
-    assert all(not torch.equal(own["background"], clips["background"]) for own in single)
 
 
 def test_clips_that_a_scene_lacks_are_given_at_times() -> None:

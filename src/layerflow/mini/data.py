@@ -11,6 +11,7 @@ from torch import Tensor
 from ..core.compositing import blend_all
 from ..core.schema import ALPHA_OF, BACKGROUND, BLENDED, CLIPS, scene_layers
 from ..datasets.encoding import held
+from ..training.givens import choose_foregrounds
 from ..training.recipe import DataRecipe, StageRecipe
 from ..training.sources import Query, Sample, Size, Source, shown_frames
 from .world import Scene, SceneSource
@@ -102,4 +103,7 @@ class CompositeScenes(Source):
         foregrounds = [layer.name for layer in scene_layers(len(scene.layers)) if layer.transparent]
         for name, (colour, alpha) in zip(foregrounds, scene.layers, strict=True):
             clips |= {name: colour, ALPHA_OF[name]: alpha}
-        return Sample(held(clips, query.frames), positions, dict(scene.captions))
+        captions = dict(scene.captions)
+        if len(foregrounds) > 1 and rng.random() < self.source.settings.joined:
+            clips, captions = choose_foregrounds(clips, captions, CLIPS, rng)
+        return Sample(held(clips, query.frames), positions, captions)

@@ -105,6 +105,7 @@ class ClipBatches(Dataset):
         rank, processes: this process makes its share of each batch; all shares together are the batch.
         scattered: samples of fewer than all frames show any of them, in order; else the first ones.
         clips: clips of the network.
+        needs_all: the network needs all of them, see `Backbone.needs_all_clips`.
 
     Raises:
         ConfigError: batches that cannot be shared among the processes, or shards without clips that fit.
@@ -118,9 +119,10 @@ class ClipBatches(Dataset):
         processes: int = 1,
         scattered: bool = True,
         clips: Sequence[str] = CLIPS,
+        needs_all: bool = False,
     ) -> None:
         self.recipe, self.rank, self.processes, self.scattered = recipe, rank, processes, scattered
-        self.clips = tuple(clips)
+        self.clips, self.needs_all = tuple(clips), needs_all
         self.latent_frames: dict[int, int] = {}
         """Latent frames of a clip by its frames, where they differ."""
         self.layers = prompt_layers(foreground_count(clips))
@@ -256,7 +258,7 @@ class ClipBatches(Dataset):
         elif read.clips:  # text states were computed for the nearest foregrounds
             read = replace(read, clips=clips_for(read.clips, self.clips))
         layout = Layout(self.latent_frames.get(step.frames, step.frames), self.clips)
-        if read.clips:
+        if read.clips and self.needs_all:
             told = given | lacking(read.clips, self.clips, own_rng)
             given = told if len(told) < len(self.clips) else given
         masks = draw_frames(draw_kind(recipe.frame_masks, own_rng), given, self.clips, layout.frames, own_rng)
@@ -299,7 +301,8 @@ def build_batches(recipe: StageRecipe, accelerator: Accelerator, pipeline: Layer
     if not set(CLIPS) <= set(config.clips) or config.get("task") is not None:
         raise ConfigError(f"start_from: {recipe.start_from} is for one task; training needs a model for all")
     check_hints(recipe, pipeline.transformer)
-    batches = ClipBatches(recipe, accelerator.process_index, accelerator.num_processes, scattered, config.clips)
+    processes, needs_all = (accelerator.process_index, accelerator.num_processes), pipeline.transformer.needs_all_clips
+    batches = ClipBatches(recipe, *processes, scattered, config.clips, needs_all)
     for frames, (height, width) in batches.shapes():
         try:
             batches.latent_frames[frames] = codec.check(frames, height, width).frames

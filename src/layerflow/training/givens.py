@@ -26,9 +26,6 @@ BAND = (0.02, 0.1)
 """Range of the width of a trimap's unknown band on either side of an edge, in heights of the frame."""
 LEAST_OVERLAP = 0.01
 """Share of the smaller of two foregrounds from which their overlap tells which is nearer."""
-JOINED = 0.3
-"""Chance that one of several foregrounds joins the background even where the network has a place for it: moving things
-are not always meant."""
 TOLD = 0.5
 """Chance that the clips of foregrounds that a scene lacks are given as transparent, as they are in sampling."""
 SURE = 0.95
@@ -155,8 +152,8 @@ def choose_foregrounds(
     """Return the clips of a network from those of a sample, and their captions.
 
     Of more foregrounds than the network has, a random few stay, and the others become part of the background: which is
-    meant can then only be seen from what is given. Where it has a place for all, one of several does so at times. A
-    foreground that is hidden by one of them becomes transparent there. Those that the sample lacks are transparent.
+    meant can then only be seen from what is given. A foreground that is
+    hidden by one of them becomes transparent there. Those that the sample lacks are transparent.
 
     Args:
         clips: (F, C, H, W) in [0, 1] of all layers of the sample, by name.
@@ -166,8 +163,6 @@ def choose_foregrounds(
     """
     count = sum(name in ALPHA_OF for name in names)
     own = [name for name in ALPHA_OF if name in clips]
-    if 1 < len(own) <= count and rng.random() < JOINED:
-        count = len(own) - 1
     if len(own) <= count:
         return clips_for(clips, names), dict(captions)
     kept = sorted(rng.choice(len(own), count, replace=False).tolist())

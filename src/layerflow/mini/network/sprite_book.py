@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.compositing import unpremultiply
 from ...core.schema import LAYERS
 from ..world.sprites import FOREGROUND_COLOURS
 
@@ -247,7 +248,7 @@ def tint(sprite: Tensor, colour: Tensor, frames: int = 1) -> Tensor:
     """
     planes = sprite.unflatten(0, (-1, frames))  # (B, F, 4, H, W)
     alpha = planes[:, :, 3:]
-    straight = ((planes[:, :, :3] / alpha.clamp(min=1 / 255)).clamp(-1, 1) + 1) / 2
+    straight = (unpremultiply(planes[:, :, :3], alpha, floor=1 / 255, limits=(-1.0, 1.0)) + 1) / 2
     target = colour[:, None, :, None, None]  # (B, 1, 3, 1, 1)
     luminance = (straight * straight.new_tensor([0.30, 0.59, 0.11])[:, None, None]).sum(2, keepdim=True)
     covered = alpha.sum((1, 2, 3, 4), keepdim=True).clamp(min=1e-6)

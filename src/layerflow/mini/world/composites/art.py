@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .looks import relight, relight_cutouts
+from .looks import relight, relight_cutouts, straight_colour
 from .shapes import Shape
 
 _LEAST_FILLED = 0.015  # least share of its square that art fills
@@ -99,7 +99,7 @@ def textured(art: SpriteArt, patch: np.ndarray, share: float) -> SpriteArt:
     used = sorted(set(art.order))
     phases = art.phases[used].astype(np.float32)
     colour, alpha = phases[..., :3], phases[..., 3:]
-    shade = 0.5 + 0.7 * colour.mean(axis=-1, keepdims=True) / np.maximum(alpha, 1)
+    shade = 0.5 + 0.7 * straight_colour(phases / 255).mean(axis=-1, keepdims=True)
     colour += share * (np.minimum(patch * shade, 255) * (alpha / 255) - colour)
     return SpriteArt(np.rint(phases).astype(np.uint8), [used.index(phase) for phase in art.order], textured=True)
 

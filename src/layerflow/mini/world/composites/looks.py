@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
+from ....core.compositing import unpremultiply
 from .opencv import opencv
 
 
@@ -43,12 +45,16 @@ def relight(pictures: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 def relight_cutouts(pictures: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Look up the straight colour of premultiplied bytes (P, S, S, 4); premultiplied float32 in [0, 1]."""
-    alpha = pictures[..., 3:].astype(np.float32)
-    straight = pictures[..., :3] * (255 / np.maximum(alpha, 1))
-    lit = np.empty(pictures.shape, np.float32)
-    lit[..., 3:] = alpha / 255
-    lit[..., :3] = relight(np.minimum(straight + 0.5, 255).astype(np.uint8), table) * lit[..., 3:]
+    lit = pictures.astype(np.float32) / 255
+    straight = straight_colour(lit) * 255
+    lit[..., :3] = relight((straight + 0.5).astype(np.uint8), table) * lit[..., 3:]
     return lit
+
+
+def straight_colour(pictures: np.ndarray) -> np.ndarray:
+    """Return the straight colour (..., 3) of premultiplied pictures (..., 4), both float32 in [0, 1]."""
+    colour, alpha = torch.from_numpy(pictures).split([3, 1], dim=-1)
+    return unpremultiply(colour, alpha, floor=1 / 255).numpy()
 
 
 def harmony(pictures: np.ndarray, behind: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:
@@ -56,11 +62,10 @@ def harmony(pictures: np.ndarray, behind: np.ndarray, share: float) -> tuple[np.
 
     pictures: uint8 (P, S, S, 4), premultiplied. behind: (H, W, 3) in [0, 1].
     """
-    alpha = pictures[..., 3].astype(np.float64)
-    visible = alpha > 127
+    visible = pictures[..., 3] > 127
     if not visible.any():
         return np.ones(3), np.zeros(3)
-    own = pictures[visible][:, :3] / alpha[visible][:, None]
+    own = straight_colour(pictures[visible].astype(np.float32) / 255).astype(np.float64)
     mean, spread = own.mean(axis=0), own.std(axis=0) + 0.05
     goal, other = behind.reshape(-1, 3).mean(axis=0), behind.reshape(-1, 3).std(axis=0) + 0.05
     scale = 1 + share * ((other / spread).clip(0.4, 1.6) - 1)

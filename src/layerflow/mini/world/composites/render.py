@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ....core.compositing import blend_all
+from ....core.compositing import blend_all, unpremultiply
 from ....core.schema import BACKGROUND, BLENDED, scene_layers
 from .art import SpriteArt, times_of
 from .backdrops import Backdrop
@@ -218,7 +218,7 @@ def render(plan: Plan, size: int, frame_indices: Sequence[int] | None = None) ->
             drawn *= 1 - covered
         alpha = drawn[..., 3:].copy()
         alpha[alpha < _VISIBLE] = 0
-        straight = drawn[..., :3] / np.where(alpha > 0, alpha, np.float32(1))
+        straight = unpremultiply(torch.from_numpy(drawn[..., :3]), torch.from_numpy(alpha), limits=None).numpy()
         alpha[alpha > 1 - _VISIBLE] = 1
         layers.append((straight, alpha))
     pictures = [background, *(straight for straight, _ in layers)]

@@ -13,6 +13,8 @@ class Composites:
 
     second: float = 0.35
     """Share of scenes, in [0, 1], with a second foreground behind the first."""
+    joined: float = 0.3
+    """Share of these, in [0, 1], of which either belongs to the background: moving things are not always meant."""
     shapes: float = 0.33
     """Share of foregrounds, in [0, 1], that are random shapes filled with a patch of another photograph."""
     animated: float = 0.55
