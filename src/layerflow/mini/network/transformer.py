@@ -250,7 +250,6 @@ class CompactTransformer3DModel(Conditioned):
         return_dict: bool = True,
         placement: Tensor | None = None,
         hints: Tensor | None = None,
-        separated: Tensor | None = None,
     ) -> CompactTransformer3DOutput | tuple[Tensor]:
         """Predict the clean sequence.
 
@@ -265,7 +264,6 @@ class CompactTransformer3DModel(Conditioned):
             return_dict: return a `CompactTransformer3DOutput` instead of a tuple.
             placement: (B, 3 * A) random places and sizes of the objects, see `draw_placement`; their mean if None.
             hints: (B, A, F, 2, H, W) known places of mattes, see `Backbone.takes_hints`; none are known if None.
-            separated: (B, F, planes, H, W) from `separate`, which depends on given frames alone; computed here if None.
 
         Returns:
             Clean sequence (B, K*F, C, H, W).
@@ -283,8 +281,8 @@ class CompactTransformer3DModel(Conditioned):
         frame_code = self.frame_code(frame_positions).to(self.text_proj.weight.dtype)  # (B, F, 64)
         means = self.pool_whitening(pool(encoder_hidden_states.to(frame_code.dtype), encoder_attention_mask))
         apart = self.is_apart(timestep == 0, layout)  # (B, F)
-        able = hasattr(self, "separation")
-        if separated is None and able and (apart.is_meta or bool(apart.any())):
+        separated = None
+        if hasattr(self, "separation") and (apart.is_meta or bool(apart.any())):
             separated = self.separate(hidden_states, timestep == 0, layout, means, frame_code, hints)
         if separated is None or apart.is_meta or not bool(apart.all()):  # planned as a run in which both work
             text = encoder_hidden_states, encoder_attention_mask
