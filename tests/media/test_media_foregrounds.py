@@ -304,6 +304,16 @@ def test_size_applies_to_every_foreground(levels: LayeredVideo, tmp_path: Path) 
     assert {Image.open(path).size for path in tmp_path.glob("foreground*_png/*.png")} == {(8, 6)}
 
 
+def _frames(path: Path) -> list[bytes]:
+    """Return the pixels of each frame of a moving picture."""
+    with Image.open(path) as picture:
+        frames = []
+        for number in range(picture.n_frames):
+            picture.seek(number)
+            frames.append(picture.convert("RGBA").tobytes())
+        return frames
+
+
 def test_one_foreground_is_exported_as_before(levels: LayeredVideo, tmp_path: Path) -> None:
     """The files of the nearest foreground do not depend on those behind it, but for the composite and the page."""
     for preset in PRESETS:
@@ -313,6 +323,10 @@ def test_one_foreground_is_exported_as_before(levels: LayeredVideo, tmp_path: Pa
         deliver(levels.replace(behind=()), tmp_path / "one", preset)
         for path in (tmp_path / "one").rglob("foreground*"):
             if path.is_file():
-                assert path.read_bytes() == (tmp_path / "all" / path.relative_to(tmp_path / "one")).read_bytes()
+                twin = tmp_path / "all" / path.relative_to(tmp_path / "one")
+                if path.suffix == ".avif":  # holds the second at which it was written
+                    assert _frames(path) == _frames(twin)
+                else:
+                    assert path.read_bytes() == twin.read_bytes()
         shutil.rmtree(tmp_path / "all")
         shutil.rmtree(tmp_path / "one")
