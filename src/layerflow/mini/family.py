@@ -90,6 +90,8 @@ class Mini(Family):
         tokenizer, text_encoder = load_text_encoder(find_model(self.text_model(recipe)))
         model = self.fresh_network(recipe)
         self._complete(model)
+        if recipe.mini.book:
+            model = self._with_book(model, recipe.mini.book)
         progress = None if report is None else lambda part, share: report(0, {part: share})
         if fit:
             fit_text_whitening(model, tokenizer, text_encoder, recipe)
@@ -112,6 +114,30 @@ class Mini(Family):
             config = pipeline.scheduler.config
             shift = config.shift * pooling / former
             pipeline.register_modules(scheduler=type(pipeline.scheduler).from_config(config, shift=shift))
+
+    def extend_pipeline(
+        self, pipeline: LayerFlowPipeline, recipe: StageRecipe, fit: bool = True, report: Report | None = None
+    ) -> None:
+        from .fitting.sketch import fit_sketch
+
+        if not recipe.mini.book:
+            return
+        network = self._with_book(pipeline.transformer, recipe.mini.book)
+        if fit and recipe.mini.sketch_scenes:
+            progress = None if report is None else lambda part, share: report(0, {part: share})
+            fit_sketch(network, pipeline.tokenizer, pipeline.text_encoder, recipe, progress)
+        pipeline.register_modules(transformer=network)
+
+    def _with_book(self, network: Any, path: str) -> Any:
+        """Return a network with the sprite book in a file."""
+        from dataclasses import asdict
+
+        from .fitting.sprite_book import load_book
+
+        book, _, _ = load_book(Path(path))
+        network = network.resized({"sprite_book": asdict(book.sizes)})
+        network.sketch.object.book.load_state_dict(book.state_dict())
+        return network
 
     def _complete(self, network: Any, before: Any = None) -> None:
         """Load the image encoder of a network that has one for the first time."""

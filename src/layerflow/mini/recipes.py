@@ -16,8 +16,11 @@ class MiniRecipe:
 
     text: str = "mini"
     """Model whose tokenizer and text encoder a fresh network uses, frozen."""
+    book: str = ""
+    """File with a fitted sprite book, from which the network then draws objects; see `layerflow mini book`."""
     sketch_scenes: int = 60_000
-    """Stills that a fresh network's sketch is fitted to before training begins; 0 leaves it as it is."""
+    """Stills that a fresh network's sketch, or one with another book, is fitted to before training begins; 0 leaves it
+    as it is."""
     sketch_epochs: int = 7
     """Number of times that the sketch sees each of them."""
     fill_steps: int = 4000

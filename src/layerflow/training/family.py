@@ -90,6 +90,18 @@ class Family(ABC):
         """
 
     @abstractmethod
+    def extend_pipeline(
+        self, pipeline: LayerFlowPipeline, recipe: StageRecipe, fit: bool = True, report: Report | None = None
+    ) -> None:
+        """Add the parts to a pipeline's transformer that keys of this family in a recipe ask for.
+
+        Args:
+            pipeline: the model to start from, already resized.
+            recipe: one stage.
+            fit, report: as for `fresh_pipeline`.
+        """
+
+    @abstractmethod
     def open_source(self, data: DataRecipe, recipe: StageRecipe) -> Source:
         """Return a source of drawn clips."""
 

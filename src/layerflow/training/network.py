@@ -18,7 +18,7 @@ def build_pipeline(recipe: StageRecipe, fit: bool = True, report: Report | None 
 
     Args:
         recipe: one stage.
-        fit: fit the parts of a fresh network that are fitted before training.
+        fit: fit the parts of a fresh network, or of an extended one, that are fitted before training.
         report: called with step 0 and the progress of fitting.
     """
     if recipe.start_from is None:
@@ -27,6 +27,7 @@ def build_pipeline(recipe: StageRecipe, fit: bool = True, report: Report | None 
     pipeline.set_progress_bar_config(disable=True)
     if recipe.model:
         grow(pipeline, recipe.model)
+    load_family("mini").extend_pipeline(pipeline, recipe, fit, report)
     return pipeline
 
 

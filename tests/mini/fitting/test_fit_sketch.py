@@ -146,7 +146,7 @@ def test_fitted_sketch_beats_the_mean_scene() -> None:
         _, objects = model.sketch.object.looks(data.means[:450])
     mean = scenes[:450].mean(0).expand(50, -1, -1, -1)
     assert F.mse_loss(drawn[0], scenes[450:]) < 0.9 * F.mse_loss(mean, scenes[450:])
-    for scores, senses in zip((objects, motions, places), data.senses[:450].unbind(1), strict=True):
+    for scores, senses in zip((motions, places, objects), data.senses[:450].unbind(1), strict=True):
         commonest = senses.bincount().max() / len(senses)
         assert (scores.argmax(1) == senses).float().mean() > commonest + 0.2
     assert shares

@@ -44,9 +44,9 @@ class Sketches:
     scenes: Tensor
     """(N, 7, 16, 16) in 8 bits, see `network.sketch`."""
     sprites: Tensor
-    """(N, 4, 36, 36) in 8 bits: the object upright, alpha in model space too."""
+    """(N, 4, 36, 36) in 8 bits: the object upright, alpha in model space too; (N, 0) for a sprite book."""
     senses: Tensor
-    """(N, 3) indices of object, motion and place."""
+    """(N, 3) indices of motion, place and, for a sketch without a book, object."""
     poses: Tensor
     """(N, 4) place and turn by the prompts, see `network.sketch.Pose`."""
     means: Tensor
@@ -60,8 +60,8 @@ class Sketches:
 class _Stills(Dataset):
     """Item i: targets, positions and prompts of chunk i of the stills."""
 
-    def __init__(self, recipe: StageRecipe) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: StageRecipe, has_book: bool) -> None:
+        self.recipe, self.has_book = recipe, has_book
         self.source = SceneSource("train", recipe.size, recipe.clip_frames, "all", recipe.mini.variations)
 
     def __len__(self) -> int:
@@ -77,8 +77,8 @@ class _Stills(Dataset):
             targets.append(
                 (
                     to_bytes(scene_target(layout.pack(to_model_space(clips)), layout)[0]),
-                    to_bytes(upright(scene.spec)),
-                    senses_of(scene.spec),
+                    torch.zeros(0) if self.has_book else to_bytes(upright(scene.spec)),
+                    senses_of(scene.spec, self.has_book),
                     pose_of(scene.spec, position / max(self.recipe.clip_frames - 1, 1)),
                 )
             )
@@ -95,9 +95,10 @@ def upright(spec: SceneSpec) -> Tensor:
     return torch.cat([2 * colour - alpha, 2 * alpha - 1])
 
 
-def senses_of(spec: SceneSpec) -> Tensor:
-    """Return the indices (3,) of a scene's object, motion and place."""
-    return torch.tensor([_OBJECTS.index(spec.object.name), _MOTIONS.index(spec.motion), _PLACES.index(spec.place)])
+def senses_of(spec: SceneSpec, has_book: bool) -> Tensor:
+    """Return the indices (3,) of a scene's motion, place and object, 0 where a book holds the objects."""
+    entry = 0 if has_book else _OBJECTS.index(spec.object.name)
+    return torch.tensor([_MOTIONS.index(spec.motion), _PLACES.index(spec.place), entry])
 
 
 def pose_of(spec: SceneSpec, t: float) -> Tensor:
@@ -117,7 +118,7 @@ def gather(
     report: Callable[[str, float], None] | None = None,
 ) -> Sketches:
     """Draw the recipe's `sketch_scenes` stills, in whole chunks of `CHUNK`, and encode their prompts."""
-    data = _Stills(recipe)
+    data = _Stills(recipe, model.sketch.object.has_book)
     loader = DataLoader(data, batch_size=None, num_workers=recipe.workers)
     targets: list[tuple[Tensor, ...]] = []
     means, positions = [], []
@@ -158,7 +159,8 @@ def fit_sketch(
 ) -> float:
     """Fit `model.sketch` by least squares to stills of training scenes; return the error on a held-out tenth.
 
-    The text whitening must have been fitted before. The last bits depend on the number of threads.
+    A sprite book stays as it is; see `mini.fitting.sprite_book`. The text whitening must have been fitted before. The
+    last bits depend on the number of threads.
     """
     return fit(model, gather(model, tokenizer, text_encoder, recipe, report), recipe, report)
 
@@ -172,7 +174,8 @@ def fit(
     """Fit `model.sketch` to gathered stills; return the error on a held-out tenth."""
     count = len(data.scenes)
     kept = count - count // 10
-    optimizer = torch.optim.AdamW(model.sketch.parameters(), lr=2e-3, weight_decay=0.02)
+    fitted = [value for name, value in model.sketch.named_parameters() if not name.startswith("object.book.")]
+    optimizer = torch.optim.AdamW(fitted, lr=2e-3, weight_decay=0.02)
     steps = max(1, recipe.mini.sketch_epochs * (kept // BATCH))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -183,7 +186,7 @@ def fit(
     def train_step(rows: Tensor) -> dict[str, float]:
         left_out = torch.rand(len(rows), len(LAYERS), 1, generator=generator) < recipe.layer_dropout
         loss = error(rows, left_out)
-        optimizer_step(loss, model.sketch.parameters(), optimizer, schedule)
+        optimizer_step(loss, fitted, optimizer, schedule)
         return {"loss": float(loss.detach())}
 
     progress = None if report is None else lambda step, _: report("sketch/fitted", step / steps)
@@ -207,20 +210,21 @@ def sketch_error(sketch: Sketch, data: Sketches, rows: Tensor, left_out: Tensor,
         frame_code: (N, 1, 64).
     """
     means = torch.where(left_out, data.empty, data.means[rows])
-    sprite, objects = sketch.object.looks(means)
     pose, motions, places = sketch.object.poses(means, frame_code)
-    drawn = torch.cat([sprite[:, :3], 2 * sprite[:, 3:] - 1], dim=1)
+    chosen = [motions, places]
+    loss = F.mse_loss(sketch.scene(means, frame_code), from_bytes(data.scenes[rows]))
+    loss = loss + F.mse_loss(torch.cat([pose.place, pose.turn], dim=1), data.poses[rows])
+    if not sketch.object.has_book:
+        sprite, objects = sketch.object.looks(means)
+        drawn = torch.cat([sprite[:, :3], 2 * sprite[:, 3:] - 1], dim=1)
+        loss = loss + F.mse_loss(drawn, from_bytes(data.sprites[rows]))
+        chosen.append(objects)
     described = ~(left_out[:, LAYERS.index(FOREGROUND), 0] & left_out[:, LAYERS.index(BLENDED), 0])
     entropy = sum(
         (F.cross_entropy(scores, senses, reduction="none") * described).mean()
-        for scores, senses in zip((objects, motions, places), data.senses[rows].unbind(1), strict=True)
+        for scores, senses in zip(chosen, data.senses[rows].unbind(1), strict=False)
     )
-    return (
-        F.mse_loss(sketch.scene(means, frame_code), from_bytes(data.scenes[rows]))
-        + F.mse_loss(drawn, from_bytes(data.sprites[rows]))
-        + F.mse_loss(torch.cat([pose.place, pose.turn], dim=1), data.poses[rows])
-        + SENSE_WEIGHT * entropy
-    )
+    return loss + SENSE_WEIGHT * entropy
 
 
 def to_bytes(planes: Tensor) -> Tensor:

@@ -18,8 +18,10 @@ BLOCK = re.compile(r"(down|up)\.\d+\.\d+\.|blocks\.\d+\.")
 """Names of parameters of repeated blocks."""
 BRANCH_END = re.compile(r"attn\.to_out\.|\.mlp\.2\.")
 """Last layers of a transformer block's residual branches; a new convolutional block starts with zeros there."""
-UNTRAINED = ("hint_stem.", "separation.", "place_")
-"""Parts that are added untrained: without effect, for given videos alone, or for further foregrounds alone."""
+UNTRAINED = ("hint_stem.", "separation.", "place_", "sketch.object.book.")
+"""Parts that are added untrained: without effect, for given videos alone, for further foregrounds alone, or loaded."""
+REPLACED = re.compile(r"sketch\.object\.looks\.")
+"""Parts that a sprite book replaces."""
 BY_PLACE = re.compile(r"(^|\.)place(_\w+)?\.")
 """Parts that only networks of several foregrounds have."""
 FOLDED_INPUTS = re.compile(r"stem\.weight|object_readers\.\d\.widen\.weight|hint_stem\.weight")
@@ -53,10 +55,24 @@ def grown(model: Any, other: Any, changes: Mapping[str, Any]) -> dict[str, Tenso
         elif known is None or known.shape != tensor.shape:
             raise UserError(f"the weights have other sizes than {dict(changes)}")
     own = other.state_dict()
-    state = {name: tensor for name, tensor in state.items() if name in own or not BY_PLACE.search(name)}
+    state = {
+        name: tensor
+        for name, tensor in state.items()
+        if name in own or not (BY_PLACE.search(name) or REPLACED.match(name))
+    }
     if any(name not in own for name in state):
         raise UserError(f"the weights have other sizes than {dict(changes)}")
+    if other.config.get("sprite_book") and not model.config.get("sprite_book"):
+        state |= trusting(state)
     return {**state, **off}
+
+
+def trusting(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return parameters with which the object is drawn as its sketch shows it, until training finds where it is not."""
+    return {
+        "trust_head.weight": torch.zeros_like(state["trust_head.weight"]),
+        "trust_head.bias": torch.ones_like(state["trust_head.bias"]),
+    }
 
 
 def enlarged(name: str, tensor: Tensor, before: int, after: int, width: int) -> Tensor:

@@ -11,13 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core.compositing import unpremultiply
 from ...core.schema import ALPHA_OF, BLENDED, CHANNELS, CLIPS, FOREGROUND, LAYERS
 from ...models.layout import Layout
+from ..world.motions import BASE_WIDTH, MOTIONS, UNITS
+from .carrying import Course, carry, spots
+from .sprite_book import CHANCES, PHASES, BookSizes, SpriteBook
 
 SCENE_SIZE = 16
 """Height and width of the sketched scene at any frame size."""
@@ -25,6 +30,12 @@ SCENE_PLANES = 7
 """Channels of foreground, alpha and background."""
 OBJECT_SIZE = 64
 """Height and width of the sketched object's frame."""
+BOOK_EXTENT = BASE_WIDTH / UNITS
+"""Side of a sprite of the book as a share of the frame's, upright and at its usual size."""
+MIRRORED = list(MOTIONS).index("moving right")
+"""Motion in which a sprite of the book is mirrored: pictures from the side look to the left."""
+OBJECT_CHANCES = CHANCES + 1
+"""Random numbers for an object of the book: of its concept, its style and its phase at position 0."""
 OBJECT_PLANES = 4
 """Channels of foreground and alpha."""
 SPRITE_SIZE = 36
@@ -35,8 +46,6 @@ SENSES = 256
 """Number of objects, each with its own drawing, among which a prompt chooses."""
 MOTION_SENSES, PLACE_SENSES = 16, 8
 """Number of motions and of places among which a prompt chooses."""
-EMPTY = 0.003
-"""Share of the frame under which a matte counts as empty."""
 FRAME_CODE = 64
 """Channels of an encoded frame position."""
 _STYLE = 24  # channels of colour and transparency
@@ -166,33 +175,110 @@ class PoseDecoder(nn.Module):
 
 
 class ObjectSketch(nn.Module):
-    """Object as a moving sprite: foreground and alpha in model space, (N, 4, 64, 64).
+    """Object as a moving sprite: foreground and alpha in model space.
 
-    Appearance and pose are learnt separately: the sprite depends on the prompts alone, its pose (place, size, angle) on
-    prompts and moment, and a spatial transformer (arXiv 1506.02025) combines both. Place and size that prompts leave
-    open would blur the mean, so they are a separate input, the *placement*: measured in training
-    (`placement_between`), random in sampling.
+    Appearance and pose are learnt separately: the sprite depends on the prompts and, in a book, on the phase of its own
+    motion; its pose (place, size, angle) on prompts and moment; a spatial transformer (arXiv 1506.02025) combines both.
+    What prompts leave open would blur the mean, so it is a separate input, measured in training and random in sampling:
+    place and size, the *placement* (`placement_between`), and the *chances* that choose a look of the book.
+
+    Args:
+        channels: channels R of mean text states.
+        width: hidden channels.
+        book: sizes of the sprite book; without one, a small network draws a still sprite for each of a few objects.
     """
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, book: BookSizes | None = None) -> None:
         super().__init__()
-        self.looks = SpriteDecoder(channels, width * 3 // 4)
+        if book is None:
+            self.looks = SpriteDecoder(channels, width * 3 // 4)
+        else:
+            self.book = SpriteBook(channels, book)
         self.poses = PoseDecoder(channels, width // 2)
+
+    @property
+    def has_book(self) -> bool:
+        """Whether sprites come from a book."""
+        return hasattr(self, "book")
 
     def pose(self, mean: Tensor, frame_code: Tensor) -> Pose:
         """Map mean text states (B, L, R) and frame codes (B, F, 64) to N poses."""
-        return self.poses(mean, frame_code)[0]
+        pose: Pose = self.poses(mean, frame_code)[0]
+        return pose
 
-    def forward(self, mean: Tensor, frame_code: Tensor, placement: Tensor | None = None) -> Tensor:
-        """Map mean text states (B, L, R), frame codes (B, F, 64) and placements (B, 3) to planes (N, 4, 64, 64)."""
+    def mirrored(self, mean: Tensor, frame_code: Tensor) -> Tensor:
+        """Return which objects of a book are mirrored, (B,) bool."""
+        mirrored: Tensor = self.poses(mean, frame_code)[1].argmax(-1) == MIRRORED
+        return mirrored
+
+    def course(self, mean: Tensor, frame_code: Tensor) -> Course:
+        """Return the course of the objects over their clips."""
+        pose = self.pose(mean, frame_code)
+        cosine, sine = (
+            value.unflatten(0, frame_code.shape[:2])
+            for value in (pose.turn + pose.turn.new_tensor([1 / SPRITE_EXTENT, 0.0])).unbind(1)
+        )
+        size = -torch.hypot(cosine, sine).clamp(min=1e-6).log()
+        return Course(pose.place.unflatten(0, frame_code.shape[:2]), size, torch.atan2(sine, cosine))
+
+    def forward(
+        self,
+        mean: Tensor,
+        frame_code: Tensor,
+        placement: Tensor | None = None,
+        chance: Tensor | None = None,
+        positions: Tensor | None = None,
+        size: int = OBJECT_SIZE,
+    ) -> Tensor:
+        """Draw objects: planes (N, 4, 64, 64), or (N, 4, size, size) from a book.
+
+        Args:
+            mean: (B, L, R) mean text states.
+            frame_code: (B, F, 64) frame codes.
+            placement: (B, 3) see `place_sprite`.
+            chance: (B, 3) uniform numbers in [0, 1) that choose concept, style and phase of a look; the likeliest look
+                at phase 0 if None.
+            positions: (B, F) position of each frame in its clip, in frames; for a book.
+            size: height and width of the planes.
+        """
         frames = frame_code.shape[1]
-        sprite = self.looks(mean)[0].repeat_interleave(frames, dim=0)
         if placement is not None:
             placement = placement.repeat_interleave(frames, dim=0)
-        return place_sprite(sprite, self.pose(mean, frame_code), placement)
+        pose, motions, _ = self.poses(mean, frame_code)
+        if not self.has_book:
+            return place_sprite(self.looks(mean)[0].repeat_interleave(frames, dim=0), pose, placement)
+        assert positions is not None
+        phase = positions.float() / PHASES
+        if chance is not None:
+            phase = phase + chance[:, 2:]
+        sprite, _ = self.book(mean, phase, None if chance is None else chance[:, :2])
+        mirrored = (motions.argmax(-1) == MIRRORED).repeat_interleave(frames, dim=0)
+        sprite = torch.where(mirrored.view(-1, 1, 1, 1), sprite.flip(-1), sprite)
+        return straight(place_sprite(sprite, pose, placement, size, BOOK_EXTENT))
 
 
-def place_sprite(sprite: Tensor, pose: Pose, placement: Tensor | None = None, size: int = OBJECT_SIZE) -> Tensor:
+def straight(planes: Tensor) -> Tensor:
+    """Return foreground and alpha (..., 4, H, W) in model space with straight colour, grey where nothing is, from
+    premultiplied colour."""
+    colour, alpha = planes[..., :3, :, :], planes[..., 3:, :, :]
+    opacity = (alpha + 1) / 2
+    return torch.cat([unpremultiply(colour, opacity, floor=0.1, limits=(-1.0, 1.0)), alpha], dim=-3)
+
+
+def premultiplied(colour: Tensor, alpha: Tensor) -> Tensor:
+    """Return premultiplied colour in [-1, 1] and alpha in [0, 1], (..., 4, H, W), of a foreground (..., 3, H, W) and
+    its alpha (..., 1, H, W) in model space."""
+    opacity = ((alpha + 1) / 2).clamp(0, 1)
+    return torch.cat([colour * opacity, opacity], dim=-3)
+
+
+def place_sprite(
+    sprite: Tensor,
+    pose: Pose,
+    placement: Tensor | None = None,
+    size: int = OBJECT_SIZE,
+    extent: float = SPRITE_EXTENT,
+) -> Tensor:
     """Resample sprites onto empty frames: foreground and alpha in model space, (N, 4, size, size).
 
     Args:
@@ -201,8 +287,10 @@ def place_sprite(sprite: Tensor, pose: Pose, placement: Tensor | None = None, si
         placement: (N, 3) shift to the right and down in half frames, and logarithm of a factor on the size; zero if
             None.
         size: height and width of the frames.
+        extent: side of an upright sprite as a share of the frame's.
     """
-    cosine, sine = pose.turn[:, 0] + 1 / SPRITE_EXTENT, pose.turn[:, 1]
+    factor = SPRITE_EXTENT / extent
+    cosine, sine = factor * (pose.turn[:, 0] + 1 / SPRITE_EXTENT), factor * pose.turn[:, 1]
     x, y = pose.place.unbind(1)
     if placement is not None:
         x, y = x + placement[:, 0], y + placement[:, 1]
@@ -228,19 +316,10 @@ def placement_between(drawn: Tensor, true: Tensor, limit: float) -> Tensor:
     Returns:
         (B, 3) shift to the right and down in half frames and logarithm of the size, 0 where a matte is empty.
     """
-    moments = []
-    for alpha in (drawn, true):
-        cover = ((alpha.float() + 1) / 2).clamp(0, 1)
-        mass = cover.sum((2, 3))  # (B, F)
-        columns = torch.linspace(-1, 1, 2 * cover.shape[3] + 1, device=alpha.device)[1::2]
-        rows = torch.linspace(-1, 1, 2 * cover.shape[2] + 1, device=alpha.device)[1::2]
-        x = (cover.sum(2) * columns).sum(2) / mass.clamp(min=1e-6)
-        y = (cover.sum(3) * rows).sum(2) / mass.clamp(min=1e-6)
-        share = mass / (cover.shape[2] * cover.shape[3])
-        moments.append((torch.stack([x, y, 0.5 * share.clamp(min=1e-6).log()], dim=-1), share > EMPTY))  # (B, F, 3)
-    (one, here), (other, there) = moments
-    counts = (here & there).float()[..., None]
-    return ((other - one).clamp(-limit, limit) * counts).sum(1) / counts.sum(1).clamp(min=1)
+    one, other = (spots((alpha.float() + 1) / 2) for alpha in (drawn, true))
+    apart = torch.cat([other.centre - one.centre, (other.size - one.size)[..., None]], dim=-1)  # (B, F, 3)
+    counts = (one.there & other.there).float()[..., None]
+    return (apart.clamp(-limit, limit) * counts).sum(1) / counts.sum(1).clamp(min=1)
 
 
 class SketchReader(nn.Module):
@@ -266,29 +345,70 @@ class SketchReader(nn.Module):
         return read
 
 
-class Sketch(nn.Module):
-    """Sketches of scene and object."""
+class Known(NamedTuple):
+    """A foreground, where it is known."""
 
-    def __init__(self, channels: int, width: int) -> None:
+    planes: Tensor
+    """(B, F, 4, H, W) premultiplied colour in [-1, 1] and alpha in [0, 1]."""
+    frames: Tensor
+    """(B, F) bool, which frames are known."""
+
+
+class Sketch(nn.Module):
+    """Sketches of scene and object.
+
+    Args:
+        channels: channels R of mean text states.
+        width: hidden channels.
+        book: sizes of the sprite book, if there is one.
+    """
+
+    def __init__(self, channels: int, width: int, book: BookSizes | None = None) -> None:
         super().__init__()
         self.scene = SceneSketch(channels, width)
-        self.object = ObjectSketch(channels, width)
+        self.object = ObjectSketch(channels, width, book)
 
-    def forward(self, mean: Tensor, frame_code: Tensor, placement: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
+    def forward(
+        self,
+        mean: Tensor,
+        frame_code: Tensor,
+        placement: Tensor | None = None,
+        chance: Tensor | None = None,
+        positions: Tensor | None = None,
+        size: int = OBJECT_SIZE,
+        known: Sequence[Known] = (),
+    ) -> tuple[Tensor, list[Tensor]]:
         """Sketch the scene with its nearest foreground, and the object of each foreground.
 
         Args:
             mean: (B, L, R) mean text states of layers, in the order of `prompt_layers`.
             frame_code: (B, F, 64) frame codes.
             placement: (B, 3 * A) placements of the objects of A foregrounds.
+            chance: (B, 3 * A) chances of their looks, as for `ObjectSketch`.
+            positions, size: as for `ObjectSketch`.
+            known: for each foreground, what is known of it; it is carried to the other frames.
 
         Returns:
-            Scene (N, 7, 16, 16) and A objects (N, 4, 64, 64).
+            Scene (N, 7, 16, 16) and A objects (N, 4, 64, 64), or (N, 4, size, size) from a book.
         """
         means = means_by_foreground(mean)
-        places = [None] * len(means) if placement is None else placement.chunk(len(means), dim=1)
-        objects = [self.object(own, frame_code, place) for own, place in zip(means, places, strict=True)]
+        each = len(means)
+        places, chances = ([None] * each if x is None else x.chunk(each, dim=1) for x in (placement, chance))
+        objects = []
+        for number, own in enumerate(means):
+            drawn = self.object(own, frame_code, places[number], chances[number], positions, size)
+            if known:
+                drawn = self.carried(drawn, known[number], own, frame_code)
+            objects.append(drawn)
         return self.scene(means[0], frame_code), objects
+
+    def carried(self, drawn: Tensor, known: Known, mean: Tensor, frame_code: Tensor) -> Tensor:
+        """Return objects (N, 4, size, size) as their known frames show them, others as drawn."""
+        if not known.frames.is_meta and not bool(known.frames.any()):
+            return drawn
+        planes, some = carry(known.planes.float(), known.frames, self.object.course(mean, frame_code))
+        shown = straight(torch.cat([planes[:, :, :3], 2 * planes[:, :, 3:] - 1], dim=2)).flatten(0, 1)
+        return torch.where(some.repeat_interleave(frame_code.shape[1]).view(-1, 1, 1, 1), shown, drawn)
 
 
 def means_by_foreground(mean: Tensor) -> list[Tensor]:

@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor, nn
 
 from ...core.schema import ALPHA, ALPHA_OF, BACKGROUND, BLENDED, CHANNELS, CLIPS, FOREGROUND
@@ -29,7 +28,7 @@ from ...models.backbone import Conventions
 from ...models.layout import Layout
 from .blocks import CompactBlock, ConvBlock, place_code, sinusoid
 from .composition import BACKGROUND_PLANES, settle_opacity, solve_composition
-from .conditioning import OWN_CLIPS, Conditioned
+from .conditioning import OWN_CLIPS
 from .fill import BackgroundFill
 from .folding import FOLDED_PLANES, fold, fold_frames, pool_noise, unfold
 from .foregrounds import PlaceInStack, share_of
@@ -42,10 +41,10 @@ from .sketch import (
     Sketch,
     SketchReader,
     follow_sketch,
-    means_by_foreground,
-    placement_between,
     zeroed,
 )
+from .sketching import Sketched
+from .sprite_book import BookSizes
 from .text_encoder import pool
 
 __all__ = ["CompactTransformer3DModel", "ModelMixin"]  # diffusers looks here for the base class
@@ -67,7 +66,7 @@ class CompactTransformer3DOutput(BaseOutput):
     """(B, K*F, C, H, W) predicted clean sequence."""
 
 
-class CompactTransformer3DModel(Conditioned):
+class CompactTransformer3DModel(Sketched):
     """Layered-video diffusion transformer small enough to train and run on a laptop CPU.
 
     It implements the interface of `Backbone` with a noise level per clip and frame and predicts the clean sequence.
@@ -110,6 +109,7 @@ class CompactTransformer3DModel(Conditioned):
         text_rank: int = 192,
         cond_dim: int = 256,
         sketch_width: int = 512,
+        sprite_book: Mapping[str, int] | None = None,
         fill_width: int = 48,
         layer_embedding: bool = True,
         timestep_per_clip: bool = True,
@@ -135,6 +135,8 @@ class CompactTransformer3DModel(Conditioned):
             text_rank: channels of the whitened text states.
             cond_dim: width of the conditioning vector (timestep, prompt, frame index).
             sketch_width: hidden channels of the networks that sketch a frame from its prompts.
+            sprite_book: sizes of the book of sprites that they draw objects from, see `BookSizes`; a few still sprites
+                without one.
             fill_width: features of the network that inpaints backgrounds.
             layer_embedding: learn embeddings of layers and clips; off in an ablation.
             timestep_per_clip: condition each clip on its noise level, 0 for given ones; off, in an ablation, all
@@ -163,7 +165,7 @@ class CompactTransformer3DModel(Conditioned):
         self.token_gate = zeroed(nn.Linear(cond_dim, dim))
         self.skip_gates = nn.ModuleList(zeroed(nn.Linear(cond_dim, c)) for c in widths)
         self.places = nn.ModuleList(zeroed(nn.Conv2d(PLACE_CODE, c, 1)) for c in widths)
-        self.sketch = Sketch(text_rank, sketch_width)
+        self.sketch = Sketch(text_rank, sketch_width, BookSizes(**sprite_book) if sprite_book else None)
         self.scene_level = min(1, len(widths) - 1)
         self.object_readers = nn.ModuleList(
             SketchReader(OBJECT_PLANES, widths[0], cond_dim, patch_size) for _ in range(2)
@@ -176,6 +178,8 @@ class CompactTransformer3DModel(Conditioned):
         self.head = zeroed(nn.Conv2d(widths[0] + folded, folded, 3, padding=1))
         self.copy_head = zeroed(nn.Conv2d(widths[0] + folded, (BACKGROUND_PLANES + 1) * patch_size**2, 3, padding=1))
         self.trust_head = zeroed(nn.Conv2d(widths[0] + folded, patch_size**2, 3, padding=1))
+        if sprite_book:
+            nn.init.ones_(self.trust_head.bias)  # its drawings are sharp
         self.fill = BackgroundFill(in_channels, fill_width)
         if len(self.foregrounds) > 1:
             self._add_places()
@@ -249,6 +253,7 @@ class CompactTransformer3DModel(Conditioned):
         frame_positions: Tensor | None = None,
         return_dict: bool = True,
         placement: Tensor | None = None,
+        chance: Tensor | None = None,
         hints: Tensor | None = None,
     ) -> CompactTransformer3DOutput | tuple[Tensor]:
         """Predict the clean sequence.
@@ -263,6 +268,8 @@ class CompactTransformer3DModel(Conditioned):
                 any moment of a clip.
             return_dict: return a `CompactTransformer3DOutput` instead of a tuple.
             placement: (B, 3 * A) random places and sizes of the objects, see `draw_placement`; their mean if None.
+            chance: (B, 3 * A) random numbers that choose looks of the sprite book, see `draw_chance`; the likeliest
+                ones if None.
             hints: (B, A, F, 2, H, W) known places of mattes, see `Backbone.takes_hints`; none are known if None.
 
         Returns:
@@ -280,20 +287,24 @@ class CompactTransformer3DModel(Conditioned):
             frame_positions = torch.arange(f, device=hidden_states.device).expand(b, f)
         frame_code = self.frame_code(frame_positions).to(self.text_proj.weight.dtype)  # (B, F, 64)
         means = self.pool_whitening(pool(encoder_hidden_states.to(frame_code.dtype), encoder_attention_mask))
-        apart = self.is_apart(timestep == 0, layout)  # (B, F)
-        separated = None
+        given = (timestep == 0).expand(-1, -1, f)  # (B, K, F)
+        apart = self.is_apart(given, layout)  # (B, F)
+        separated: dict[str, Tensor] = {}
         if hasattr(self, "separation") and (apart.is_meta or bool(apart.any())):
-            separated = self.separate(hidden_states, timestep == 0, layout, means, frame_code, hints)
-        if separated is None or apart.is_meta or not bool(apart.all()):  # planned as a run in which both work
+            planes = self.separate(hidden_states, given, layout, means, frame_code, hints)
+            separated, separated_copy = drawn_clips(planes, self.foregrounds)
+        if not separated or apart.is_meta or not bool(apart.all()):  # planned as a run in which both work
             text = encoder_hidden_states, encoder_attention_mask
-            clips, copy = self.draw(hidden_states, timestep, text, means, frame_code, layout, placement, hints)
-            if separated is not None:
-                own, own_copy = drawn_clips(separated, self.foregrounds)
+            masks = {name: given[:, number] for number, name in enumerate(layout.clips)}
+            known = self.known_foregrounds(layout.unpack(hidden_states), masks, separated, apart)
+            sketched = self.sketch(means, frame_code, placement, chance, frame_positions, height, known)
+            clips, copy = self.draw(hidden_states, timestep, text, means, frame_code, layout, sketched, hints)
+            if separated:
                 where = apart[..., None, None, None]
-                clips |= {name: torch.where(where, own[name], clips[name]) for name in own}
-                copy = torch.where(where, own_copy, copy)
+                clips |= {name: torch.where(where, separated[name], clips[name]) for name in separated}
+                copy = torch.where(where, separated_copy, copy)
         else:
-            clips, copy = drawn_clips(separated, self.foregrounds)
+            clips, copy = separated, separated_copy
             clips[BLENDED] = torch.zeros_like(clips[BACKGROUND])  # given everywhere
 
         clips = solve_composition(clips, copy, hidden_states, timestep, layout, self.fill)
@@ -310,16 +321,17 @@ class CompactTransformer3DModel(Conditioned):
         means: Tensor,
         frame_code: Tensor,
         layout: Layout,
-        placement: Tensor | None,
+        sketched: tuple[Tensor, list[Tensor]],
         hints: Tensor | None,
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Draw all clips with the diffusion transformer.
 
         Args:
-            hidden_states, timestep, layout, placement, hints: as for `forward`.
+            hidden_states, timestep, layout, hints: as for `forward`.
             text: text states and their mask.
             means: (B, L, R) mean whitened text states.
             frame_code: (B, F, 64) encoded frame positions.
+            sketched: scene and objects, from `Sketch`.
 
         Returns:
             Clips (B, F, C, H, W) by name, alpha with one channel, and the planes of `copy_planes`, (B, F, 3 + A, H, W).
@@ -327,7 +339,7 @@ class CompactTransformer3DModel(Conditioned):
         pooled, level = pool_noise(hidden_states, timestep, layout, self.config.noise_pooling)
         cond, states, text_mask = self.condition(level, *text, means, layout)
         cond, conv_cond = self.condition_frames(cond, means, frame_code, layout)  # (B, K, F, E), (N, E)
-        scene, sprites = self.sketch(means, frame_code, placement)  # (N, 7, 16, 16), A times (N, 4, 64, 64)
+        scene, sprites = sketched  # (N, 7, 16, 16), A times (N, 4, 64, 64) or as large as frames
         folded = fold(pooled, layout, self.foregrounds, self.config.patch_size)  # A times (N, planes*p*p, H/p, W/p)
         x = self.enter(folded, hints)
         x, skips = self.encode(x, scene, sprites, conv_cond, frame_code.shape[1])  # (N, K*D, h, w)
@@ -375,31 +387,6 @@ class CompactTransformer3DModel(Conditioned):
         """See `Backbone`; tokens are counted behind the convolutional encoder."""
         return layout.length * (height // self.size_multiple) * (width // self.size_multiple)
 
-    def sampling_inputs(
-        self,
-        batch: int,
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        device: torch.device | None = None,
-    ) -> dict[str, Tensor]:
-        """See `Backbone`: a placement for each sample."""
-        return {"placement": self.draw_placement(batch, generator, device)}
-
-    def training_inputs(
-        self,
-        sequence: Tensor,
-        layout: Layout,
-        given: Tensor,
-        text: Tensor,
-        mask: Tensor,
-        frame_positions: Tensor,
-        generators: Sequence[torch.Generator],
-    ) -> dict[str, Tensor]:
-        """See `Backbone`: the true placement where no given clip shows it, else a random one, as in sampling."""
-        shown = given[:, [name != BACKGROUND for name in layout.clips]].any(dim=2).any(dim=1)
-        true = self.find_placement(text, mask, frame_positions, layout.unpack(sequence))
-        drawn = self.draw_placement(len(shown), list(generators)).to(true)
-        return {"placement": torch.where(shown[:, None], drawn, true)}
-
     def fitted_parts(self) -> list[nn.Module]:
         """See `Backbone`: the sketch, which is fitted to scenes first, so that the other parts learn to rely on it."""
         return [self.sketch]
@@ -430,41 +417,6 @@ class CompactTransformer3DModel(Conditioned):
             return sequence
         clips = settle_opacity(clips | {ALPHA: alpha[:, :, :1]}, names(given.all(2)), names(given.any(2)))
         return layout.pack(clips | {ALPHA: clips[ALPHA].expand_as(alpha)})
-
-    def draw_placement(
-        self,
-        batch: int,
-        generator: torch.Generator | list[torch.Generator] | None = None,
-        device: torch.device | None = None,
-    ) -> Tensor:
-        """Draw random places and sizes of the objects of A foregrounds (B, 3 * A), see `sketch.place_sprite`.
-
-        Args:
-            batch: number of samples, B.
-            generator: source of randomness; the global one if None.
-            device: device of the result; that of the weights if None, which is wrong for offloaded ones.
-        """
-        size = batch, 3 * len(self.foregrounds)
-        noise = randn_tensor(size, generator=generator, device=device or self.device, dtype=torch.float32)
-        return self.config.placement_spread * noise.clamp(-2, 2)
-
-    @torch.no_grad()
-    def find_placement(
-        self, text: Tensor, mask: Tensor, frame_positions: Tensor, clips: Mapping[str, Tensor]
-    ) -> Tensor:
-        """Measure the placement (B, 3 * A) of true clips.
-
-        Args:
-            text, mask, frame_positions: as for `forward`.
-            clips: true clips (B, F, C, H, W) in model space by name, mattes among them.
-        """
-        mean = self.pool_whitening(pool(text.to(self.text_proj.weight.dtype), mask))
-        frame_code = self.frame_code(frame_positions).to(mean.dtype)
-        found = []
-        for name, own in zip(self.foregrounds, means_by_foreground(mean), strict=True):
-            drawn = self.sketch.object(own, frame_code)[:, 3].unflatten(0, frame_positions.shape)
-            found.append(placement_between(drawn, clips[ALPHA_OF[name]][:, :, 0], 3 * self.config.placement_spread))
-        return torch.cat(found, dim=1)
 
     def enter(self, folded: Sequence[Tensor], hints: Tensor | None) -> Tensor:
         """Return the first features (N, widths[0], H/p, W/p).
