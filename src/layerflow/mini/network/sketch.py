@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.compositing import unpremultiply
 from ...core.schema import ALPHA_OF, BLENDED, CHANNELS, CLIPS, FOREGROUND, LAYERS
 from ...models.layout import Layout
 from ..world.motions import BASE_WIDTH, MOTIONS, UNITS
@@ -254,22 +253,13 @@ class ObjectSketch(nn.Module):
         sprite, _ = self.book(mean, phase, None if chance is None else chance[:, :2])
         mirrored = (motions.argmax(-1) == MIRRORED).repeat_interleave(frames, dim=0)
         sprite = torch.where(mirrored.view(-1, 1, 1, 1), sprite.flip(-1), sprite)
-        return straight(place_sprite(sprite, pose, placement, size, BOOK_EXTENT))
+        return place_sprite(sprite, pose, placement, size, BOOK_EXTENT)
 
 
-def straight(planes: Tensor) -> Tensor:
-    """Return foreground and alpha (..., 4, H, W) in model space with straight colour, grey where nothing is, from
-    premultiplied colour."""
-    colour, alpha = planes[..., :3, :, :], planes[..., 3:, :, :]
-    opacity = (alpha + 1) / 2
-    return torch.cat([unpremultiply(colour, opacity, floor=0.1, limits=(-1.0, 1.0)), alpha], dim=-3)
-
-
-def premultiplied(colour: Tensor, alpha: Tensor) -> Tensor:
+def with_opacity(colour: Tensor, alpha: Tensor) -> Tensor:
     """Return premultiplied colour in [-1, 1] and alpha in [0, 1], (..., 4, H, W), of a foreground (..., 3, H, W) and
     its alpha (..., 1, H, W) in model space."""
-    opacity = ((alpha + 1) / 2).clamp(0, 1)
-    return torch.cat([colour * opacity, opacity], dim=-3)
+    return torch.cat([colour, ((alpha + 1) / 2).clamp(0, 1)], dim=-3)
 
 
 def place_sprite(
@@ -407,7 +397,7 @@ class Sketch(nn.Module):
         if not known.frames.is_meta and not bool(known.frames.any()):
             return drawn
         planes, some = carry(known.planes.float(), known.frames, self.object.course(mean, frame_code))
-        shown = straight(torch.cat([planes[:, :, :3], 2 * planes[:, :, 3:] - 1], dim=2)).flatten(0, 1)
+        shown = torch.cat([planes[:, :, :3], 2 * planes[:, :, 3:] - 1], dim=2).flatten(0, 1)
         return torch.where(some.repeat_interleave(frame_code.shape[1]).view(-1, 1, 1, 1), shown, drawn)
 
 

@@ -16,7 +16,7 @@ from ...core.schema import ALPHA_OF, BACKGROUND
 from ...models.layout import Layout
 from .conditioning import Conditioned
 from .recognition import recognise
-from .sketch import OBJECT_CHANCES, Known, Sketch, means_by_foreground, placement_between, premultiplied
+from .sketch import OBJECT_CHANCES, Known, Sketch, means_by_foreground, placement_between, with_opacity
 from .sprite_book import Understood
 from .text_encoder import pool
 
@@ -104,7 +104,7 @@ class Sketched(Conditioned):
             colour, alpha = clips[name], clips[ALPHA_OF[name]][:, :, :1]
             chance = None
             if self.sketch.object.has_book:
-                chance = self._find_chance(own, frame_code, frame_positions, premultiplied(colour, alpha))
+                chance = self._find_chance(own, frame_code, frame_positions, with_opacity(colour, alpha))
                 chances.append(chance)
             drawn = self.sketch.object(own, frame_code, None, chance, frame_positions, alpha.shape[-1])
             drawn = drawn[:, 3].unflatten(0, frame_positions.shape)
@@ -147,10 +147,10 @@ class Sketched(Conditioned):
         known = []
         for name in self.foregrounds:
             alpha = ALPHA_OF[name]
-            planes = premultiplied(clips[name], clips[alpha][:, :, :1])
+            planes = with_opacity(clips[name], clips[alpha][:, :, :1])
             frames = given[name] & given[alpha]
             if separated:
-                found = premultiplied(separated[name].detach(), separated[alpha].detach())
+                found = with_opacity(separated[name].detach(), separated[alpha].detach())
                 planes = torch.where(frames[..., None, None, None], planes, found.to(planes.dtype))
                 frames = frames | apart
             known.append(Known(planes, frames))
