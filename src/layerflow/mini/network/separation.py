@@ -22,7 +22,7 @@ from .composition import BACKGROUND_PLANES
 from .folding import fold_frames
 from .foregrounds import PlaceInStack
 from .observation import CELL, Observation
-from .sketch import FRAME_CODE
+from .sketch import FRAME_CODE, zeroed
 
 HALF = CELL // 2
 """Height and width in pixels of half a cell, into which pixels are folded first."""
@@ -35,8 +35,39 @@ OWN_PLANES = 4 + 2 + 2
 SHARED_PLANES = 6 + 2 + 2 * 3
 """Planes that foregrounds share: background and blended, whether either is given, and the difference of the blended
 clip from the frame before and to the next."""
+PIXEL_FEATURES = 12
+"""Channels of a pixel that the features of its half cell give to the last layers."""
+PIXEL_WIDTH = 16
+"""Hidden channels of the last layers."""
+SEEN_PLANES = 9
+"""Planes of the blended clip: its colour, and its difference from the frame before and to the next."""
+OPACITY_SLOPE = 1.5
+"""Factor on alpha before it is bounded: a matte is mostly 0 or 1, and a bounded one reaches them easily."""
 DRAWN = (FOREGROUND, ALPHA, BACKGROUND)
 """Clips that are drawn."""
+
+
+class PixelHead(nn.Module):
+    """Planes of pixels from features of half cells, and from the blended clip at those pixels, where edges are sharp.
+
+    Args:
+        fine: channels of half a cell.
+        planes: planes of a pixel.
+    """
+
+    def __init__(self, fine: int, planes: int) -> None:
+        super().__init__()
+        self.coarse = nn.Conv2d(fine, planes * HALF**2, 3, padding=1)
+        nn.init.normal_(self.coarse.weight, std=0.01)
+        self.features = nn.Conv2d(fine, PIXEL_FEATURES * HALF**2, 1)
+        self.enter = nn.Conv2d(PIXEL_FEATURES + SEEN_PLANES, PIXEL_WIDTH, 3, padding=1)
+        self.leave = zeroed(nn.Conv2d(PIXEL_WIDTH, planes, 3, padding=1))
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Map features (N, fine, 2h, 2w) and planes of the blended clip (N, 9, H, W) to planes (N, planes, H, W)."""
+        pixels = torch.cat([F.pixel_shuffle(self.features(x), HALF), seen], dim=1)
+        drawn: Tensor = F.pixel_shuffle(self.coarse(x), HALF) + self.leave(F.silu(self.enter(pixels)))
+        return drawn
 
 
 class Separation(nn.Module):
@@ -67,8 +98,7 @@ class Separation(nn.Module):
         self.up = nn.ModuleList(ConvBlock(fine, COND_DIM, pool_frames=True) for _ in range(blocks))
         self.norm = nn.GroupNorm(8, fine)
         planes = sum(CHANNELS[name] for name in DRAWN) + BACKGROUND_PLANES + 1
-        self.head = nn.Conv2d(fine, planes * HALF**2, 3, padding=1)
-        nn.init.normal_(self.head.weight, std=0.01)
+        self.head = PixelHead(fine, planes)
         if foregrounds:
             self.place_stem = PlaceInStack(fine, distinct=True)
             self.place_text = PlaceInStack(text_rank, distinct=True)
@@ -98,7 +128,8 @@ class Separation(nn.Module):
         b, f = frame_code.shape[:2]
         cond = self.condition(given, means, frame_code, names)
         cells, fine = self.observation(clips, given, hints)
-        x = self.stem(fold_frames(self.shared_planes(clips, given), HALF)) + fine
+        shared = self.shared_planes(clips, given)
+        x = self.stem(fold_frames(shared, HALF)) + fine
         for place, name in enumerate(names):
             own = self.own_planes(clips, given, name, None if hints is None else hints[:, place])
             stem = self.own_stem(fold_frames(own, HALF))
@@ -107,12 +138,13 @@ class Separation(nn.Module):
         coarse = self.shrink(x)
         coarse = coarse + self.follow(coarse, cells, cond, frame_code)
         x = self.merge(torch.cat([F.pixel_shuffle(self.grow(coarse), 2), x], dim=1))
+        seen = torch.cat([shared[:, :, 3:6], shared[:, :, -6:]], dim=2).flatten(0, 1)
         drawn = []
         for place in range(len(names)):
             own = self.place_decode(x, place) if place else x
             for block in self.up:
                 own = block(own, cond, f)
-            drawn.append(F.pixel_shuffle(self.head(F.silu(self.norm(own))), HALF))
+            drawn.append(self.head(F.silu(self.norm(own)), seen.to(own.dtype)))
         return torch.cat(drawn, dim=1).unflatten(0, (b, f))
 
     def follow(self, x: Tensor, observed: Tensor, cond: Tensor, frame_code: Tensor) -> Tensor:
@@ -169,7 +201,7 @@ def drawn_clips(planes: Tensor, names: list[str]) -> tuple[dict[str, Tensor], Te
     copies = []
     for place, own in enumerate(planes.chunk(len(names), dim=2)):
         colour, alpha, background, copy = own.split([3, 1, 3, BACKGROUND_PLANES + 1], dim=2)
-        clips |= {names[place]: colour, ALPHA_OF[names[place]]: alpha}
+        clips |= {names[place]: colour, ALPHA_OF[names[place]]: torch.tanh(OPACITY_SLOPE * alpha)}
         if place == 0:
             clips[BACKGROUND] = background
         copies.append(copy[:, :, BACKGROUND_PLANES if place else 0 :])

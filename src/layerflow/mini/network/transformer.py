@@ -177,9 +177,10 @@ class CompactTransformer3DModel(Sketched):
         self.head_modulation = zeroed(nn.Linear(cond_dim, 2 * widths[0] + folded))
         self.head = zeroed(nn.Conv2d(widths[0] + folded, folded, 3, padding=1))
         self.copy_head = zeroed(nn.Conv2d(widths[0] + folded, (BACKGROUND_PLANES + 1) * patch_size**2, 3, padding=1))
-        self.trust_head = zeroed(nn.Conv2d(widths[0] + folded, patch_size**2, 3, padding=1))
+        trust = nn.Conv2d(widths[0] + folded, patch_size**2, 3, padding=1)
+        self.trust_head = zeroed(trust)
         if sprite_book:
-            nn.init.ones_(self.trust_head.bias)  # its drawings are sharp
+            nn.init.constant_(trust.bias, 1.0)  # type: ignore[arg-type]  # its drawings are sharp
         self.fill = BackgroundFill(in_channels, fill_width)
         if len(self.foregrounds) > 1:
             self._add_places()
