@@ -55,3 +55,22 @@ def text_encoder(recipe: Recipe, output: Output = Path("runs")) -> None:
 
         folder = load_family("mini").distil_text_encoder(recipe, output, report, say)
     print(folder)
+
+
+@app.command("book")
+def book(recipe: Recipe, output: Output = Path("runs")) -> None:
+    """Fit the sprite book to an atlas; an interrupted fit continues.
+
+    [bold]Example[/]: layerflow mini book recipes/book.yaml
+    """
+    from ..training.family import load_family
+    from .progress import progress_bar
+
+    with progress_bar() as bar:
+        row = bar.add_task("fit sprite book", total=1.0, note="")
+
+        def report(part: str, share: float) -> None:
+            bar.update(row, completed=share, note=part)
+
+        file = load_family("mini").fit_sprite_book(recipe, output, report)
+    print(file)

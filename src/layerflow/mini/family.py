@@ -166,6 +166,11 @@ class Mini(Family):
 
         return distil_text_encoder(load_config(TextRecipe, path), output, report, say)
 
+    def fit_sprite_book(self, path: Path, output: Path, report: Callable[[str, float], None]) -> Path:
+        from .fitting.sprite_book import fit_book_by_recipe
+
+        return fit_book_by_recipe(path, output, report)
+
     def evaluate(
         self,
         pipeline: LayerFlowPipeline,

@@ -118,6 +118,10 @@ class Family(ABC):
         """Distil a text encoder by the recipe at a path; return the folder of encoder and tokenizer."""
 
     @abstractmethod
+    def fit_sprite_book(self, path: Path, output: Path, report: Callable[[str, float], None]) -> Path:
+        """Fit a sprite book by the recipe at a path; return its file."""
+
+    @abstractmethod
     def evaluate(
         self,
         pipeline: LayerFlowPipeline,

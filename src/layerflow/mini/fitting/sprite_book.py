@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from ...core.atomic import whole_path
+from ...core.config import load_config
 from ...core.schema import LAYERS
 from ...models.text import encode_prompts
+from ...pipeline import LayerFlowPipeline
 from ...training.checkpoints import list_checkpoints, load_checkpoint, save_checkpoint
 from ...training.loop import run_steps
 from ...training.schedule import warm_cosine
@@ -45,6 +47,8 @@ class BookFit:
 
     parameters: int = 9_000_000
     """Most parameters of the book: what the codes leave is used for the motions of loops."""
+    code: int = 10
+    """Channels of a look's code."""
     captions: int = 90_000
     """Captions of the atlas's looks that it learns to read."""
     drawn_captions: int = 20_000
@@ -57,6 +61,43 @@ class BookFit:
     """Settings of the pictures."""
     seed: int = 0
     """Seed of captions and weights."""
+
+
+@dataclass(frozen=True)
+class BookRecipe:
+    """Recipe of a sprite book."""
+
+    name: str
+    """Folder under the output folder."""
+    folder: str
+    """Folder of the atlas, relative to the recipe's."""
+    model: str = "mini"
+    """Model whose text encoder reads prompts for the book."""
+    fit: BookFit = field(default_factory=BookFit)
+    """Sizes and steps."""
+
+
+def fit_book_by_recipe(path: Path, output: Path, report: Callable[[str, float], None] | None = None) -> Path:
+    """Fit a sprite book by a recipe, continuing what an interrupted fit left, and return the book's file.
+
+    Args:
+        path: recipe, see `BookRecipe`.
+        output: folder of runs.
+        report: called with the part and the share of it that is done.
+
+    Raises:
+        ConfigError: the recipe cannot be read.
+        AtlasError: its folder holds no atlas.
+    """
+    recipe = load_config(BookRecipe, path)
+    folder = output / recipe.name
+    pipeline = LayerFlowPipeline.from_pretrained(recipe.model)
+    whitening = pipeline.transformer.pool_whitening
+    atlas = Atlas.open(path.parent / recipe.folder)
+    settings = recipe.fit
+    book, contents = fit_book(atlas, pipeline.tokenizer, pipeline.text_encoder, whitening, settings, folder, report)
+    save_book(book, contents, folder / "book.safetensors")
+    return folder / "book.safetensors"
 
 
 @dataclass
@@ -103,7 +144,7 @@ def fit_book(
     contents = gather_contents(atlas)
     channels = whitening(torch.zeros(1, text_encoder.config.projection_dim)).shape[-1]
     torch.manual_seed(settings.seed)
-    book = SpriteBook(channels, book_sizes(contents, settings.parameters, channels))
+    book = SpriteBook(channels, book_sizes(contents, settings.parameters, channels, code=settings.code))
     fit_looks(book, contents, settings.looks, folder, report)
     behind = [background.caption for background in atlas.backgrounds if not background.held_out]
     captions = write_captions(contents, behind, settings.captions, settings.drawn_captions, settings.seed)
