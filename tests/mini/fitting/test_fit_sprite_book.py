@@ -11,7 +11,6 @@ from layerflow.core.schema import LAYERS
 from layerflow.mini.fitting.look_captions import CaptionWriter, DrawnCaptions, write_captions
 from layerflow.mini.fitting.looks import (
     LookFit,
-    belongs,
     book_sizes,
     fit_looks,
     gather_contents,
@@ -106,7 +105,7 @@ def test_book_holds_what_training_shows(atlas: Atlas) -> None:
     cactus = contents.looks[contents.concepts.index("1f335")]
     assert (cactus >= 0).tolist() == [False, True, True, False]
     assert contents.entries[int(cactus[2])].style == "flat"
-    assert not belongs(next(entry for entry in atlas.sprites if entry.name == "fox"))
+    assert not is_shown(next(entry for entry in atlas.sprites if entry.name == "fox"))
 
 
 def test_contents_are_averaged_pixels(atlas: Atlas) -> None:
