@@ -41,9 +41,8 @@ class DrawnScenes(Source):
         if data.folder:
             source = ArtSceneSource(Atlas.open(Path(data.folder)), "train", size, frames, variations)
             return source, source
-        return SceneSource("train", size, frames, "core", variations), SceneSource(
-            "train", size, frames, "all", variations
-        )
+        core, every = (SceneSource("train", size, frames, objects, variations) for objects in ("core", "all"))
+        return core, every
 
     def sizes(self, frames: int) -> dict[Size, int]:
         return {(self.core.size, self.core.size): 0}

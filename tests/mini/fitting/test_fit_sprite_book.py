@@ -24,6 +24,7 @@ from layerflow.mini.fitting.sprite_book import whitened_means as encode
 from layerflow.mini.network.blocks import Whitening
 from layerflow.mini.network.sprite_book import TINTS, SpriteBook, fourier
 from layerflow.mini.network.text_encoder import load_text_encoder, pool
+from layerflow.mini.world.art_objects import is_shown
 from layerflow.mini.world.atlas import Atlas, Sprite
 from layerflow.models.folders import find_model
 from layerflow.models.text import encode_prompts

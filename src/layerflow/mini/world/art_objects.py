@@ -93,12 +93,10 @@ class ArtObjects:
             taken: concepts to avoid.
         """
         moves = bool(rng.random() < moving)
-        pool = self._pools[moves] or self._pools[not moves]
-        for _ in range(10):
-            sprites = pool[rng.integers(len(pool))]
-            sprite = sprites[rng.integers(len(sprites))]
-            if sprite.concept not in taken:
-                break
+        pools = ([one for one in self._pools[kind] if one[0].concept not in taken] for kind in (moves, not moves))
+        pool = next(filter(None, pools), self._pools[moves] or self._pools[not moves])
+        sprites = pool[rng.integers(len(pool))]
+        sprite = sprites[rng.integers(len(sprites))]
         # "dog" names a dog, not a hot dog.
         nouns = (sprite.name, *(word for word in sprite.words if word not in self._names))
         return ArtObject(sprite.name, "", sprite.held_out, False, nouns, sprite, int(rng.integers(LOOP)))

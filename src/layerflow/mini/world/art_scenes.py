@@ -5,7 +5,6 @@ They are as simple and as fully described as the other scenes, unlike composites
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, cast

@@ -160,8 +160,6 @@ class Writer:
 
     most_words = MAX_WORDS
     """Limit of a caption's length in words, without the words for company, camera and cast."""
-    alone = ("{s}", "{s}", "{s}", "one {n}", "just {s}")
-    """Templates of a subject (with its article, and without it) of which nothing else is told."""
 
     def __init__(self, spec: SceneSpec, rng: np.random.Generator) -> None:
         self.spec, self.rng = spec, rng
@@ -187,10 +185,14 @@ class Writer:
     def subject(self) -> str:
         """Describe the object, with an article."""
         spec = self.spec
-        noun = self.mostly_first(spec.object.nouns, 0.6)
+        noun = self.noun()
         noun = noun if spec.colour is None else f"{self.colour(spec.colour)} {noun}"
         noun = noun if spec.opacity == 1 else f"{self.mostly_first(SEE_THROUGH, 0.4)} {noun}"
         return self.styled(self.article(f"{self.pick(FILLERS)} {noun}" if self.chance(_FILLED) else noun))
+
+    def noun(self) -> str:
+        """Choose a noun for the object."""
+        return self.mostly_first(self.spec.object.nouns, 0.6)
 
     def article(self, noun: str) -> str:
         """Put the article before a noun."""
@@ -208,6 +210,16 @@ class Writer:
         """Describe the motion."""
         return self.mostly_first(MOTION_WORDS[self.spec.motion])
 
+    def templates(self, *, moves: bool, placed: bool) -> tuple[str, ...]:
+        """Return templates of captions: {s} is the subject, {n} the same without its article, {m} motion, {p} place."""
+        if moves and placed:
+            return ("{s} {m} {p}", "{s} {m} {p}", "{s} {p}, {m}", "{p}, {s} {m}", "{s} is {m} {p}", "{s}, {m} {p}")
+        if moves:
+            return ("{s} {m}", "{s} {m}", "{s}, {m}", "{s} is {m}", "{s} that is {m}")
+        if placed:
+            return ("{s} {p}", "{s} {p}", "{p}, {s}", "{s} is {p}", "{s}, {p}")
+        return ("{s}", "{s}", "{s}", "one {n}", "just {s}")
+
     def foreground(self) -> str:
         """Write the foreground's caption."""
         spec = self.spec
@@ -215,21 +227,7 @@ class Writer:
         motion, place = self.action(), ""
         if spec.place != "centre" or self.chance(_MENTION_DEFAULT):
             place = self.mostly_first(PLACE_WORDS[spec.place])
-        if motion and place:
-            templates: tuple[str, ...] = (
-                "{s} {m} {p}",
-                "{s} {m} {p}",
-                "{s} {p}, {m}",
-                "{p}, {s} {m}",
-                "{s} is {m} {p}",
-                "{s}, {m} {p}",
-            )
-        elif motion:
-            templates = ("{s} {m}", "{s} {m}", "{s}, {m}", "{s} is {m}", "{s} that is {m}")
-        elif place:
-            templates = ("{s} {p}", "{s} {p}", "{p}, {s}", "{s} is {p}", "{s}, {p}")
-        else:
-            templates = self.alone
+        templates = self.templates(moves=bool(motion), placed=bool(place))
         text = self.pick(templates).format(s=subject, m=motion, p=place, n=subject.split(" ", 1)[-1])
         return "".join([text, *(f", and {self.companion(companion)}" for companion in spec.company)])
 
@@ -262,7 +260,8 @@ class Writer:
 
     def framed(self, text: str) -> str:
         """Put a phrase around a caption now and then."""
-        sentence = " is " in text or " are " in text or text.startswith(("in front", "in the", "on the", "at the", "near the"))
+        placed = text.startswith(("in front", "in the", "on the", "at the", "near the"))
+        sentence = placed or " is " in text or " are " in text
         return self.pick(FRAMES).format(x=text) if not sentence and self.chance(_FRAMED) else text
 
     def blended(self, foreground: str, background: str) -> str:
@@ -282,10 +281,14 @@ class Writer:
 class FreeWriter(Writer):
     """Writes the foreground's caption freely, with details that no picture shows."""
 
+    def noun(self) -> str:
+        """Choose a noun for the object."""
+        return self.pick(self.spec.object.nouns)
+
     def subject(self) -> str:
         """Describe the object, with an article."""
         spec = self.spec
-        noun = self.pick(spec.object.nouns)
+        noun = self.noun()
         several = self.chance(0.12)
         noun = plural(noun) if several else noun
         for share in (0.5, 0.2):
