@@ -31,6 +31,7 @@ _SIDEWAYS = ("moving left", "moving right")
 _OTHERS = tuple(name for name in MOTIONS if name != "still" and name not in _SIDEWAYS)
 _SMALLEST = {"photograph": 0.6, "panorama": 0.6, "film": 0.8}
 """Least side of the shown part relative to the background's shorter side, by kind."""
+_TINT = 0.04  # variation of the brightness of each channel
 _HORIZON = 0.22, 0.72
 """Rows of a panorama that are shown, as shares of its height: those nearer to its poles are distorted."""
 
@@ -128,7 +129,8 @@ class ArtSceneSource(SceneSource):
         if spec.backdrop.kind == "panorama":
             first, last = (round(share * spec.backdrop.height) for share in _HORIZON)
             pixels = np.roll(pixels[:, first:last], int(rng.integers(spec.backdrop.width)), axis=2)
-        return show_part(pixels[shown], rng, size, _SMALLEST[spec.backdrop.kind])[where]
+        # Captions name colours.
+        return show_part(pixels[shown], rng, size, _SMALLEST[spec.backdrop.kind], tint=_TINT)[where]
 
 
 def _film_order(item: Background, frames: int, rng: np.random.Generator) -> list[int]:
