@@ -13,7 +13,7 @@ from .variations import Companion
 from .wordings import DIRECTIONS
 
 _STYLED, _VERB, _IN_PLACE, _DIRECTED = 0.35, 0.6, 0.15, 0.6  # probabilities
-_STAYING = ("on the spot", "in place", "without moving on", "while staying in place")
+_STAYING = ("on the spot", "in place", "while staying in place")
 _TRAVELLING = listed(
     """
     walking; running; flying; swimming; crawling; driving; biking; sailing; galloping; trotting; hopping; jumping;
