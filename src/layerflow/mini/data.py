@@ -15,6 +15,7 @@ from ..training.givens import choose_foregrounds
 from ..training.recipe import DataRecipe, StageRecipe
 from ..training.sources import Query, Sample, Size, Source, shown_frames
 from .world import Scene, SceneSource
+from .world.art_scenes import ArtSceneSource
 from .world.atlas import Atlas
 from .world.composites import CompositeSource
 from .world.crude import crude_layers, pasted_layers
@@ -26,15 +27,22 @@ MOST_SHARED = 0.3
 
 
 class DrawnScenes(Source):
-    """Drawn scenes, clean or as footage would give them."""
+    """Drawn scenes, clean or as footage would give them; with the art of an atlas where the data names its folder."""
 
     def __init__(self, data: DataRecipe, recipe: StageRecipe) -> None:
         self.recipe, self.seed, self.frames = data, recipe.seed, recipe.clip_frames
         self.extra_objects, self.stacks = recipe.mini.extra_objects, recipe.mini.stacks
-        self.core, self.all = (
-            SceneSource("train", recipe.size, recipe.clip_frames, objects, recipe.mini.variations)
-            for objects in ("core", "all")
-        )
+        self.core, self.all = self._open(data, recipe)
+
+    @staticmethod
+    def _open(data: DataRecipe, recipe: StageRecipe) -> tuple[SceneSource, SceneSource]:
+        """Return the sources of scenes with core objects and with any object; those of an atlas are the same."""
+        size, frames, variations = recipe.size, recipe.clip_frames, recipe.mini.variations
+        if data.folder:
+            source = ArtSceneSource(Atlas.open(Path(data.folder)), "train", size, frames, variations)
+            return source, source
+        core, every = (SceneSource("train", size, frames, objects, variations) for objects in ("core", "all"))
+        return core, every
 
     def sizes(self, frames: int) -> dict[Size, int]:
         return {(self.core.size, self.core.size): 0}

@@ -26,7 +26,8 @@ class MiniRecipe:
     fill_steps: int = 4000
     """Steps in which a fresh network learns to continue backgrounds behind a foreground; 0 leaves it as it is."""
     extra_objects: float = 0.5
-    """Share of samples that may show any object, and not one of the core objects that evaluation asks for."""
+    """Share of samples that may show any object, and not one of the core objects that evaluation asks for. Without
+    effect on scenes of an atlas."""
     stacks: float = 0.0
     """Share of clean scenes with the moving object of another scene before or behind their own: a second foreground, or
     a part of the background where the network has one foreground; which of the two is random then."""

@@ -55,7 +55,12 @@ def stage_card(recipe: StageRecipe, batches: ClipBatches) -> str:
     ]
     for number, data in enumerate(recipe.data):
         kinds = ", ".join(data.kinds) or "every kind"
-        source = f"{data.form} scenes" if data.kind == "scenes" else f"shards {Path(data.folder).name}, {kinds}"
+        folder = Path(data.folder).name
+        source = {
+            "scenes": f"{data.form} scenes" + (f" of {folder}" if folder else ""),
+            "composites": f"composites of {folder}",
+            "shards": f"shards {folder}, {kinds}",
+        }[data.kind]
         distinct = f"{len(counts['clips'][number])}" if number in counts["clips"] else "all"
         frozen = ", frozen" if data.frozen else ""
         lines.append(f"| {source}{frozen} | {counts['sources'][number]} | {distinct} |")

@@ -78,13 +78,14 @@ class DataRecipe:
     """One source of training clips."""
 
     kind: str = "scenes"
-    """scenes: drawn without end; composites: sprites over photographs, of an atlas that `tools/atlas.py` built;
-    shards: a folder that `layerflow data build` wrote."""
+    """scenes: drawn without end, with the art of an atlas if `folder` names one; composites: sprites over photographs,
+    of an atlas that `tools/atlas.py` built; shards: a folder that `layerflow data build` wrote."""
     form: str = "clean"
     """Form of scenes. clean: as drawn; crude: with the matte and background that footage with masks would give;
     copy-paste: the foreground of one, cut out crudely, over the background of another."""
     folder: str = ""
-    """Folder of the shards or the atlas, relative to the recipe's."""
+    """Folder of the shards or the atlas, relative to the recipe's. Scenes need none: without an atlas they show emoji
+    of a font and drawn backgrounds."""
     kinds: tuple[str, ...] = ()
     """Kinds of clips that are taken from the shards (masks, layered, pairs, ...); all where none is named."""
     share: float = 1.0

@@ -11,7 +11,6 @@ from layerflow.core.schema import LAYERS
 from layerflow.mini.fitting.look_captions import CaptionWriter, DrawnCaptions, write_captions
 from layerflow.mini.fitting.looks import (
     LookFit,
-    belongs,
     book_sizes,
     fit_looks,
     gather_contents,
@@ -25,6 +24,7 @@ from layerflow.mini.fitting.sprite_book import whitened_means as encode
 from layerflow.mini.network.blocks import Whitening
 from layerflow.mini.network.sprite_book import TINTS, SpriteBook, fourier
 from layerflow.mini.network.text_encoder import load_text_encoder, pool
+from layerflow.mini.world.art_objects import is_shown
 from layerflow.mini.world.atlas import Atlas, Sprite
 from layerflow.models.folders import find_model
 from layerflow.models.text import encode_prompts
@@ -106,7 +106,7 @@ def test_book_holds_what_training_shows(atlas: Atlas) -> None:
     cactus = contents.looks[contents.concepts.index("1f335")]
     assert (cactus >= 0).tolist() == [False, True, True, False]
     assert contents.entries[int(cactus[2])].style == "flat"
-    assert not belongs(next(entry for entry in atlas.sprites if entry.name == "fox"))
+    assert not is_shown(next(entry for entry in atlas.sprites if entry.name == "fox"))
 
 
 def test_contents_are_averaged_pixels(atlas: Atlas) -> None:

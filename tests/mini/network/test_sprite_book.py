@@ -16,7 +16,8 @@ from layerflow.mini.network.sprite_book import (
     pick,
     tint,
 )
-from layerflow.mini.world.sprites import FOREGROUND_COLOURS, _tint
+from layerflow.mini.world.sprites import FOREGROUND_COLOURS, measure_luminance
+from layerflow.mini.world.sprites import tint as tint_drawn
 
 SIZES = BookSizes(concepts=5, styles=3, looks=9, directions=4, code=4, width=32, hidden=32)
 
@@ -91,7 +92,8 @@ def test_tint_equals_that_of_the_drawn_world(name: str) -> None:
     rng = np.random.default_rng(0)
     straight = rng.random((16, 16, 3)).astype(np.float32)
     alpha = (rng.random((16, 16, 1)) > 0.3).astype(np.float32)
-    expected = _tint(straight, alpha, name) * alpha
+    rgba = np.concatenate([straight * alpha, alpha], axis=-1)
+    expected = tint_drawn(rgba, name, *measure_luminance(rgba))[..., :3]
     sprite = np.concatenate([(2 * straight - 1) * alpha, alpha], axis=-1).transpose(2, 0, 1)[None]
     drawn = tint(torch.from_numpy(sprite), torch.tensor([FOREGROUND_COLOURS[name]]))
     colour = (drawn[0, :3] + drawn[0, 3:]) / 2

@@ -2,7 +2,6 @@
 
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +9,12 @@ import torch
 
 pytest.importorskip("cv2")
 
+from small_atlas import disc, small_atlas
+
 from layerflow.core.compositing import blend_all
 from layerflow.core.errors import UserError
 from layerflow.core.schema import BACKGROUND, BLENDED
-from layerflow.mini.world.atlas import Atlas, Background, Sprite
+from layerflow.mini.world.atlas import Atlas, Sprite
 from layerflow.mini.world.composites import Composite, Composites, CompositeSource, MissingOpenCVError, compose
 from layerflow.mini.world.composites.art import SpriteArt, times_of
 from layerflow.mini.world.composites.backdrops import Backdrop, Pasted, film_order
@@ -34,43 +35,9 @@ PLAIN_LOOK = Composites(
 )  # fmt: skip
 
 
-def disc(radius: float, colour: tuple[int, int, int], x: float = 64) -> np.ndarray:
-    """A premultiplied disc."""
-    across, down = np.meshgrid(np.arange(SIDE) + 0.5, np.arange(SIDE) + 0.5)
-    alpha = (radius - np.hypot(across - x, down - 64) + 0.5).clip(0, 1)[..., None]
-    return np.rint(alpha * np.array([*colour, 255])).astype(np.uint8)
-
-
 @pytest.fixture(scope="module")
 def atlas() -> Atlas:
-    """A small atlas: 12 sprites, half of them with phases, and 9 backgrounds."""
-    rng = np.random.default_rng(1)
-    sprites: list[Sprite] = []
-    pictures: list[np.ndarray] = []
-    for number in range(12):
-        phases = 8 if number % 2 else 1
-        red, green, blue = (int(value) for value in rng.integers(0, 256, 3))
-        name, words, verb, kind = (
-            ("fox", ("animal",), "walking", "animated") if phases > 1 else ("chair", (), "", "furniture")
-        )
-        concept, start = f"thing-{number}", len(pictures)
-        facts = (concept, name, words, verb, "flat", start, phases, kind, number >= 8, phases > 1, "CC0", "nobody")
-        sprites.append(Sprite(number, *facts))
-        pictures += [disc(40, (red, green, blue), 50 + 3 * phase) for phase in range(phases)]
-    backgrounds: list[Background] = []
-    values: list[np.ndarray] = []
-    kinds = [("photograph", 1, 90, 180)] * 6 + [("panorama", 1, 64, 128)] * 2 + [("film", 10, 72, 128)]
-    for number, (kind, frames, height, width) in enumerate(kinds):
-        offset = sum(len(one) for one in values)
-        held_out = number in (0, 1, 6)
-        backgrounds.append(
-            Background(
-                number, f"place-{number}", f"a {kind}", kind, frames, height, width, offset, held_out, "CC0", "nobody"
-            )
-        )
-        values.append(rng.integers(0, 256, frames * height * width * 3, dtype=np.uint8))
-    pixels = np.stack(pictures)
-    return Atlas(Path("atlas"), tuple(sprites), tuple(backgrounds), (), pixels, np.concatenate(values))
+    return small_atlas()
 
 
 def identical(one: Composite, other: Composite) -> bool:

@@ -11,11 +11,12 @@ from ...core.schema import BACKGROUND, BLENDED, FOREGROUND
 from ...models.text import blended_prompt
 from ..network.sprite_book import TINTS
 from ..world import SceneSource, Variations
+from ..world.art_objects import concept_of
 from ..world.atlas import STYLES, Sprite
 from ..world.captions import COLOUR_WORDS, FILLERS, FRAMES, MOTION_WORDS, PLACE_WORDS, SEE_THROUGH
 from ..world.nouns import with_article
 from ..world.wordings import ADVERBS, ASIDES, ATTRIBUTES, COLOURED, MORE_MOTION
-from .looks import MOVING, Contents, concept_of
+from .looks import MOVING, Contents
 
 _NAMED, _STYLED, _VERB, _TINTED, _SEE_THROUGH = 0.6, 0.35, 0.55, 0.12, 0.04  # probabilities
 _ADJECTIVE, _MOTION, _PLACE, _ASIDE, _FRAMED, _SECOND = 0.25, 0.4, 0.15, 0.15, 0.06, 0.15

@@ -24,8 +24,9 @@ from ...training.checkpoints import list_checkpoints, load_checkpoint, save_chec
 from ...training.loop import Every, run_steps
 from ...training.optimizer import MuonAdamW, parameter_groups
 from ..network.sprite_book import CODE_SIZE, HARMONICS, LOOK_SIZE, BookSizes, ResidualBlock, SpriteBook, fourier
+from ..world.art_objects import concept_of, is_shown
 from ..world.atlas import Atlas, Sprite
-from ..world.objects import EXTRA_OBJECTS, OBJECTS, SOFT_OBJECTS, ObjectSpec
+from ..world.objects import SOFT_OBJECTS
 from ..world.sprites import sprite as draw_sprite
 
 MOVING = " moving"
@@ -36,10 +37,6 @@ LOOPS = 0.4
 """Share of frames in a batch that are phases of loops."""
 CODE_NOISE = 0.02
 """Standard deviation of noise on the encoder's codes, so that rounding of the stored ones does no harm."""
-
-
-FONT_STYLE = "cartoon"
-"""Style of the atlas that looks like the drawn world's font."""
 
 
 @dataclass(frozen=True)
@@ -89,31 +86,12 @@ def style_of(entry: Sprite) -> str:
     return entry.style + MOVING if entry.phases > 1 else entry.style
 
 
-def concept_of(spec: ObjectSpec) -> str:
-    """Return the concept of an object of the drawn world."""
-    return f"{ord(spec.char):x}" if spec.char else f"soft/{spec.name}"
-
-
-_SHOWN = frozenset(concept_of(spec) for spec in OBJECTS + EXTRA_OBJECTS if not spec.held_out)
-_KEPT_BACK = frozenset(concept_of(spec) for spec in OBJECTS if spec.held_out)
-
-
-def belongs(entry: Sprite) -> bool:
-    """Return whether a sprite belongs in the book: neither the atlas nor the drawn world holds its concept back.
-
-    What the atlas holds back but the drawn world shows in training is known in the style of its font alone.
-    """
-    if entry.held_out:
-        return entry.concept in _SHOWN and entry.style == FONT_STYLE and entry.phases == 1
-    return entry.concept not in _KEPT_BACK
-
-
 def gather_contents(atlas: Atlas) -> Contents:
     """Gather the training sprites of an atlas at the book's size, and the see-through objects of the drawn world."""
     chosen: dict[tuple[str, str], tuple[Sprite, np.ndarray]] = {}
     for entry in atlas.sprites:
         key = (entry.concept, style_of(entry))
-        if belongs(entry) and key not in chosen:
+        if is_shown(entry) and key not in chosen:
             chosen[key] = (entry, atlas.phases(entry))
     for spec in SOFT_OBJECTS:
         painted = np.round(draw_sprite(spec) * 255).astype(np.uint8)[None]

@@ -6,6 +6,7 @@ centre, a background colour other than the natural one, a moving background), an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -146,6 +147,7 @@ _FILLED = 0.15  # probability of a filler before a noun
 _FRAMED = 0.1  # probability of a phrase around a caption
 _RARE = 0.12  # probability of a colour's rare words
 _MENTION_DEFAULT = 0.15  # probability that a default is mentioned
+_TRIES = 40  # texts that are written until one is short enough
 
 
 def _article(words: str) -> str:
@@ -153,8 +155,11 @@ def _article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' and not sounds_like_you else 'a'} {words}"
 
 
-class _Writer:
+class Writer:
     """Writes random captions of a scene."""
+
+    most_words = MAX_WORDS
+    """Limit of a caption's length in words, without the words for company, camera and cast."""
 
     def __init__(self, spec: SceneSpec, rng: np.random.Generator) -> None:
         self.spec, self.rng = spec, rng
@@ -180,39 +185,49 @@ class _Writer:
     def subject(self) -> str:
         """Describe the object, with an article."""
         spec = self.spec
-        noun = self.mostly_first(spec.object.nouns, 0.6)
+        noun = self.noun()
         noun = noun if spec.colour is None else f"{self.colour(spec.colour)} {noun}"
         noun = noun if spec.opacity == 1 else f"{self.mostly_first(SEE_THROUGH, 0.4)} {noun}"
-        return _article(f"{self.pick(FILLERS)} {noun}" if self.chance(_FILLED) else noun)
+        return self.styled(self.article(f"{self.pick(FILLERS)} {noun}" if self.chance(_FILLED) else noun))
+
+    def noun(self) -> str:
+        """Choose a noun for the object."""
+        return self.mostly_first(self.spec.object.nouns, 0.6)
+
+    def article(self, noun: str) -> str:
+        """Put the article before a noun."""
+        return _article(noun)
+
+    def styled(self, subject: str) -> str:
+        """Name the style of the object, if it has one."""
+        return subject
+
+    def action(self) -> str:
+        """Describe the motion, except that a still object is seldom called one."""
+        return self.motion() if self.spec.motion != "still" or self.chance(_MENTION_DEFAULT) else ""
 
     def motion(self) -> str:
         """Describe the motion."""
         return self.mostly_first(MOTION_WORDS[self.spec.motion])
 
+    def templates(self, *, moves: bool, placed: bool) -> tuple[str, ...]:
+        """Return templates of captions: {s} is the subject, {n} the same without its article, {m} motion, {p} place."""
+        if moves and placed:
+            return ("{s} {m} {p}", "{s} {m} {p}", "{s} {p}, {m}", "{p}, {s} {m}", "{s} is {m} {p}", "{s}, {m} {p}")
+        if moves:
+            return ("{s} {m}", "{s} {m}", "{s}, {m}", "{s} is {m}", "{s} that is {m}")
+        if placed:
+            return ("{s} {p}", "{s} {p}", "{p}, {s}", "{s} is {p}", "{s}, {p}")
+        return ("{s}", "{s}", "{s}", "one {n}", "just {s}")
+
     def foreground(self) -> str:
         """Write the foreground's caption."""
         spec = self.spec
         subject = self.subject()
-        motion = place = ""
-        if spec.motion != "still" or self.chance(_MENTION_DEFAULT):
-            motion = self.motion()
+        motion, place = self.action(), ""
         if spec.place != "centre" or self.chance(_MENTION_DEFAULT):
             place = self.mostly_first(PLACE_WORDS[spec.place])
-        if motion and place:
-            templates: tuple[str, ...] = (
-                "{s} {m} {p}",
-                "{s} {m} {p}",
-                "{s} {p}, {m}",
-                "{p}, {s} {m}",
-                "{s} is {m} {p}",
-                "{s}, {m} {p}",
-            )
-        elif motion:
-            templates = ("{s} {m}", "{s} {m}", "{s}, {m}", "{s} is {m}", "{s} that is {m}")
-        elif place:
-            templates = ("{s} {p}", "{s} {p}", "{p}, {s}", "{s} is {p}", "{s}, {p}")
-        else:
-            templates = ("{s}", "{s}", "{s}", "one {n}", "just {s}")
+        templates = self.templates(moves=bool(motion), placed=bool(place))
         text = self.pick(templates).format(s=subject, m=motion, p=place, n=subject.split(" ", 1)[-1])
         return "".join([text, *(f", and {self.companion(companion)}" for companion in spec.company)])
 
@@ -245,7 +260,8 @@ class _Writer:
 
     def framed(self, text: str) -> str:
         """Put a phrase around a caption now and then."""
-        sentence = " is " in text or text.startswith(("in front", "in the", "on the", "at the", "near the"))
+        placed = text.startswith(("in front", "in the", "on the", "at the", "near the"))
+        sentence = placed or " is " in text or " are " in text
         return self.pick(FRAMES).format(x=text) if not sentence and self.chance(_FRAMED) else text
 
     def blended(self, foreground: str, background: str) -> str:
@@ -262,13 +278,17 @@ class _Writer:
         return f"{text}, {self.pick(CASTS[self.spec.cast])}" if self.spec.cast else text
 
 
-class _FreeWriter(_Writer):
+class FreeWriter(Writer):
     """Writes the foreground's caption freely, with details that no picture shows."""
+
+    def noun(self) -> str:
+        """Choose a noun for the object."""
+        return self.pick(self.spec.object.nouns)
 
     def subject(self) -> str:
         """Describe the object, with an article."""
         spec = self.spec
-        noun = self.pick(spec.object.nouns)
+        noun = self.noun()
         several = self.chance(0.12)
         noun = plural(noun) if several else noun
         for share in (0.5, 0.2):
@@ -286,7 +306,8 @@ class _FreeWriter(_Writer):
         elif self.chance(0.15):
             text = noun
         else:
-            text = _article(noun)
+            text = self.article(noun)
+        text = self.styled(text)
         if self.chance(0.12):
             text = f"{self.pick(LEADS)}, {text}"
         elif self.chance(0.1):
@@ -299,22 +320,35 @@ class _FreeWriter(_Writer):
         return f"{text} {self.pick(ADVERBS)}" if self.chance(0.15) else text
 
 
-def captions(spec: SceneSpec) -> dict[str, str]:
+def captions(spec: SceneSpec, plain: type[Writer] = Writer, free: type[Writer] = FreeWriter) -> dict[str, str]:
     """Write the captions of a scene, a deterministic function of its specification.
+
+    Args:
+        spec: the scene.
+        plain: writer of plain captions.
+        free: writer of captions with `free_words`.
 
     Returns:
         Texts by layer. That of the blended layer has the same facts in other words.
     """
     rng = np.random.default_rng([spec.seed, 1])
-    writer = _FreeWriter(spec, rng) if spec.free_words else _Writer(spec, rng)
+    writer = free(spec, rng) if spec.free_words else plain(spec, rng)
     foreground, background = writer.foreground(), writer.background()
     blended = writer.framed(writer.blended(writer.foreground(), writer.background()))
-    most = MAX_WORDS + _MORE_WORDS * (len(spec.company) + bool(spec.camera) + bool(spec.cast))
-    while len(foreground.split()) > most:  # only free captions
-        foreground = writer.foreground()
-    while len(blended.split()) > most:  # rare, most captions are shorter
-        blended = writer.blended(writer.foreground(), writer.background())
+    most = writer.most_words + _MORE_WORDS * (len(spec.company) + bool(spec.camera) + bool(spec.cast))
+    foreground = _short(foreground, writer.foreground, most)  # only free captions and long names
+    blended = _short(blended, lambda: writer.blended(writer.foreground(), writer.background()), most)  # rare
     framed, background = writer.framed(foreground), writer.framed(background)
-    while len(framed.split()) > most:  # because of the phrase around it
-        framed = writer.framed(foreground)
+    framed = _short(framed, lambda: writer.framed(foreground), most)  # because of the phrase around it
     return {FOREGROUND: framed, BACKGROUND: background, BLENDED: blended}
+
+
+def _short(text: str, write: Callable[[], str], most: int) -> str:
+    """Write a text again while it has too many words; return the shortest if none is short enough."""
+    shortest = text
+    for _ in range(_TRIES):
+        if len(text.split()) <= most:
+            return text
+        text = write()
+        shortest = min(shortest, text, key=lambda one: len(one.split()))
+    return shortest

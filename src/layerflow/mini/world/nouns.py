@@ -44,13 +44,22 @@ def with_article(name: str) -> str:
         return f"the {name}"
     if lower.startswith(_PROPER) or lower.startswith(("a ", "an ", "the ", "two ", "three ")):
         return name
-    head = re.split(_AFTER_HEAD, lower)[0]
-    last = head.split()[-1] if head else lower.split()[-1]
-    if last in _UNCOUNTED or last in _PLURAL or is_plural(last):
+    if _head(lower) in _UNCOUNTED or are_several(name):
         return name
     if _LIKE_A_CONSONANT.match(name):
         return f"a {name}"
     return f"an {name}" if lower[0] in "aeiou" or _LIKE_A_VOWEL.match(name) else f"a {name}"
+
+
+def _head(lower: str) -> str:
+    head = re.split(_AFTER_HEAD, lower)[0]
+    return head.split()[-1] if head else lower.split()[-1]
+
+
+def are_several(name: str) -> bool:
+    """Return whether a noun is plural, such as "grapes" and "people in a row"."""
+    head = _head(name.lower())
+    return head in _PLURAL or is_plural(head)
 
 
 def is_plural(word: str) -> bool:

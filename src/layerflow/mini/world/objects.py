@@ -25,6 +25,11 @@ class ObjectSpec:
     nouns: tuple[str, ...]
     """Nouns of captions, the plain name first."""
 
+    @property
+    def glows(self) -> bool:
+        """Whether it casts light and no shadow."""
+        return self.name in GLOWING
+
 
 def _parse(table: str, *, core: bool, held_out: bool = False) -> tuple[ObjectSpec, ...]:
     """Parse lines of `glyph noun|synonym; glyph noun; ...`."""

@@ -55,7 +55,7 @@ COLLAGE = "collage"
 """Name of a collage drawn with the scene's seed."""
 
 _SMALLEST = 0.4  # least side of the shown part relative to the photograph's shorter side
-_GAIN = (0.8, 1.15)  # range of the brightness; each channel varies by a tenth more
+_GAIN = (0.8, 1.15)  # range of the brightness
 
 
 def find_photographs() -> Any:
@@ -87,17 +87,35 @@ def picture(name: str, *, seed: int, size: int) -> np.ndarray:
     Raises:
         MissingPhotographsError: scikit-image is not installed.
     """
-    rng = np.random.default_rng([seed, 6])
     whole = collage(seed) if name == COLLAGE else _whole(name)
-    height, width = whole.shape[:2]
-    side = round(rng.uniform(_SMALLEST, 1) * min(height, width))
+    return show_part(whole[None], np.random.default_rng([seed, 6]), size, _SMALLEST)[0]
+
+
+def show_part(
+    frames: np.ndarray, rng: np.random.Generator, size: int, smallest: float, tint: float = 0.1
+) -> np.ndarray:
+    """Show a random square of pictures, the same of all, perhaps mirrored, at random brightness.
+
+    Args:
+        frames: (F, H, W, 3), float32 in [0, 1] or uint8.
+        rng: source of the part, mirroring and brightness.
+        size: height and width of the result in pixels.
+        smallest: least side of the part relative to the shorter side of the pictures.
+        tint: each channel's brightness varies by this share of it.
+
+    Returns:
+        float32 (F, size, size, 3) in [0, 1].
+    """
+    height, width = frames.shape[1:3]
+    side = round(rng.uniform(smallest, 1) * min(height, width))
     top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
-    part = whole[top : top + side, left : left + side]
-    part = part[:, ::-1] if rng.random() < 0.5 else part
-    gain = rng.uniform(*_GAIN) * (1 + rng.uniform(-0.1, 0.1, 3))
-    pixels = torch.from_numpy(np.ascontiguousarray(part.transpose(2, 0, 1)))[None]
-    fitted = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)[0]
-    return (fitted.permute(1, 2, 0).numpy() * gain.astype(np.float32)).clip(0, 1)
+    part = frames[:, top : top + side, left : left + side]
+    part = part[:, :, ::-1] if rng.random() < 0.5 else part
+    gain = rng.uniform(*_GAIN) * (1 + rng.uniform(-tint, tint, 3))
+    pixels = torch.from_numpy(np.ascontiguousarray(part.transpose(0, 3, 1, 2)))
+    pixels = pixels if pixels.is_floating_point() else pixels.float() / 255
+    fitted = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
+    return (fitted.permute(0, 2, 3, 1).numpy() * gain.astype(np.float32)).clip(0, 1)
 
 
 def picture_captions(name: str) -> tuple[str, ...]:

@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import torch
 
 from ...core.compositing import blend, unpremultiply
+from .atlas import Background
 from .backgrounds import FAMILIES, background
-from .captions import captions
+from .captions import FreeWriter, Writer, captions
 from .motions import BASE_WIDTH, MOTION_PLACES, MOTIONS, UNITS, MotionParams
-from .objects import EXTRA_OBJECTS, GLOWING, OBJECTS, SOFT_OBJECTS, ObjectSpec
+from .objects import EXTRA_OBJECTS, OBJECTS, SOFT_OBJECTS, ObjectSpec
 from .pictures import COLLAGE, PHOTOGRAPHS, find_photographs, picture
 from .sprites import FOREGROUND_COLOURS, draw
 from .variations import CAMERAS, WIDER, Companion, Variations, apply_cast, companion_params, move_camera
+
+Painter = Callable[[int, int, float, float, float, float], np.ndarray]
+"""Function from the number of a frame, and size, x, y, width and angle as for `sprites.draw`, to the drawn frame."""
 
 Split = Literal["train", "held_out_objects", "held_out_combinations", "held_out_family"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 _HELD_OUT_SHARE = 20  # one in this many combinations is held out
-_TINTED = 0.5  # probabilities
-_MOVING_BACKGROUND = 0.35
+_MOVING_BACKGROUND = 0.35  # probabilities
 _NATURAL_COLOUR = 0.4
 _SOFT = 0.4
 _OPACITY = (0.35, 0.75)  # range of see-through foregrounds
@@ -64,6 +67,8 @@ class SceneSpec:
     """Captions have details that the picture does not show."""
     picture: str = ""
     """A name of `PHOTOGRAPHS`, or `COLLAGE`, that replaces the background family; empty for none."""
+    backdrop: Background | None = None
+    """A background of an atlas that replaces the family; see `art_scenes`."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +131,11 @@ class SceneSource:
         MissingPhotographsError: some backgrounds are photographs, and scikit-image is not installed.
     """
 
+    tinted: ClassVar[float] = 0.5
+    """Probability that the object is tinted."""
+    writers: ClassVar[tuple[type[Writer], type[Writer]]] = (Writer, FreeWriter)
+    """Writers of plain and of free captions."""
+
     def __init__(
         self,
         split: Split = "train",
@@ -150,9 +160,9 @@ class SceneSource:
     def spec(self, index: int, seed: int) -> SceneSpec:
         """Return the specification of scene number `index` of stream `seed`; both are non-negative."""
         rng = np.random.default_rng([seed, index, SPLITS.index(self.split), self.objects == "all"])
-        entry, family, motion = self._choices[rng.integers(len(self._choices))]
+        entry, family, motion = self._choose(rng)
         colour = None
-        if rng.random() < _TINTED:
+        if rng.random() < self.tinted:
             colour = tuple(FOREGROUND_COLOURS)[rng.integers(len(FOREGROUND_COLOURS))]
         places = MOTION_PLACES[motion]
         # The centre, which captions may omit, more often than by chance.
@@ -168,6 +178,10 @@ class SceneSource:
         scene_seed = int(rng.integers(2**62))
         spec = SceneSpec(entry, colour, motion, place, family, background_colour, moves, scene_seed)
         return self._vary(spec)
+
+    def _choose(self, rng: np.random.Generator) -> tuple[ObjectSpec, str, str]:
+        """Draw object, background family and motion."""
+        return self._choices[rng.integers(len(self._choices))]
 
     def _vary(self, spec: SceneSpec) -> SceneSpec:
         rng = np.random.default_rng([spec.seed, 4])
@@ -185,7 +199,7 @@ class SceneSource:
         if chances[2] < shares.camera:
             spec = replace(spec, camera=str(rngs[2].choice(list(CAMERAS))), background_moves=False)
         if chances[3] < shares.cast:
-            spec = replace(spec, cast="light" if spec.object.name in GLOWING else "shadow")
+            spec = replace(spec, cast="light" if spec.object.glows else "shadow")
         # Captions with company, camera or cast are long enough.
         if chances[4] < shares.free_words and not (spec.company or spec.camera or spec.cast):
             spec = replace(spec, free_words=True)
@@ -196,16 +210,26 @@ class SceneSource:
         soft = [c[0] for c in self._soft if c[1:] == (spec.family, spec.motion)]
         if soft and rng.random() < _SOFT:
             return replace(spec, object=soft[rng.integers(len(soft))])
-        return replace(spec, opacity=float(rng.uniform(*_OPACITY)))
+        return replace(spec, opacity=self._opacity(rng))
+
+    @staticmethod
+    def _opacity(rng: np.random.Generator) -> float:
+        return float(rng.uniform(*_OPACITY))
+
+    @staticmethod
+    def _sides(rng: np.random.Generator) -> list[int]:
+        """Draw the sides of one or two companions."""
+        sides: list[int] = rng.permutation([-1, 1])[: 1 + int(rng.random() < _THREE)].tolist()
+        return sides
 
     def _company(self, spec: SceneSpec, rng: np.random.Generator) -> tuple[Companion, ...]:
         """Draw one or two companions that fit the background."""
         fits = [c for c in self._choices if c[1] == spec.family and c[0] != spec.object]
         colours = [None, *FOREGROUND_COLOURS]
-        sides = rng.permutation([-1, 1])[: 1 + int(rng.random() < _THREE)]
+        sides = self._sides(rng)
         chosen = [fits[n] for n in rng.choice(len(fits), len(sides), replace=False)]
         return tuple(
-            Companion(entry, colours[rng.integers(len(colours))], motion, int(side))
+            Companion(entry, colours[rng.integers(len(colours))], motion, side)
             for (entry, _, motion), side in zip(chosen, sides, strict=True)
         )
 
@@ -221,17 +245,17 @@ class SceneSource:
             if not 0 <= i < self.frames:
                 raise IndexError(f"frame {i} is not in a clip of {self.frames} frames")
         times = [i / max(self.frames - 1, 1) for i in indices]
-        behind = self._background(spec, times)
+        behind = self._background(spec, indices, times)
         params = motion_params(spec)
         unit = self.size / UNITS
         objects = [(spec.object, spec.colour, spec.motion, params)]
         objects += [(c.object, c.colour, c.motion, companion_params(params, c.side)) for c in spec.company]
         rgba = np.zeros((len(times), self.size, self.size, 4), np.float32)  # premultiplied
         for entry, colour, motion, own in objects:  # from front to back
-            for frame, t in zip(rgba, times, strict=True):
+            paint = self._painter(entry, colour, motion)
+            for frame, i, t in zip(rgba, indices, times, strict=True):
                 x, y, scale, angle = MOTIONS[motion](t, own)
-                width = scale * BASE_WIDTH * unit
-                sprite = draw(entry, colour, self.size, x * unit, y * unit, width, angle)
+                sprite = paint(i, self.size, x * unit, y * unit, scale * BASE_WIDTH * unit, angle)
                 frame += (1 - frame[..., 3:]) * sprite
         rgba *= np.float32(spec.opacity)
         premultiplied, alpha = _to_tensor(rgba[..., :3]), _to_tensor(rgba[..., 3:])
@@ -240,22 +264,29 @@ class SceneSource:
         clean = _to_tensor(behind)
         lit = apply_cast(clean, alpha, spec.cast) if spec.cast else clean
         blended = blend(foreground, alpha, lit)
-        return Scene(spec, captions(spec), foreground, alpha, clean, blended)
+        return Scene(spec, captions(spec, *self.writers), foreground, alpha, clean, blended)
 
-    def _background(self, spec: SceneSpec, times: list[float]) -> np.ndarray:
+    def _painter(self, entry: ObjectSpec, colour: str | None, motion: str) -> Painter:
+        """Return what draws an object in the frames of a scene."""
+        return lambda _, *place: draw(entry, colour, *place)
+
+    def _background(self, spec: SceneSpec, indices: Sequence[int], times: list[float]) -> np.ndarray:
         """Draw the background as seen by the camera, (F, H, W, 3)."""
-        size = round(WIDER * self.size) if spec.camera else self.size
+        if not spec.camera:
+            return self._scenery(spec, indices, times, self.size)
+        wide = self._scenery(spec, indices, times, round(WIDER * self.size))
+        return move_camera(wide, spec.camera, times, self.size)
+
+    def _scenery(self, spec: SceneSpec, indices: Sequence[int], times: list[float], size: int) -> np.ndarray:
+        """Draw the background (F, size, size, 3) of frames at times in [0, 1]."""
         if spec.picture:
-            frames = np.repeat(picture(spec.picture, seed=spec.seed, size=size)[None], len(times), 0)
-        else:
-            frames = background(
-                spec.family, spec.background_colour, moves=spec.background_moves, seed=spec.seed, t=times, size=size
-            )
-        return move_camera(frames, spec.camera, times, self.size) if spec.camera else frames
+            return np.repeat(picture(spec.picture, seed=spec.seed, size=size)[None], len(times), 0)
+        moves = spec.background_moves
+        return background(spec.family, spec.background_colour, moves=moves, seed=spec.seed, t=times, size=size)
 
     def prompts(self, index: int, seed: int) -> dict[str, str]:
         """Return the captions of scene number `index` of stream `seed` without drawing it."""
-        return captions(self.spec(index, seed))
+        return captions(self.spec(index, seed), *self.writers)
 
     def scene(self, index: int, seed: int, frame_indices: Sequence[int] | None = None) -> Scene:
         """Render scene number `index` of stream `seed`, or some of its frames."""

@@ -77,20 +77,39 @@ def _font(path: Path) -> ImageFont.FreeTypeFont:
         ) from error
 
 
-def _tint(straight: np.ndarray, alpha: np.ndarray, colour: str) -> np.ndarray:
+def _luminance(rgba: np.ndarray) -> np.ndarray:
+    """Return the luminance (..., 1) of the straight colour of premultiplied pixels (..., 4)."""
+    pixels = torch.from_numpy(rgba)
+    straight = unpremultiply(pixels[..., :3], pixels[..., 3:], floor=1 / 255).numpy()
+    luminance: np.ndarray = straight @ np.array([0.30, 0.59, 0.11], np.float32)[:, None]
+    return luminance
+
+
+def measure_luminance(rgba: np.ndarray) -> tuple[float, float]:
+    """Return the mean and spread of the luminance of premultiplied pixels (..., 4) in [0, 1], weighted by alpha."""
+    luminance, alpha = _luminance(rgba), rgba[..., 3:]
+    mean = float((luminance * alpha).sum() / alpha.sum())
+    return mean, float(np.sqrt(((luminance - mean) ** 2 * alpha).sum() / alpha.sum()))
+
+
+def tint(rgba: np.ndarray, colour: str, mean: float, spread: float) -> np.ndarray:
     """Map luminance to shades of one colour, which becomes the mean; dark features stay dark.
 
-    straight: (S, S, 3), alpha: (S, S, 1), both in [0, 1]; returns (S, S, 3).
+    Args:
+        rgba: float32 (..., 4), premultiplied RGBA in [0, 1].
+        colour: a name of `FOREGROUND_COLOURS`.
+        mean: mean of the luminance, see `measure_luminance`.
+        spread: its spread.
+
+    Returns:
+        Pixels of the same shape and alpha.
     """
-    target = np.array(FOREGROUND_COLOURS[colour], np.float32)
-    luminance = straight @ np.array([0.30, 0.59, 0.11], np.float32)[:, None]  # (S, S, 1)
-    mean = float((luminance * alpha).sum() / alpha.sum())
-    spread = float(np.sqrt(((luminance - mean) ** 2 * alpha).sum() / alpha.sum()))
+    target, alpha = np.array(FOREGROUND_COLOURS[colour], np.float32), rgba[..., 3:]
     # A flat glyph gets more contrast, a contrasty one (panda) a little less.
-    shade = (luminance - mean) * min(1.6, 0.17 / max(spread, 1e-3))
+    shade = (_luminance(rgba) - mean) * min(1.6, 0.17 / max(spread, 1e-3))
     darker = target * np.clip(1 + shade / 0.5, 0.1, 1)
     lighter = target + (1 - target) * np.clip(shade / 0.5, 0, 0.75)
-    return np.where(shade < 0, darker, lighter).astype(np.float32)
+    return np.concatenate([np.where(shade < 0, darker, lighter).astype(np.float32) * alpha, alpha], -1)
 
 
 def _glyph(spec: ObjectSpec) -> np.ndarray:
@@ -134,31 +153,45 @@ def sprite(spec: ObjectSpec, colour: str | None = None) -> np.ndarray:
     if colour is not None and colour not in FOREGROUND_COLOURS:
         raise ValueError(f"colour {colour!r} is not one of {', '.join(FOREGROUND_COLOURS)}")
     rgba = _glyph(spec) if spec.char else _painting(spec)
-    alpha = rgba[..., 3:]
     if colour is not None:
-        pixels = torch.from_numpy(rgba)
-        straight = unpremultiply(pixels[..., :3], pixels[..., 3:], floor=1 / 255).numpy()
-        rgba = np.concatenate([_tint(straight, alpha, colour) * alpha, alpha], -1)
-    rgba[..., :3] = np.minimum(rgba[..., :3], alpha)  # the filter may overshoot
+        rgba = tint(rgba, colour, *measure_luminance(rgba))
+    rgba[..., :3] = np.minimum(rgba[..., :3], rgba[..., 3:])  # the filter may overshoot
     rgba.setflags(write=False)
     return rgba
 
 
 @lru_cache(maxsize=16384)
 def _level(spec: ObjectSpec, colour: str | None, side: int) -> Image.Image:
-    """Return the sprite as a premultiplied 8-bit image of (side, side) pixels within a transparent margin."""
-    pixels = (sprite(spec, colour) * 255 + 0.5).astype(np.uint8)
-    image = Image.frombytes("RGBa", (SPRITE_SIZE, SPRITE_SIZE), pixels.tobytes())
-    if side != SPRITE_SIZE:
-        image = image.resize((side, side), Image.Resampling.BOX)
+    """Return the sprite as an image for `place`."""
+    return with_margin(resize((sprite(spec, colour) * 255 + 0.5).astype(np.uint8), side))
+
+
+def resize(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Return premultiplied bytes (S, S, 4) at a smaller size (side, side, 4), by area."""
+    if side == len(pixels):
+        return pixels
+    image = Image.frombytes("RGBa", pixels.shape[:2], pixels.tobytes()).resize((side, side), Image.Resampling.BOX)
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(side, side, 4)
+
+
+def with_margin(pixels: np.ndarray) -> Image.Image:
+    """Return premultiplied bytes (S, S, 4) as an image within a transparent margin."""
     # An affine transform cuts hard at the border of its source; the margin lets the sprite fade out before it.
-    inner = np.frombuffer(image.tobytes(), np.uint8).reshape(side, side, 4)
-    padded = np.pad(inner, ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)))
+    padded = np.pad(pixels, ((_MARGIN, _MARGIN), (_MARGIN, _MARGIN), (0, 0)))
     return Image.frombytes("RGBa", padded.shape[:2], padded.tobytes())
 
 
-_SIDES = (12, 16, 20, 24, 28, 32, 36, 42, 48, 64, SPRITE_SIZE)
+_SIDES = (12, 16, 20, 24, 28, 32, 36, 42, 48, 64, 96)
 _MARGIN = 3
+
+
+def level_side(width: float, largest: int = SPRITE_SIZE) -> int:
+    """Return the side at which a sprite of `largest` pixels is resampled to be `width` pixels wide.
+
+    The bicubic kernel of `place` does not widen when it shrinks, so its source is a level that is nearly as small as
+    the result, which avoids aliasing and blur.
+    """
+    return next((side for side in _SIDES if side >= width), largest)
 
 
 def draw(spec: ObjectSpec, colour: str | None, size: int, x: float, y: float, width: float, angle: float) -> np.ndarray:
@@ -176,10 +209,12 @@ def draw(spec: ObjectSpec, colour: str | None, size: int, x: float, y: float, wi
     Returns:
         float32 (size, size, 4), premultiplied RGBA in [0, 1].
     """
-    # The bicubic kernel of the affine transform does not widen when it shrinks, so the source is a level
-    # that is nearly as small as the result, which avoids aliasing and blur.
-    side = next((s for s in _SIDES if s >= width), SPRITE_SIZE)
-    image = _level(spec, colour, side)
+    return place(_level(spec, colour, level_side(width)), size, x, y, width, angle)
+
+
+def place(image: Image.Image, size: int, x: float, y: float, width: float, angle: float) -> np.ndarray:
+    """Draw an image that `with_margin` returned on an empty frame; the other arguments are those of `draw`."""
+    side = image.width - 2 * _MARGIN
     ratio, turn = side / width, np.deg2rad(angle)
     a, b = ratio * np.cos(turn), ratio * np.sin(turn)
     middle = side / 2 + _MARGIN

@@ -84,6 +84,14 @@ MORE_MOTION: dict[str, tuple[str, ...]] = {
     "swaying": ("moving from side to side", "rocking gently", "leaning left and right", "tilting to and fro"),
 }  # fmt: skip
 
+DIRECTIONS: dict[str, tuple[str, ...]] = {
+    "right": ("to the right", "towards the right", "from left to right", "rightwards"),
+    "left": ("to the left", "towards the left", "from right to left", "leftwards"),
+    "up": ("upwards", "up", "towards the top"),
+    "down": ("downwards", "down", "towards the bottom"),
+}
+"""Phrases by direction."""
+
 _IRREGULAR = {
     "cactus": "cacti", "mouse": "mice", "fish": "fish", "die": "dice", "leaf": "leaves", "loaf": "loaves",
     "potato": "potatoes", "sheep": "sheep", "human": "humans", "man": "men", "person": "people", "child": "children",

@@ -9,18 +9,11 @@ import numpy as np
 
 from ..atlas import STYLES, Sprite
 from ..nouns import is_plural, with_article
-from ..wordings import plural
+from ..wordings import DIRECTIONS, plural
 from .paths import Path
 
 SHAPES = ("an abstract shape", "a shapeless patch", "a random shape", "a textured shape", "a moving patch", "a blob")
 """Phrases for random shapes."""
-DIRECTIONS: dict[str, tuple[str, ...]] = {
-    "right": ("to the right", "towards the right", "from left to right", "rightwards"),
-    "left": ("to the left", "towards the left", "from right to left", "leftwards"),
-    "up": ("upwards", "up", "towards the top"),
-    "down": ("downwards", "down", "towards the bottom"),
-}
-"""Phrases by direction."""
 MOVING = ("moving", "going", "gliding", "travelling", "drifting")
 """Verbs of things without one of their own."""
 NEARER = ("coming closer", "coming nearer", "approaching", "getting bigger")
