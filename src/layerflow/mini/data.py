@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,23 +27,31 @@ MOST_SHARED = 0.3
 """Most of the smaller object that two objects of a stacked scene may share."""
 
 
+def open_scenes(
+    data: DataRecipe, recipe: StageRecipe, objects: Literal["core", "all"] = "all", size: int | None = None
+) -> SceneSource:
+    """Return scenes of a source of data: those of an atlas, whatever the objects, where it names a folder.
+
+    Args:
+        data: the source, of the kind `scenes`.
+        recipe: stage that it belongs to.
+        objects: as for `SceneSource`.
+        size: height and width of the frames; those of the recipe if None, or if they are smaller.
+    """
+    side = recipe.size if size is None else min(size, recipe.size)
+    if data.folder:
+        atlas = Atlas.open(Path(data.folder))
+        return ArtSceneSource(atlas, "train", side, recipe.clip_frames, recipe.mini.variations)
+    return SceneSource("train", side, recipe.clip_frames, objects, recipe.mini.variations)
+
+
 class DrawnScenes(Source):
     """Drawn scenes, clean or as footage would give them; with the art of an atlas where the data names its folder."""
 
     def __init__(self, data: DataRecipe, recipe: StageRecipe) -> None:
         self.recipe, self.seed, self.frames = data, recipe.seed, recipe.clip_frames
         self.extra_objects, self.stacks = recipe.mini.extra_objects, recipe.mini.stacks
-        self.core, self.all = self._open(data, recipe)
-
-    @staticmethod
-    def _open(data: DataRecipe, recipe: StageRecipe) -> tuple[SceneSource, SceneSource]:
-        """Return the sources of scenes with core objects and with any object; those of an atlas are the same."""
-        size, frames, variations = recipe.size, recipe.clip_frames, recipe.mini.variations
-        if data.folder:
-            source = ArtSceneSource(Atlas.open(Path(data.folder)), "train", size, frames, variations)
-            return source, source
-        core, every = (SceneSource("train", size, frames, objects, variations) for objects in ("core", "all"))
-        return core, every
+        self.core, self.all = (open_scenes(data, recipe, objects) for objects in ("core", "all"))
 
     def sizes(self, frames: int) -> dict[Size, int]:
         return {(self.core.size, self.core.size): 0}

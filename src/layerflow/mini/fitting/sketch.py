@@ -17,17 +17,20 @@ from ...models.layout import Layout
 from ...models.model_space import to_model_space
 from ...models.text import encode_prompts
 from ...training.loop import optimizer_step, run_steps
-from ...training.recipe import StageRecipe
+from ...training.recipe import DataRecipe, StageRecipe
+from ..data import open_scenes
 from ..network.sketch import MOTION_SENSES, PLACE_SENSES, SENSES, SPRITE_EXTENT, SPRITE_SIZE, Sketch, scene_target
 from ..network.text_encoder import LayerTextEncoder, pool
 from ..network.transformer import CompactTransformer3DModel
-from ..world import EXTRA_OBJECTS, OBJECTS, SOFT_OBJECTS, SceneSource
+from ..world import EXTRA_OBJECTS, OBJECTS, SOFT_OBJECTS
 from ..world.motions import BASE_WIDTH, MOTIONS, PLACES, UNITS, MotionParams
 from ..world.scenes import SceneSpec
 from ..world.sprites import draw
 
 CHUNK = 250
 BATCH = 128
+STILL_SIZE = 64
+"""Height and width at which stills are drawn at most: their targets are smaller."""
 SENSE_WEIGHT = 0.01
 """Loss weight of the choice of object, motion and place."""
 _OBJECTS = [spec.name for spec in OBJECTS + EXTRA_OBJECTS + SOFT_OBJECTS]
@@ -62,7 +65,12 @@ class _Stills(Dataset):
 
     def __init__(self, recipe: StageRecipe, has_book: bool) -> None:
         self.recipe, self.has_book = recipe, has_book
-        self.source = SceneSource("train", recipe.size, recipe.clip_frames, "all", recipe.mini.variations)
+        drawn = [data for data in recipe.data if data.kind == "scenes"] or [DataRecipe()]
+        shares = np.array([data.share for data in drawn])
+        self.sources, self.shares = (
+            [open_scenes(data, recipe, size=STILL_SIZE) for data in drawn],
+            shares / shares.sum(),
+        )
 
     def __len__(self) -> int:
         return -(-self.recipe.mini.sketch_scenes // CHUNK)
@@ -71,8 +79,10 @@ class _Stills(Dataset):
         rng = np.random.default_rng([self.recipe.seed, 5, chunk])
         positions = rng.integers(self.recipe.clip_frames, size=CHUNK)
         layout, targets, prompts = Layout(1), [], []
+        several = len(self.sources) > 1  # a choice among one would change the random numbers
         for i, position in enumerate(positions.tolist()):
-            scene = self.source.scene(chunk * CHUNK + i, self.recipe.seed + 1, frame_indices=[position])
+            source = self.sources[rng.choice(len(self.sources), p=self.shares) if several else 0]
+            scene = source.scene(chunk * CHUNK + i, self.recipe.seed + 1, frame_indices=[position])
             clips = {name: getattr(scene, name)[None] for name in CLIPS}
             targets.append(
                 (
