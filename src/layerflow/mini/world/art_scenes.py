@@ -31,6 +31,7 @@ _SIDEWAYS = ("moving left", "moving right")
 _OTHERS = tuple(name for name in MOTIONS if name != "still" and name not in _SIDEWAYS)
 _SMALLEST = {"photograph": 0.6, "panorama": 0.6, "film": 0.8}
 """Least side of the shown part relative to the background's shorter side, by kind."""
+_FILM = 0.25  # weight of a film shot relative to a picture: its caption does not tell what it shows
 _TINT = 0.04  # variation of the brightness of each channel
 _HORIZON = 0.22, 0.72
 """Rows of a panorama that are shown, as shares of its height: those nearer to its poles are distorted."""
@@ -77,6 +78,8 @@ class ArtSceneSource(SceneSource):
                 f"the atlas in {atlas.folder} has no sprites or no backgrounds of the split {split!r}; "
                 "build it again with `tools/atlas.py build`"
             )
+        weights = np.array([_FILM if item.kind == "film" else 1.0 for item in self._backdrops])
+        self._shares = weights / weights.sum()
 
     def _choose(self, rng: np.random.Generator) -> tuple[ObjectSpec, str, str]:
         entry = self._objects.choose(rng, _MOVING)
@@ -99,7 +102,7 @@ class ArtSceneSource(SceneSource):
         rng = np.random.default_rng([spec.seed, 8])
         if rng.random() >= _PICTURED:
             return spec
-        backdrop = self._backdrops[rng.integers(len(self._backdrops))]
+        backdrop = self._backdrops[rng.choice(len(self._backdrops), p=self._shares)]
         return replace(spec, backdrop=backdrop, picture="", background_moves=False)
 
     def _see_through(self, spec: SceneSpec, rng: np.random.Generator) -> SceneSpec:
