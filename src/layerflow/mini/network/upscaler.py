@@ -5,8 +5,7 @@ Letters in shape comments: B batch, F frames of one clip, C channels, H height, 
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,23 +26,14 @@ DRAWN = {name: CHANNELS[name] for name in CLIPS if name != BLENDED}
 """Channels of the clips that the network draws; `blended` is composed of them."""
 PLANES = sum(DRAWN.values())
 """Channels of all drawn clips, 7."""
-PIXELS_AT_ONCE = 16384
-"""Small pixels per batch of surroundings, which take about 1 kB for each pixel."""
 KERNELS_AT_ONCE = 4096
 """Small pixels per batch of kernels, which take about 5 kB for each pixel, and should stay in a processor's cache."""
 
 
-def windows(x: Tensor, frames: int) -> Tensor:
-    """Concatenate each frame with its neighbours: (B*F, C, H, W) to (B*F, 3*C, H, W)."""
-    clip = x.unflatten(0, (-1, frames))  # (B, F, C, H, W)
-    before = torch.cat([clip[:, :1], clip[:, :-1]], dim=1)
-    after = torch.cat([clip[:, 1:], clip[:, -1:]], dim=1)
-    return torch.cat([before, clip, after], dim=2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-
-
-def in_parts(x: Tensor) -> tuple[Tensor, ...]:
-    """Split frames (N, C, H, W) into batches of `PIXELS_AT_ONCE` pixels, at least one frame each."""
-    return x.split(max(1, PIXELS_AT_ONCE // x[0, 0].numel()))
+def windows(frames: Sequence[Tensor]) -> list[Tensor]:
+    """Concatenate each frame (B, C, H, W) of a clip with its neighbours: (B, 3*C, H, W) each."""
+    around = zip([frames[0], *frames[:-1]], frames, [*frames[1:], frames[-1]], strict=True)
+    return [torch.cat(three, dim=1).contiguous(memory_format=torch.channels_last) for three in around]
 
 
 class UpscalerBlock(nn.Module):
@@ -55,10 +45,10 @@ class UpscalerBlock(nn.Module):
         self.conv1 = nn.Conv2d(frames * width, width, 3 if frames == 1 else 1, padding=int(frames == 1))
         self.conv2 = zeroed(nn.Conv2d(width, width, 3, padding=1))
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
-        """Transform features (B*F, width, H, W)."""
-        h = x if self.frames == 1 else windows(x, frames)
-        return x + self.conv2(F.silu(self.conv1(h)))
+    def forward(self, x: Sequence[Tensor]) -> list[Tensor]:
+        """Transform the features (B, width, H, W) of each frame."""
+        seen = x if self.frames == 1 else windows(x)
+        return [own + self.conv2(F.silu(self.conv1(h))) for own, h in zip(x, seen, strict=True)]
 
 
 def surroundings(planes: Tensor, side: int) -> Tensor:
@@ -68,6 +58,7 @@ def surroundings(planes: Tensor, side: int) -> Tensor:
     return padded.unfold(2, height, 1).unfold(3, width, 1)
 
 
+@torch.no_grad()
 def patches(clip: Tensor, side: int, faint: float = 0.02) -> Tensor:
     """Return the normalised pixels around each pixel: -1 for the darkest, 1 for the lightest, and their contrast.
 
@@ -82,11 +73,6 @@ def patches(clip: Tensor, side: int, faint: float = 0.02) -> Tensor:
     Returns:
         (N, side² + 1, H, W), the last plane the logarithm of the contrast, about from -1 to 1.
     """
-    return torch.cat([_patches(part, side, faint) for part in in_parts(clip)])
-
-
-@torch.no_grad()
-def _patches(clip: Tensor, side: int, faint: float) -> Tensor:
     taps = surroundings(clip, side).flatten(2, 3)  # (N, C, side², H, W)
     around = taps - taps.mean(2, keepdim=True)
     along = around[:, 0]  # (N, side², H, W)
@@ -114,15 +100,6 @@ def principal_axis(around: Tensor) -> Tensor:
     return torch.where(axis.sum(1, keepdim=True) < 0, -axis, axis)
 
 
-@functools.cache
-def bicubic_kernels(side: int, factor: int) -> Tensor:
-    """Return bicubic interpolation as weights (side², factor²) of the pixels around one pixel; `side` is at least 5."""
-    one_each = torch.eye(side**2).view(side**2, 1, side, side)
-    large = F.interpolate(one_each, scale_factor=factor, mode="bicubic")
-    middle = slice(side // 2 * factor, (side // 2 + 1) * factor)
-    return large[:, 0, middle, middle].flatten(1)
-
-
 class LayeredUpscaler(Upscaler):
     """Feed-forward network from four small clips to four large ones.
 
@@ -140,15 +117,9 @@ class LayeredUpscaler(Upscaler):
             factor: factor on height and width; a power of two.
             width: features at the small size.
             num_blocks: residual blocks; every third one sees neighbouring frames.
-            kernel_size: height and width of the kernels in small pixels; odd, and at least 5, as they contain bicubic
-                interpolation.
-
-        Raises:
-            ValueError: factor or kernel size are not such.
+            kernel_size: height and width of the kernels in small pixels; odd.
         """
         super().__init__()
-        if kernel_size < 5 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size is {kernel_size}, but must be odd and at least 5")
         shares = factors_up_to(factor)[-1] ** 2
         self.stem = nn.Conv2d(3 * (PLANES + 3), width, 3, padding=1)
         self.patch_stem = nn.Sequential(
@@ -168,23 +139,30 @@ class LayeredUpscaler(Upscaler):
             Clips (B, F, C, f*H, f*W), alpha with one channel. `blended` is the composite of the others, plus the
             bicubic difference of the small one from the small composite.
         """
-        factor, frames = self.config.factor, clips[BLENDED].shape[1]
-        small = {name: clips[name][:, :, : CHANNELS[name]].flatten(0, 1).float() for name in CLIPS}
-        planes = torch.cat([small[name] for name in DRAWN], dim=1)  # (N, 7, H, W)
+        small = {name: clips[name][:, :, : CHANNELS[name]].float() for name in CLIPS}
+        planes = torch.cat([small[name] for name in DRAWN], dim=2).unbind(1)  # (B, 7, H, W) for each frame
+        # One frame at a time: its features stay in a processor's cache from one layer to the next.
+        pixels = [torch.cat(frame, dim=1) for frame in zip(planes, small[BLENDED].unbind(1), strict=True)]
         dtype = self.stem.weight.dtype
-        near = torch.cat([patches(small[name], self.config.kernel_size) for name in DRAWN], dim=1)
-        near = near.to(dtype).contiguous(memory_format=torch.channels_last)
-        pixels = torch.cat([planes, small[BLENDED]], dim=1).to(dtype)  # (N, 10, H, W)
-        x = self.stem(windows(pixels, frames)) + self.patch_stem(near)  # (N, width, H, W)
+        x = [
+            self.stem(seen.to(dtype)) + self.patch_stem(self._patches(frame).to(dtype))  # (B, width, H, W)
+            for seen, frame in zip(windows(pixels), planes, strict=True)
+        ]
         body = x
         for block in self.blocks:
-            body = block(body, frames)
-        x = F.silu(x + body).contiguous(memory_format=torch.channels_last)
-        large_planes = torch.cat([self._draw(*part) for part in zip(in_parts(x), in_parts(planes), strict=True)])
-        drawn = large_planes.split(list(DRAWN.values()), dim=1)
-        large = {name: clip.unflatten(0, (-1, frames)) for name, clip in zip(DRAWN, drawn, strict=True)}
-        residual = F.interpolate(small[BLENDED] - composite(small), scale_factor=factor, mode="bicubic")
-        return large | {BLENDED: composite(large) + residual.unflatten(0, (-1, frames))}
+            body = block(body)
+        features = (F.silu(a + b).contiguous(memory_format=torch.channels_last) for a, b in zip(x, body, strict=True))
+        large_planes = torch.stack([self._draw(*frame) for frame in zip(features, planes, strict=True)], dim=1)
+        large = dict(zip(DRAWN, large_planes.split(list(DRAWN.values()), dim=2), strict=True))
+        lacking = (small[BLENDED] - composite(small)).flatten(0, 1)
+        residual = F.interpolate(lacking, scale_factor=self.config.factor, mode="bicubic")
+        return large | {BLENDED: composite(large) + residual.view_as(large[BACKGROUND])}
+
+    def _patches(self, planes: Tensor) -> Tensor:
+        """Return the `patches` of all drawn clips, (B, 3 * (side² + 1), H, W), from their planes (B, 7, H, W)."""
+        clips = planes.split(list(DRAWN.values()), dim=1)
+        near = torch.cat([patches(clip, self.config.kernel_size) for clip in clips], dim=1)
+        return near.contiguous(memory_format=torch.channels_last)
 
     def _draw(self, features: Tensor, planes: Tensor) -> Tensor:
         """Return large planes (N, 7, f*H, f*W) from small ones (N, 7, H, W) and features (N, width, H, W)."""
@@ -199,15 +177,14 @@ class LayeredUpscaler(Upscaler):
                 strict=True,
             )
         ]
-        large = torch.cat(drawn).view(number, height, width, PLANES, factor, factor)
-        return large.permute(0, 3, 1, 4, 2, 5).reshape(number, PLANES, height * factor, width * factor)
+        change = torch.cat(drawn).view(number, height, width, PLANES, factor, factor).permute(0, 3, 1, 4, 2, 5)
+        large = F.interpolate(planes, scale_factor=factor, mode="bicubic")
+        return large + change.reshape(large.shape)
 
     def _draw_pixels(self, features: Tensor, taps: Tensor) -> Tensor:
-        """Return large pixels (P, 7, f²) from features (P, width) and taps (P, 7, side²) of P small pixels."""
+        """Return changes (P, 7, f²) of large pixels from features (P, width) and taps (P, 7, side²) of small ones."""
         side, shares = self.config.kernel_size, self.config.factor**2
-        bicubic = bicubic_kernels(side, self.config.factor).to(taps.device)
-        mean = taps.mean(2, keepdim=True)
-        taps = taps - mean  # as if every kernel added up to 0
+        taps = taps - taps.mean(2, keepdim=True)  # as if every kernel added up to 0
         image = features.mT[None, :, :, None]  # (1, width, P, 1), the pixels as one column
         kernels = self.kernels(image).float()[0, :, :, 0].mT.unflatten(1, (len(DRAWN), side**2, shares))
         filtered = [
@@ -215,7 +192,7 @@ class LayeredUpscaler(Upscaler):
             for channels, kernel in zip(taps.split(list(DRAWN.values()), dim=1), kernels.unbind(1), strict=True)
         ]
         correction = self.head(image).float()[0, :, :, 0].mT.unflatten(1, (PLANES, shares))
-        return torch.cat(filtered, dim=1) + (taps @ bicubic + mean) + correction
+        return torch.cat(filtered, dim=1) + correction
 
     @torch.no_grad()
     def upscale(self, clips: Mapping[str, Tensor], factor: int, given: Mapping[str, Tensor] | None = None) -> Clips:
