@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import sys
@@ -42,6 +44,8 @@ def main() -> None:
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # At exit Python walks over all objects several times, which takes most of a second with torch and diffusers loaded.
+    atexit.register(gc.freeze)
     sys.exit(run())
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ VERSIONS = (1, 2)
 COLOUR = "sRGB as displayed, alpha straight, blended = alpha * foreground + (1 - alpha) * background"
 SEVERAL = "; foregrounds are numbered from near to far and composited from far to near"
 GREY = 0.5
+WRITERS = 2
+"""Files written at a time; more would take more memory, as each writer copies its clip."""
 
 
 def save_layers(
@@ -87,12 +90,19 @@ def save_layers(
         "metadata": kept,
     }
     with filled_together(folder) as temporary:
-        for one in chosen:
-            for layer, colour, alpha, meaning in layers_of(video, one):
-                name = one.name_of(layer)
-                write_video(temporary / name, colour, alpha, video.fps, one.name)
-                index["files"].append(_entry(temporary / name, layer, one, video, alpha, meaning))
-        write_preview(video, temporary / "preview.webp")
+        with ThreadPoolExecutor(WRITERS) as pool:  # encoders run in one thread each, without Python's global lock
+            entries = [
+                pool.submit(_write_layer, temporary, one, video, *layer)
+                for one in chosen
+                for layer in layers_of(video, one)
+            ]
+            preview = pool.submit(write_preview, video, temporary / "preview.webp")
+            try:
+                index["files"] = [entry.result() for entry in entries]
+                preview.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
         (temporary / INDEX).write_text(json.dumps(index, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return index
 
@@ -174,6 +184,15 @@ def layers_of(video: LayeredVideo, one: Format) -> Iterator[tuple[str, Tensor, T
             yield layer.name, over_grey, None, meaning
         if layer.alpha is not None and alpha is not None and not together:
             yield layer.alpha, alpha.expand(-1, 3, -1, -1), None, "this file: 0 transparent, 1 opaque"
+
+
+def _write_layer(
+    folder: Path, one: Format, video: LayeredVideo, layer: str, colour: Tensor, alpha: Tensor | None, meaning: str
+) -> dict[str, Any]:
+    """Write one file of `layers_of`; return its entry in layers.json."""
+    path = folder / one.name_of(layer)
+    write_video(path, colour, alpha, video.fps, one.name)
+    return _entry(path, layer, one, video, alpha, meaning)
 
 
 def _entry(

@@ -5,7 +5,7 @@ Letters in shape comments: B batch, F frames of one clip, C channels, H height, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,16 +26,14 @@ DRAWN = {name: CHANNELS[name] for name in CLIPS if name != BLENDED}
 """Channels of the clips that the network draws; `blended` is composed of them."""
 PLANES = sum(DRAWN.values())
 """Channels of all drawn clips, 7."""
-PIXELS_AT_ONCE = 8192
-"""Small pixels per batch of kernels, which take about 5 kB for each pixel."""
+KERNELS_AT_ONCE = 4096
+"""Small pixels per batch of kernels, which take about 5 kB for each pixel, and should stay in a processor's cache."""
 
 
-def windows(x: Tensor, frames: int) -> Tensor:
-    """Concatenate each frame with its neighbours: (B*F, C, H, W) to (B*F, 3*C, H, W)."""
-    clip = x.unflatten(0, (-1, frames))  # (B, F, C, H, W)
-    before = torch.cat([clip[:, :1], clip[:, :-1]], dim=1)
-    after = torch.cat([clip[:, 1:], clip[:, -1:]], dim=1)
-    return torch.cat([before, clip, after], dim=2).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+def windows(frames: Sequence[Tensor]) -> list[Tensor]:
+    """Concatenate each frame (B, C, H, W) of a clip with its neighbours: (B, 3*C, H, W) each."""
+    around = zip([frames[0], *frames[:-1]], frames, [*frames[1:], frames[-1]], strict=True)
+    return [torch.cat(three, dim=1).contiguous(memory_format=torch.channels_last) for three in around]
 
 
 class UpscalerBlock(nn.Module):
@@ -47,16 +45,17 @@ class UpscalerBlock(nn.Module):
         self.conv1 = nn.Conv2d(frames * width, width, 3 if frames == 1 else 1, padding=int(frames == 1))
         self.conv2 = zeroed(nn.Conv2d(width, width, 3, padding=1))
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
-        """Transform features (B*F, width, H, W)."""
-        h = x if self.frames == 1 else windows(x, frames)
-        return x + self.conv2(F.silu(self.conv1(h)))
+    def forward(self, x: Sequence[Tensor]) -> list[Tensor]:
+        """Transform the features (B, width, H, W) of each frame."""
+        seen = x if self.frames == 1 else windows(x)
+        return [own + self.conv2(F.silu(self.conv1(h))) for own, h in zip(x, seen, strict=True)]
 
 
 def surroundings(planes: Tensor, side: int) -> Tensor:
-    """Gather the `side` x `side` pixels around each pixel: (N, C, H, W) to (N, C, side², H, W)."""
+    """Return a view of the `side` x `side` pixels around each pixel: (N, C, H, W) to (N, C, side, side, H, W)."""
     padded = F.pad(planes, [side // 2] * 4, mode="replicate")
-    return F.unfold(padded, side).view(*planes.shape[:2], side**2, *planes.shape[2:])
+    height, width = planes.shape[-2:]
+    return padded.unfold(2, height, 1).unfold(3, width, 1)
 
 
 @torch.no_grad()
@@ -74,19 +73,31 @@ def patches(clip: Tensor, side: int, faint: float = 0.02) -> Tensor:
     Returns:
         (N, side² + 1, H, W), the last plane the logarithm of the contrast, about from -1 to 1.
     """
-    taps = surroundings(clip, side)  # (N, C, side², H, W)
+    taps = surroundings(clip, side).flatten(2, 3)  # (N, C, side², H, W)
     around = taps - taps.mean(2, keepdim=True)
-    covariance = torch.einsum("nctij,ndtij->ncdij", around, around)  # (N, C, C, H, W)
-    channels = clip.shape[1]
-    axis = F.one_hot(covariance.diagonal(dim1=1, dim2=2).argmax(-1), channels).movedim(-1, 1).to(clip.dtype)
-    for _ in range(5):  # power iteration from the channel that differs most
-        axis = (covariance * axis[:, None]).sum(2)
-        axis = axis / axis.square().sum(1, keepdim=True).sqrt().clamp(min=1e-8)
-    axis = torch.where(axis.sum(1, keepdim=True) < 0, -axis, axis)  # towards the lighter side
-    along = (around * axis[:, :, None]).sum(1)  # (N, side², H, W)
+    along = around[:, 0]  # (N, side², H, W)
+    if clip.shape[1] > 1:
+        axis = principal_axis(around)
+        along = along * axis[:, :1]
+        for channel in range(1, clip.shape[1]):
+            along = along.addcmul_(around[:, channel], axis[:, channel : channel + 1])
     darkest, lightest = along.amin(1, keepdim=True), along.amax(1, keepdim=True)
     contrast = lightest - darkest + faint
     return torch.cat([2 * (along - darkest) / contrast - 1, 1 + contrast.log() / 2], dim=1)
+
+
+def principal_axis(around: Tensor) -> Tensor:
+    """Return the unit vector (N, C, H, W), towards the lighter side, along which (N, C, side², H, W) differ most."""
+    channels = around.shape[1]
+    rows = [[(around[:, a] * around[:, b]).sum(1) for b in range(a + 1)] for a in range(channels)]  # (N, H, W) each
+    rows = [[rows[max(a, b)][min(a, b)] for b in range(channels)] for a in range(channels)]
+    covariance = torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)  # (N, C, C, H, W)
+    most = torch.stack([rows[a][a] for a in range(channels)], dim=-1).argmax(-1)
+    axis = F.one_hot(most, channels).movedim(-1, 1).to(around.dtype)
+    for _ in range(5):  # power iteration from the channel that differs most
+        axis = (covariance * axis[:, None]).sum(2)
+        axis = axis / axis.square().sum(1, keepdim=True).sqrt().clamp(min=1e-8)
+    return torch.where(axis.sum(1, keepdim=True) < 0, -axis, axis)
 
 
 class LayeredUpscaler(Upscaler):
@@ -128,41 +139,60 @@ class LayeredUpscaler(Upscaler):
             Clips (B, F, C, f*H, f*W), alpha with one channel. `blended` is the composite of the others, plus the
             bicubic difference of the small one from the small composite.
         """
-        factor, frames = self.config.factor, clips[BLENDED].shape[1]
-        small = {name: clips[name][:, :, : CHANNELS[name]].flatten(0, 1).float() for name in CLIPS}
-        planes = torch.cat([small[name] for name in DRAWN], dim=1)  # (N, 7, H, W)
+        small = {name: clips[name][:, :, : CHANNELS[name]].float() for name in CLIPS}
+        planes = torch.cat([small[name] for name in DRAWN], dim=2).unbind(1)  # (B, 7, H, W) for each frame
+        # One frame at a time: its features stay in a processor's cache from one layer to the next.
+        pixels = [torch.cat(frame, dim=1) for frame in zip(planes, small[BLENDED].unbind(1), strict=True)]
         dtype = self.stem.weight.dtype
-        near = torch.cat([patches(small[name], self.config.kernel_size) for name in DRAWN], dim=1)
-        near = near.to(dtype).contiguous(memory_format=torch.channels_last)
-        pixels = torch.cat([planes, small[BLENDED]], dim=1).to(dtype)  # (N, 10, H, W)
-        x = self.stem(windows(pixels, frames)) + self.patch_stem(near)  # (N, width, H, W)
+        x = [
+            self.stem(seen.to(dtype)) + self.patch_stem(self._patches(frame).to(dtype))  # (B, width, H, W)
+            for seen, frame in zip(windows(pixels), planes, strict=True)
+        ]
         body = x
         for block in self.blocks:
-            body = block(body, frames)
-        x = F.silu(x + body).contiguous(memory_format=torch.channels_last)
-        at_once = max(1, PIXELS_AT_ONCE // planes[0, 0].numel())
-        parts = zip(x.split(at_once), planes.split(at_once), strict=True)
-        large_planes = torch.cat([self._draw(*part) for part in parts])  # (N, 7, f*H, f*W)
-        drawn = large_planes.split(list(DRAWN.values()), dim=1)
-        large = {name: clip.unflatten(0, (-1, frames)) for name, clip in zip(DRAWN, drawn, strict=True)}
-        residual = F.interpolate(small[BLENDED] - composite(small), scale_factor=factor, mode="bicubic")
-        return large | {BLENDED: composite(large) + residual.unflatten(0, (-1, frames))}
+            body = block(body)
+        features = (F.silu(a + b).contiguous(memory_format=torch.channels_last) for a, b in zip(x, body, strict=True))
+        large_planes = torch.stack([self._draw(*frame) for frame in zip(features, planes, strict=True)], dim=1)
+        large = dict(zip(DRAWN, large_planes.split(list(DRAWN.values()), dim=2), strict=True))
+        lacking = (small[BLENDED] - composite(small)).flatten(0, 1)
+        residual = F.interpolate(lacking, scale_factor=self.config.factor, mode="bicubic")
+        return large | {BLENDED: composite(large) + residual.view_as(large[BACKGROUND])}
+
+    def _patches(self, planes: Tensor) -> Tensor:
+        """Return the `patches` of all drawn clips, (B, 3 * (side² + 1), H, W), from their planes (B, 7, H, W)."""
+        clips = planes.split(list(DRAWN.values()), dim=1)
+        near = torch.cat([patches(clip, self.config.kernel_size) for clip in clips], dim=1)
+        return near.contiguous(memory_format=torch.channels_last)
 
     def _draw(self, features: Tensor, planes: Tensor) -> Tensor:
         """Return large planes (N, 7, f*H, f*W) from small ones (N, 7, H, W) and features (N, width, H, W)."""
         side, factor = self.config.kernel_size, self.config.factor
-        taps = surroundings(planes, side)
-        taps = taps - taps.mean(2, keepdim=True)  # as if every kernel added up to 0
-        taps = taps.permute(0, 3, 4, 1, 2)  # (N, H, W, 7, side²)
-        kernels = self.kernels(features).float().permute(0, 2, 3, 1)  # (N, H, W, 3*side²*f²)
-        kernels = kernels.unflatten(3, (len(DRAWN), side**2, factor**2))  # (N, H, W, 3, side², f²)
-        filtered = [
-            channels @ kernel  # (N, H, W, C, f²)
-            for channels, kernel in zip(taps.split(list(DRAWN.values()), dim=3), kernels.unbind(3), strict=True)
+        number, height, width = features.shape[0], *features.shape[2:]
+        taps = surroundings(planes, side).permute(0, 4, 5, 1, 2, 3).flatten(4)  # (N, H, W, 7, side²)
+        drawn = [
+            self._draw_pixels(*part)
+            for part in zip(
+                features.permute(0, 2, 3, 1).flatten(0, 2).split(KERNELS_AT_ONCE),
+                taps.flatten(0, 2).split(KERNELS_AT_ONCE),
+                strict=True,
+            )
         ]
-        change = torch.cat(filtered, dim=3).permute(0, 3, 4, 1, 2).flatten(1, 2)  # (N, 7*f², H, W)
-        change = change + self.head(features).float()
-        return F.interpolate(planes, scale_factor=factor, mode="bicubic") + F.pixel_shuffle(change, factor)
+        change = torch.cat(drawn).view(number, height, width, PLANES, factor, factor).permute(0, 3, 1, 4, 2, 5)
+        large = F.interpolate(planes, scale_factor=factor, mode="bicubic")
+        return large + change.reshape(large.shape)
+
+    def _draw_pixels(self, features: Tensor, taps: Tensor) -> Tensor:
+        """Return changes (P, 7, f²) of large pixels from features (P, width) and taps (P, 7, side²) of small ones."""
+        side, shares = self.config.kernel_size, self.config.factor**2
+        taps = taps - taps.mean(2, keepdim=True)  # as if every kernel added up to 0
+        image = features.mT[None, :, :, None]  # (1, width, P, 1), the pixels as one column
+        kernels = self.kernels(image).float()[0, :, :, 0].mT.unflatten(1, (len(DRAWN), side**2, shares))
+        filtered = [
+            channels @ kernel  # (P, C, f²)
+            for channels, kernel in zip(taps.split(list(DRAWN.values()), dim=1), kernels.unbind(1), strict=True)
+        ]
+        correction = self.head(image).float()[0, :, :, 0].mT.unflatten(1, (PLANES, shares))
+        return torch.cat(filtered, dim=1) + correction
 
     @torch.no_grad()
     def upscale(self, clips: Mapping[str, Tensor], factor: int, given: Mapping[str, Tensor] | None = None) -> Clips:
@@ -185,12 +215,14 @@ class LayeredUpscaler(Upscaler):
         if factor == 1:
             return {name: clips[name][:, :, : CHANNELS[name]] for name in CLIPS} | given
         large = self(clips)
-        size = 1, self.config.factor // factor, self.config.factor // factor
         residual = large.pop(BLENDED) - composite(large)
-        residual, *drawn = (
-            F.avg_pool3d(clip.transpose(1, 2), size).transpose(1, 2) for clip in (residual, *large.values())
-        )
-        large = {name: clip.clamp(-1, 1) for name, clip in zip(large, drawn, strict=True)} | given
+        if factor < self.config.factor:
+            size = 1, self.config.factor // factor, self.config.factor // factor
+            residual, *drawn = (
+                F.avg_pool3d(clip.transpose(1, 2), size).transpose(1, 2) for clip in (residual, *large.values())
+            )
+            large = dict(zip(large, drawn, strict=True))
+        large = {name: clip.clamp(-1, 1) for name, clip in large.items()} | given
         if BLENDED not in given:
             return large | {BLENDED: (composite(large) + residual).clamp(-1, 1)}
         blended, alpha = given[BLENDED], large[ALPHA]
