@@ -11,6 +11,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from layerflow.core.config import load_config
+from layerflow.mini.fitting.sprite_book import BookRecipe
 from layerflow.mini.recipes import TextRecipe, UpscalerRecipe
 from layerflow.training.recipe import load_recipe
 
@@ -30,7 +31,9 @@ def read_accelerate(path: Path) -> None:
 LOADERS: dict[str, Callable[[Path], Any]] = {
     "text.yaml": lambda path: load_config(TextRecipe, path),
     "upscaler.yaml": lambda path: load_config(UpscalerRecipe, path),
+    "book.yaml": lambda path: load_config(BookRecipe, path),
     "mini.yaml": read_training,
+    "mini-generation.yaml": read_training,
     "pointing.yaml": read_training,
     "two-foregrounds.yaml": read_training,
     "mini-continue.yaml": read_training,

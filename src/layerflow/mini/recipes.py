@@ -17,7 +17,8 @@ class MiniRecipe:
     text: str = "mini"
     """Model whose tokenizer and text encoder a fresh network uses, frozen."""
     book: str = ""
-    """File with a fitted sprite book, from which the network then draws objects; see `layerflow mini book`."""
+    """File with a fitted sprite book, relative to the working folder, from which the network then draws objects; see
+    `layerflow mini book`."""
     sketch_scenes: int = 60_000
     """Stills that a fresh network's sketch, or one with another book, is fitted to before training begins; 0 leaves it
     as it is."""
