@@ -56,7 +56,7 @@ def test_seeds_choose_looks(model: CompactTransformer3DModel) -> None:
 
 
 @torch.no_grad()
-def test_the_object_is_at_first_drawn_as_sketched(model: CompactTransformer3DModel) -> None:
+def test_the_object_is_drawn_as_sketched(model: CompactTransformer3DModel) -> None:
     states, mask = text()
     chance, placement = torch.tensor([[0.2, 0.3, 0.4]]), torch.zeros(1, 3)
     sample = model(noise(), torch.ones(1, 4, 1), states, mask, LAYOUT, chance=chance, placement=placement).sample
@@ -107,13 +107,24 @@ def test_given_frames_are_carried(model: CompactTransformer3DModel) -> None:
         assert float((alpha[frame] - square[0, 0, 0]).abs().mean()) < 0.02
 
 
+@torch.no_grad()
+def test_the_network_draws_what_only_a_matte_shows(model: CompactTransformer3DModel) -> None:
+    """The book draws its object anywhere, and not within a given matte."""
+    level = torch.ones(1, 4, 1)
+    level[:, LAYOUT.clips.index(ALPHA)] = 0
+    inputs = {"placement": torch.zeros(1, 3), "chance": torch.full((1, 3), 0.5)}
+    free = model(noise(), torch.ones(1, 4, 1), *text(), LAYOUT, **inputs).sample
+    sequence = LAYOUT.pack(LAYOUT.unpack(noise()) | {ALPHA: torch.full((1, FRAMES, 3, SIDE, SIDE), -1.0)})
+    masked = model(sequence, level, *text(), LAYOUT, **inputs).sample
+    assert not torch.equal(LAYOUT.unpack(masked)[FOREGROUND], LAYOUT.unpack(free)[FOREGROUND])
+
+
 def test_a_book_takes_the_place_of_sprites() -> None:
     torch.manual_seed(0)
     model = CompactTransformer3DModel(**SIZES)
     grown = model.resized({"sprite_book": BOOK})
     assert grown.config.sprite_book == BOOK
     assert not [name for name in grown.state_dict() if name.startswith("sketch.object.looks.")]
-    assert bool((grown.trust_head.bias == 1).all())
     assert torch.equal(grown.sketch.object.poses.path.weight, model.sketch.object.poses.path.weight)
     again = grown.resized({"frame_masks": True})
     for name, tensor in grown.state_dict().items():

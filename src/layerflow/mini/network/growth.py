@@ -62,17 +62,7 @@ def grown(model: Any, other: Any, changes: Mapping[str, Any]) -> dict[str, Tenso
     }
     if any(name not in own for name in state):
         raise UserError(f"the weights have other sizes than {dict(changes)}")
-    if other.config.get("sprite_book") and not model.config.get("sprite_book"):
-        state |= trusting(state)
     return {**state, **off}
-
-
-def trusting(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return parameters with which the object is drawn as its sketch shows it, until training finds where it is not."""
-    return {
-        "trust_head.weight": torch.zeros_like(state["trust_head.weight"]),
-        "trust_head.bias": torch.ones_like(state["trust_head.bias"]),
-    }
 
 
 def enlarged(name: str, tensor: Tensor, before: int, after: int, width: int) -> Tensor:

@@ -155,3 +155,27 @@ class Sketched(Conditioned):
                 frames = frames | apart
             known.append(Known(planes, frames))
         return known
+
+    def as_sketched(
+        self, clips: Mapping[str, Tensor], objects: Sequence[Tensor], given: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return drawn clips with foregrounds as a book draws them, or as they are carried.
+
+        A network that sees noise draws them worse. It decides where colour or alpha of a foreground is given without
+        the other: the book knows nothing of what they show.
+
+        Args:
+            clips: drawn clips (B, F, C, H, W) by name, alpha with one channel.
+            objects: sketch (N, 4, H, W) of each foreground.
+            given: (B, F) bool by clip.
+        """
+        drawn = dict(clips)
+        if not self.sketch.object.has_book:
+            return drawn
+        for name, planes in zip(self.foregrounds, objects, strict=True):
+            alpha = ALPHA_OF[name]
+            half = (given[name] ^ given[alpha]).any(1)[:, None, None, None, None]  # (B, 1, 1, 1, 1)
+            sketch = planes.unflatten(0, drawn[name].shape[:2]).to(drawn[name].dtype)
+            drawn[name] = torch.where(half, drawn[name], sketch[:, :, :-1])
+            drawn[alpha] = torch.where(half, drawn[alpha], sketch[:, :, -1:])
+        return drawn

@@ -177,10 +177,7 @@ class CompactTransformer3DModel(Sketched):
         self.head_modulation = zeroed(nn.Linear(cond_dim, 2 * widths[0] + folded))
         self.head = zeroed(nn.Conv2d(widths[0] + folded, folded, 3, padding=1))
         self.copy_head = zeroed(nn.Conv2d(widths[0] + folded, (BACKGROUND_PLANES + 1) * patch_size**2, 3, padding=1))
-        trust = nn.Conv2d(widths[0] + folded, patch_size**2, 3, padding=1)
-        self.trust_head = zeroed(trust)
-        if sprite_book:
-            nn.init.constant_(trust.bias, 1.0)  # type: ignore[arg-type]  # its drawings are sharp
+        self.trust_head = zeroed(nn.Conv2d(widths[0] + folded, patch_size**2, 3, padding=1))
         self.fill = BackgroundFill(in_channels, fill_width)
         if len(self.foregrounds) > 1:
             self._add_places()
@@ -300,6 +297,7 @@ class CompactTransformer3DModel(Sketched):
             known = self.known_foregrounds(layout.unpack(hidden_states), masks, separated, apart)
             sketched = self.sketch(means, frame_code, placement, chance, frame_positions, height, known)
             clips, copy = self.draw(hidden_states, timestep, text, means, frame_code, layout, sketched, hints)
+            clips = self.as_sketched(clips, sketched[1], masks)
             if separated:
                 where = apart[..., None, None, None]
                 clips |= {name: torch.where(where, separated[name], clips[name]) for name in separated}
