@@ -94,6 +94,10 @@ class UpscalerRecipe:
     """Weight of the error of the change from frame to frame."""
     see_through: float = 0.0
     """Share of scenes with a see-through foreground, see `Variations`."""
+    composites: float = 0.0
+    """Share of scenes, in [0, 1], that are composites of an atlas, which are softer than drawn ones."""
+    folder: str = ""
+    """Folder of the atlas, relative to the working folder."""
     precision: str = "no"
     """Number format of the network: no (float32), bf16, or auto, which is bf16 on a processor that computes in it."""
     workers: int = 1
@@ -111,6 +115,10 @@ class UpscalerRecipe:
             )
         if self.precision not in ("auto", "no", "bf16"):
             raise ConfigError(f"precision is {self.precision!r}, but must be auto, no or bf16")
+        if not 0 <= self.composites <= 1 or (self.composites and not self.folder):
+            raise ConfigError(
+                f"composites is {self.composites}, but must be a share between 0 and 1, with the folder of an atlas"
+            )
 
 
 @dataclass(frozen=True)

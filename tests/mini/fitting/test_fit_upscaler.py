@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from small_atlas import small_atlas, write_atlas
 
 from layerflow.core.config import ConfigError, load_config
 from layerflow.core.schema import CLIPS
@@ -63,6 +64,20 @@ def test_pairs_are_aligned() -> None:
         assert float((shrunk - small[name]).abs().mean()) < 0.1  # but for blur and noise
     again = ScenePairs(RECIPE)[3]
     assert all(torch.equal(small[name], again[0][name]) for name in CLIPS)
+
+
+def test_composites_are_aligned_too(tmp_path: Path) -> None:
+    folder = write_atlas(small_atlas(), tmp_path / "atlas")
+    recipe = replace(RECIPE, composites=1.0, folder=str(folder), blur=0.0, noise=0.0, grid=0.0)
+    small, large = ScenePairs(recipe)[3]
+    for name in CLIPS:
+        assert large[name].shape[-1] == 2 * small[name].shape[-1]
+        reduced = F.avg_pool2d(large[name].flatten(0, 1), 2).view_as(small[name])
+        assert float((reduced - small[name]).abs().mean()) < 0.1
+    drawn, _ = ScenePairs(replace(recipe, composites=0.0))[3]
+    assert not torch.equal(drawn["background"], small["background"])
+    with pytest.raises(ConfigError, match="with the folder of an atlas"):
+        replace(RECIPE, composites=0.5)
 
 
 def test_grid_repeats_in_space_and_time() -> None:

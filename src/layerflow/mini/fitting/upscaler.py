@@ -8,7 +8,8 @@ Letters in shape comments: N crops, F frames, C channels, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...core.atomic import whole_folder
-from ...core.schema import ALPHA, BACKGROUND, BLENDED, CLIPS, SCENE
+from ...core.schema import ALPHA, BACKGROUND, BLENDED, CLIPS, FOREGROUND, SCENE
 from ...models.model_space import to_model_space
 from ...training.checkpoints import last_checkpoint, load_checkpoint, save_checkpoint
 from ...training.loop import Every, optimizer_step, run_steps
@@ -28,9 +29,14 @@ from ...training.schedule import make_schedule, warm_cosine
 from ..network.upscaler import DRAWN, LayeredUpscaler, composite
 from ..recipes import CROPS, UpscalerRecipe
 from ..world import SceneSource, Variations
+from ..world.atlas import Atlas
+from ..world.composites import Composites, CompositeSource
+from ..world.composites.render import render
 
 SQUARED_WEIGHT = 3.0
 """Weight of squared errors beside absolute ones."""
+EXACT = Composites(second=0.0, shadow=0.0, compressed=0.0, grain=0.0)
+"""Composites that follow from their layers at every size."""
 TILES = (2, 4, 8)
 """Heights and widths of tiles that are repeated over a frame."""
 
@@ -43,6 +49,10 @@ class ScenePairs(Dataset):
         variations = Variations(see_through=recipe.see_through)
         self.small = SceneSource("train", recipe.size, recipe.clip_frames, "all", variations)
         self.large = SceneSource("train", recipe.size * recipe.factor, recipe.clip_frames, "all", variations)
+        self.composites = None
+        if recipe.composites:
+            atlas, settings = Atlas.open(Path(recipe.folder)), replace(EXACT, see_through=recipe.see_through)
+            self.composites = CompositeSource(atlas, "train", recipe.size, recipe.clip_frames, settings)
 
     def __len__(self) -> int:
         return self.recipe.steps
@@ -55,9 +65,12 @@ class ScenePairs(Dataset):
         for _ in range(recipe.batch // CROPS):
             start = int(rng.integers(recipe.clip_frames - recipe.frames + 1))
             shown, number = range(start, start + recipe.frames), int(rng.integers(2**62))
-            fine = _space(self.large, number, shown)
+            draw = self._drawn
+            if self.composites is not None and rng.random() < recipe.composites:
+                draw = partial(self._composed, self.composites)
+            fine = draw(number, shown, large=True)
             if rng.random() < 0.5:  # drawn at that size, or a large one made smaller
-                coarse = _space(self.small, number, shown)
+                coarse = draw(number, shown, large=False)
             else:
                 coarse = {name: F.avg_pool2d(clip, recipe.factor) for name, clip in fine.items()}
                 coarse[BLENDED] = composite(coarse)
@@ -67,12 +80,22 @@ class ScenePairs(Dataset):
                 large.append(_cut(fine, recipe.factor * top, recipe.factor * left, recipe.factor * recipe.crop))
         return _stacked(small), _stacked(large)
 
+    def _drawn(self, number: int, frames: range, *, large: bool) -> dict[str, Tensor]:
+        """Return a drawn scene in model space, alpha with one channel."""
+        scene = (self.large if large else self.small).scene(number, 0, frame_indices=frames)
+        return _space({name: getattr(scene, name) for name in CLIPS})
 
-def _space(source: SceneSource, number: int, frames: range) -> dict[str, Tensor]:
-    """Return a scene in model space, alpha with one channel."""
-    scene = source.scene(number, 0, frame_indices=frames)
-    clips = to_model_space({name: getattr(scene, name) for name in CLIPS})
-    return clips | {ALPHA: clips[ALPHA][:, :1]}
+    def _composed(self, source: CompositeSource, number: int, frames: range, *, large: bool) -> dict[str, Tensor]:
+        """Return a composite in model space, alpha with one channel."""
+        size = self.recipe.size * (self.recipe.factor if large else 1)
+        scene = render(source.plan(number, 0), size, frames)
+        ((colour, alpha),) = scene.layers
+        return _space({FOREGROUND: colour, ALPHA: alpha, BACKGROUND: scene.background, BLENDED: scene.blended})
+
+
+def _space(clips: dict[str, Tensor]) -> dict[str, Tensor]:
+    space = to_model_space(clips)
+    return space | {ALPHA: space[ALPHA][:, :1]}
 
 
 def crops(alpha: Tensor, size: int, rng: np.random.Generator) -> list[tuple[int, int]]:
