@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from layerflow.core.schema import ALPHA, FOREGROUND
-from layerflow.mini.network.sketch import OBJECT_CHANCES
+from layerflow.mini.network.sketch import BESIDE, OBJECT_CHANCES
 from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.models.layout import Layout
 
@@ -117,6 +117,25 @@ def test_the_network_draws_what_only_a_matte_shows(model: CompactTransformer3DMo
     sequence = LAYOUT.pack(LAYOUT.unpack(noise()) | {ALPHA: torch.full((1, FRAMES, 3, SIDE, SIDE), -1.0)})
     masked = model(sequence, level, *text(), LAYOUT, **inputs).sample
     assert not torch.equal(LAYOUT.unpack(masked)[FOREGROUND], LAYOUT.unpack(free)[FOREGROUND])
+
+
+@torch.no_grad()
+def test_objects_at_one_place_stand_side_by_side(model: CompactTransformer3DModel) -> None:
+    sketch = model.sketch
+    codes = model.frame_code(torch.arange(FRAMES)[None]).expand(8, -1, -1)
+    means = [torch.randn(1, 3, 192).expand(8, -1, -1) for _ in range(2)]
+    chance = torch.rand(8, 2 * OBJECT_CHANCES, generator=torch.Generator().manual_seed(0))
+    shift = sketch.side_by_side(means, codes, chance).unflatten(1, (2, 3))
+    assert torch.allclose(shift[:, 0, 0], -shift[:, 1, 0])
+    assert torch.allclose(shift[:, :, 0].abs(), torch.tensor(BESIDE / 2))
+    assert bool((shift[:, :, 2] < 0).all())  # and are smaller
+    assert len(set(shift[:, 0, 0].sign().tolist())) == 2  # either may be on the left
+
+    # Prompts that name their places, far enough from each other, are followed.
+    centres = iter([-0.5, 0.5])
+    course = sketch.object.course
+    sketch.object.course = lambda *given: course(*given)._replace(place=torch.full((8, FRAMES, 2), next(centres)))
+    assert not bool(sketch.side_by_side(means, codes, chance).any())
 
 
 def test_a_book_takes_the_place_of_sprites() -> None:

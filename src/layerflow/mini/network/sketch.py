@@ -9,6 +9,7 @@ Letters in shape comments: B batch, F frames of one clip, N = B*F, L layers, R w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -35,6 +36,12 @@ MIRRORED = list(MOTIONS).index("moving right")
 """Motion in which a sprite of the book is mirrored: pictures from the side look to the left."""
 OBJECT_CHANCES = CHANCES + 1
 """Random numbers for an object of the book: of its concept, its style and its phase at position 0."""
+BESIDE = 0.8
+"""Distance in half frames at which objects stand beside each other, and below which two of them are put apart."""
+BY_CHANCE = 0.2
+"""Difference in half frames below which chance decides which of two objects stands on the left."""
+BESIDE_SIZE = {2: 0.8, 3: 0.65}
+"""Factor on the size of objects in a row, by their number."""
 OBJECT_PLANES = 4
 """Channels of foreground and alpha."""
 SPRITE_SIZE = 36
@@ -383,6 +390,9 @@ class Sketch(nn.Module):
         """
         means = means_by_foreground(mean)
         each = len(means)
+        if each > 1 and self.object.has_book:
+            beside = self.side_by_side(means, frame_code, chance)
+            placement = beside if placement is None else placement + beside
         places, chances = ([None] * each if x is None else x.chunk(each, dim=1) for x in (placement, chance))
         objects = []
         for number, own in enumerate(means):
@@ -391,6 +401,29 @@ class Sketch(nn.Module):
                 drawn = self.carried(drawn, known[number], own, frame_code)
             objects.append(drawn)
         return self.scene(means[0], frame_code), objects
+
+    def side_by_side(self, means: Sequence[Tensor], frame_code: Tensor, chance: Tensor | None) -> Tensor:
+        """Return placements (B, 3 * A) that put objects in a row where prompts put two of them at one place.
+
+        Args:
+            means: for each of A foregrounds, as for `ObjectSketch`.
+            frame_code: (B, F, 64) frame codes.
+            chance: (B, 3 * A) decides on the order where prompts do not; theirs if None.
+        """
+        count = len(means)
+        centres = torch.stack(
+            [self.object.course(mean, frame_code).place.mean(1) for mean in means], dim=1
+        )  # (B, A, 2)
+        pairs = [(n, m) for n in range(count) for m in range(n)]
+        gaps = torch.stack([(centres[:, n] - centres[:, m]).norm(dim=1) for n, m in pairs])
+        meet = gaps.amin(0) < BESIDE  # (B,)
+        # From left to right as the prompts say, and by chance where they do not.
+        across = centres[..., 0] + (0.0 if chance is None else BY_CHANCE * chance[:, ::OBJECT_CHANCES])
+        row = BESIDE * torch.linspace(-1, 1, count, device=meet.device) * (count - 1) / count
+        shift = torch.zeros(len(meet), count, 3, device=meet.device)
+        shift[..., 0] = row[across.argsort(1).argsort(1)] - centres[..., 0]
+        shift[..., 2] = math.log(BESIDE_SIZE[min(count, max(BESIDE_SIZE))])
+        return torch.where(meet[:, None], shift.flatten(1), 0.0)
 
     def carried(self, drawn: Tensor, known: Known, mean: Tensor, frame_code: Tensor) -> Tensor:
         """Return objects (N, 4, size, size) as their known frames show them, others as drawn."""
