@@ -19,7 +19,7 @@ from ..world.wordings import ADVERBS, ASIDES, ATTRIBUTES, COLOURED, MORE_MOTION
 from .looks import MOVING, Contents
 
 _NAMED, _STYLED, _VERB, _TINTED, _SEE_THROUGH = 0.6, 0.35, 0.55, 0.12, 0.04  # probabilities
-_ADJECTIVE, _MOTION, _PLACE, _ASIDE, _FRAMED, _SECOND = 0.25, 0.4, 0.15, 0.15, 0.06, 0.15
+_ADJECTIVE, _MOTION, _PLACE, _ASIDE, _FRAMED, _SECOND, _DOES = 0.25, 0.4, 0.15, 0.15, 0.06, 0.15, 0.2
 _MOVES, _MOVES_BY_VERB = 0.5, 0.95  # share of loops among a concept's looks: in general, and where a verb is named
 _FAINT = 0.55  # opacity of what is called see-through
 _BEFORE = ("{f} in front of {b}", "{f}, in front of {b}", "{f} against {b}", "{f}, with {b} behind", "{b}, and {f}")
@@ -27,6 +27,13 @@ _WAYS = (
     "to the right", "to the left", "from left to right", "from right to left", "upwards", "downwards", "quickly",
     "slowly", "back and forth", "coming closer", "moving away", "towards the right", "towards the left",
 )  # fmt: skip
+
+
+_DOING = (
+    "running", "walking", "jumping", "flying", "swimming", "dancing", "climbing", "sitting", "sleeping", "playing",
+    "eating", "looking around", "waiting", "turning its head", "galloping", "driving", "sailing", "shaking",
+)  # fmt: skip
+"""What prompts say that things do, whether their pictures show it or not."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,14 @@ class CaptionWriter:
         if styled:
             text = f"{_pick(STYLES[entry.style], rng)} {text}"
         acts = bool(entry.verb) and not own and rng.random() < _VERB
-        return (f"{text} {entry.verb}" if acts else text), styled, acts or own, tint, opacity
+        verb = entry.verb if acts else self._other_verb(noun, own, rng)
+        return f"{text} {verb}".strip(), styled, acts or own, tint, opacity
+
+    def _other_verb(self, noun: str, own: bool, rng: np.random.Generator) -> str:
+        """Return a verb that says nothing about which thing is meant, or none."""
+        verb = _pick(_DOING, rng)
+        # "person running" is a thing of its own.
+        return verb if not own and rng.random() < _DOES and f"{noun} {verb}" not in self.names else ""
 
     def _sentence(self, subject: str, rng: np.random.Generator) -> str:
         """Add what does not matter to a subject: motion, place, asides and phrases around it."""
