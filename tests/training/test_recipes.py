@@ -34,6 +34,7 @@ LOADERS: dict[str, Callable[[Path], Any]] = {
     "book.yaml": lambda path: load_config(BookRecipe, path),
     "mini.yaml": read_training,
     "mini-generation.yaml": read_training,
+    "mini-generation-gpu.yaml": read_training,
     "pointing.yaml": read_training,
     "two-foregrounds.yaml": read_training,
     "mini-continue.yaml": read_training,

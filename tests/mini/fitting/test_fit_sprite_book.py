@@ -216,7 +216,7 @@ def read_book(atlas: Atlas) -> tuple[SpriteBook, object]:
     reading = read_captions(captions, tokenizer, encoder, whitening)
     book, _ = small_book(atlas)
     book.looks.copy_(contents.looks)
-    right = fit_reader(book, reading, contents.looks, BookFit(epochs=120))
+    right = fit_reader(book, reading, contents.looks, BookFit(epochs=160))
     assert right > 0.7
 
     def means(foreground: str, background: str = "", blended: str | None = None) -> torch.Tensor:

@@ -98,7 +98,7 @@ class Separation(nn.Module):
         self.up = nn.ModuleList(ConvBlock(fine, COND_DIM, pool_frames=True) for _ in range(blocks))
         self.norm = nn.GroupNorm(8, fine)
         planes = sum(CHANNELS[name] for name in DRAWN) + BACKGROUND_PLANES + 1
-        self.head = PixelHead(fine, planes)
+        self.pixels = PixelHead(fine, planes)
         if foregrounds:
             self.place_stem = PlaceInStack(fine, distinct=True)
             self.place_text = PlaceInStack(text_rank, distinct=True)
@@ -144,7 +144,7 @@ class Separation(nn.Module):
             own = self.place_decode(x, place) if place else x
             for block in self.up:
                 own = block(own, cond, f)
-            drawn.append(self.head(F.silu(self.norm(own)), seen.to(own.dtype)))
+            drawn.append(self.pixels(F.silu(self.norm(own)), seen.to(own.dtype)))
         return torch.cat(drawn, dim=1).unflatten(0, (b, f))
 
     def follow(self, x: Tensor, observed: Tensor, cond: Tensor, frame_code: Tensor) -> Tensor:
