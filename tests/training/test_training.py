@@ -148,9 +148,7 @@ def test_placements_are_measured_from_generated_clips(
     recipe: StageRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, measured: bool
 ) -> None:
     trainer = Trainer(dataclasses.replace(recipe, tasks={task: 1.0}), tmp_path)
-    monkeypatch.setattr(
-        trainer.model, "find_inputs", lambda *_: {"placement": torch.ones(batch.positions.shape[0], 3)}
-    )
+    monkeypatch.setattr(trainer.model, "find_inputs", lambda *_: {"placement": torch.ones(batch.positions.shape[0], 3)})
     batch = ClipBatches(trainer.recipe)[0]
     unused = torch.empty(0)
     found = trainer.further_inputs(batch, batch.sequence, batch.layout, unused, unused, seed=3)["placement"]
