@@ -61,6 +61,16 @@ def test_a_turn_is_clockwise() -> None:
     assert float(widths[-5]) > 1.5 * float(widths[4])  # the thick part points down
 
 
+def test_a_turn_in_a_wide_frame_keeps_the_shape() -> None:
+    planes = torch.zeros(1, 2, 4, SIDE, 2 * SIDE)
+    planes[0, 0, :, 30:34, 44:84] = 1.0  # 40 pixels wide, 4 high
+    known = torch.tensor([[True, False]])
+    carried, _ = carry(planes, known, course([(0.0, 0.0)] * 2, angle=[0.0, math.pi / 2]))
+    rows, columns = (carried[0, 1, 3] > 0.5).nonzero(as_tuple=True)
+    assert int(rows.max() - rows.min()) + 1 == pytest.approx(40, abs=2)
+    assert int(columns.max() - columns.min()) + 1 == pytest.approx(4, abs=2)
+
+
 def test_between_two_frames_it_arrives_at_the_second() -> None:
     planes = torch.zeros(1, 5, 4, SIDE, SIDE)
     planes[0, 0], planes[0, 4] = disc(-0.5, 0.0, 0.2, 0.0), disc(0.5, 0.0, 0.2, 1.0)

@@ -35,7 +35,7 @@ def shown(book: SpriteBook, understood: Understood, look: int, start: int, posit
     sprite = book.coloured(book.draw(torch.tensor([look]), phase), understood, len(positions)).flip(-1)
     turn = torch.tensor([[2.4 - 2, 0.5]]).expand(len(positions), -1)
     place = torch.stack([torch.linspace(-0.2, 0.2, len(positions)), torch.full((len(positions),), 0.1)], dim=1)
-    planes = place_sprite(sprite, Pose(place, turn), size=96)
+    planes = place_sprite(sprite, Pose(place, turn), size=(96, 128))
     return torch.cat([planes[:, :3], (planes[:, 3:] + 1) / 2], dim=1)
 
 

@@ -63,9 +63,21 @@ def test_the_object_is_drawn_as_sketched(model: CompactTransformer3DModel) -> No
     clips = LAYOUT.unpack(sample)
     mean = model.pool_whitening(states.mean(2))
     positions = torch.arange(FRAMES)[None]
-    sketch = model.sketch.object(mean, model.frame_code(positions), placement, chance, positions, SIDE)
+    sketch = model.sketch.object(mean, model.frame_code(positions), placement, chance, positions, (SIDE, SIDE))
     torch.testing.assert_close(clips[ALPHA][0, :, 0], sketch[:, 3], atol=1e-4, rtol=0)
     torch.testing.assert_close(clips[FOREGROUND][0], sketch[:, :3], atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+def test_wide_frames_show_objects_as_wide_as_high(model: CompactTransformer3DModel) -> None:
+    states, mask = text()
+    wide = torch.randn(1, LAYOUT.length, 3, SIDE, 2 * SIDE, generator=torch.Generator().manual_seed(2))
+    inputs = {"placement": torch.zeros(1, 3), "chance": torch.tensor([[0.2, 0.3, 0.4]])}
+    drawn = [
+        LAYOUT.unpack(model(sequence, torch.ones(1, 4, 1), states, mask, LAYOUT, **inputs).sample)[ALPHA][0, 0, 0]
+        for sequence in (noise(), wide)
+    ]
+    torch.testing.assert_close(drawn[1][:, SIDE // 2 : -SIDE // 2], drawn[0], atol=1e-4, rtol=0)
 
 
 @torch.no_grad()
@@ -80,12 +92,12 @@ def test_training_inputs_draw_what_is_true(model: CompactTransformer3DModel) -> 
     for seed in range(6):
         chance = model.draw_chance(1, torch.Generator().manual_seed(seed))
         placement = torch.tensor([[0.05, -0.03, 0.02]])
-        true = model.sketch.object(mean, code, placement, chance, positions, SIDE)
+        true = model.sketch.object(mean, code, placement, chance, positions, (SIDE, SIDE))
         clips = LAYOUT.unpack(noise())
         clips |= {FOREGROUND: true[None, :, :3], ALPHA: true[None, :, 3:].expand(-1, -1, 3, -1, -1)}
         sequence = LAYOUT.pack(clips)
         found = model.training_inputs(sequence, LAYOUT, given, states, mask, positions, generators)
-        again = model.sketch.object(mean, code, found["placement"], found["chance"], positions, SIDE)
+        again = model.sketch.object(mean, code, found["placement"], found["chance"], positions, (SIDE, SIDE))
         assert float((again - true).abs().mean()) < 0.05
         shown = given.clone()
         shown[:, 0] = True  # where a given clip shows the object, the inputs are as random as in sampling

@@ -90,10 +90,10 @@ def carry(planes: Tensor, known: Tensor, course: Course) -> tuple[Tensor, Tensor
         shrink = (source[..., 2] - goal[..., 2]).exp()
         angle = course.angle - course.angle.gather(1, at)
         cosine, sine = shrink * angle.cos(), shrink * angle.sin()
-        x, y = goal[..., 0], goal[..., 1]
+        x, y, ratio = goal[..., 0], goal[..., 1], planes.shape[-2] / planes.shape[-1]  # turned in pixels
         rows = [
-            torch.stack([cosine, sine, source[..., 0] - cosine * x - sine * y], dim=-1),
-            torch.stack([-sine, cosine, source[..., 1] + sine * x - cosine * y], dim=-1),
+            torch.stack([cosine, ratio * sine, source[..., 0] - cosine * x - ratio * sine * y], dim=-1),
+            torch.stack([-sine / ratio, cosine, source[..., 1] + sine / ratio * x - cosine * y], dim=-1),
         ]
         pictures = planes.gather(1, at[..., None, None, None].expand_as(planes)).flatten(0, 1)
         theta = torch.stack(rows, dim=-2).flatten(0, 1).to(planes.dtype)

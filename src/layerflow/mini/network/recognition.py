@@ -46,12 +46,12 @@ def portraits(planes: Tensor, angle: Tensor, mirrored: Tensor) -> tuple[Tensor, 
         (N, 4, 16, 16), and (N,) bool, False where there is nothing to see.
     """
     found = spots(planes[:, None, 3])
-    reach = _WIDER * found.size[:, 0].exp()  # half of the side, in half frames
+    reach = _WIDER * found.size[:, 0].exp()  # half of the side, in half frames of a square frame
     cosine, sine = reach * angle.cos(), reach * angle.sin()
-    flip = torch.where(mirrored, -1.0, 1.0)
+    flip, ratio = torch.where(mirrored, -1.0, 1.0), (planes.shape[-2] / planes.shape[-1]) ** 0.5
     rows = [
-        torch.stack([flip * cosine, -sine, found.centre[:, 0, 0]], dim=-1),
-        torch.stack([flip * sine, cosine, found.centre[:, 0, 1]], dim=-1),
+        torch.stack([ratio * flip * cosine, -ratio * sine, found.centre[:, 0, 0]], dim=-1),
+        torch.stack([flip * sine / ratio, cosine / ratio, found.centre[:, 0, 1]], dim=-1),
     ]
     size = [len(planes), 4, 2 * SIDE, 2 * SIDE]
     grid = F.affine_grid(torch.stack(rows, dim=1), size, align_corners=False)

@@ -30,6 +30,7 @@ SCENE_PLANES = 7
 """Channels of foreground, alpha and background."""
 OBJECT_SIZE = 64
 """Height and width of the sketched object's frame."""
+OBJECT_FRAME = (OBJECT_SIZE, OBJECT_SIZE)
 BOOK_EXTENT = BASE_WIDTH / UNITS
 """Side of a sprite of the book as a share of the frame's, upright and at its usual size."""
 MIRRORED = list(MOTIONS).index("moving right")
@@ -234,9 +235,9 @@ class ObjectSketch(nn.Module):
         placement: Tensor | None = None,
         chance: Tensor | None = None,
         positions: Tensor | None = None,
-        size: int = OBJECT_SIZE,
+        size: Sequence[int] = OBJECT_FRAME,
     ) -> Tensor:
-        """Draw objects: planes (N, 4, 64, 64), or (N, 4, size, size) from a book.
+        """Draw objects: planes (N, 4, 64, 64), or (N, 4, H, W) from a book.
 
         Args:
             mean: (B, L, R) mean text states.
@@ -273,18 +274,18 @@ def place_sprite(
     sprite: Tensor,
     pose: Pose,
     placement: Tensor | None = None,
-    size: int = OBJECT_SIZE,
+    size: Sequence[int] = OBJECT_FRAME,
     extent: float = SPRITE_EXTENT,
 ) -> Tensor:
-    """Resample sprites onto empty frames: foreground and alpha in model space, (N, 4, size, size).
+    """Resample sprites onto empty frames: foreground and alpha in model space, (N, 4, H, W).
 
     Args:
         sprite: (N, 4, S, S) premultiplied colour in [-1, 1] and alpha in [0, 1].
         pose: poses of the sprites.
         placement: (N, 3) shift to the right and down in half frames, and logarithm of a factor on the size; zero if
             None.
-        size: height and width of the frames.
-        extent: side of an upright sprite as a share of the frame's.
+        size: height H and width W of the frames.
+        extent: side of an upright sprite as a share of the frame's shorter side.
     """
     factor = SPRITE_EXTENT / extent
     cosine, sine = factor * (pose.turn[:, 0] + 1 / SPRITE_EXTENT), factor * pose.turn[:, 1]
@@ -293,12 +294,14 @@ def place_sprite(
         x, y = x + placement[:, 0], y + placement[:, 1]
         shrunk = torch.exp(-placement[:, 2])
         cosine, sine = cosine * shrunk, sine * shrunk
+    height, width = size
+    across, down = width / min(size), height / min(size)  # a sprite is as high as wide, whatever the frame
     # Rotation and scale about the sprite's centre (x, y).
     rows = [
-        torch.stack([cosine, sine, -cosine * x - sine * y], dim=-1),
-        torch.stack([-sine, cosine, sine * x - cosine * y], dim=-1),
+        torch.stack([across * cosine, down * sine, -across * cosine * x - down * sine * y], dim=-1),
+        torch.stack([-across * sine, down * cosine, across * sine * x - down * cosine * y], dim=-1),
     ]
-    grid = F.affine_grid(torch.stack(rows, dim=1), [len(x), OBJECT_PLANES, size, size], align_corners=False)
+    grid = F.affine_grid(torch.stack(rows, dim=1), [len(x), OBJECT_PLANES, height, width], align_corners=False)
     planes = F.grid_sample(sprite, grid, align_corners=False)
     return torch.cat([planes[:, :3], planes[:, 3:] * 2 - 1], dim=1)
 
@@ -372,7 +375,7 @@ class Sketch(nn.Module):
         placement: Tensor | None = None,
         chance: Tensor | None = None,
         positions: Tensor | None = None,
-        size: int = OBJECT_SIZE,
+        size: Sequence[int] = OBJECT_FRAME,
         known: Sequence[Known] = (),
     ) -> tuple[Tensor, list[Tensor]]:
         """Sketch the scene with its nearest foreground, and the object of each foreground.
@@ -386,7 +389,7 @@ class Sketch(nn.Module):
             known: for each foreground, what is known of it; it is carried to the other frames.
 
         Returns:
-            Scene (N, 7, 16, 16) and A objects (N, 4, 64, 64), or (N, 4, size, size) from a book.
+            Scene (N, 7, 16, 16) and A objects (N, 4, 64, 64), or (N, 4, H, W) from a book.
         """
         means = means_by_foreground(mean)
         each = len(means)
@@ -426,7 +429,7 @@ class Sketch(nn.Module):
         return torch.where(meet[:, None], shift.flatten(1), 0.0)
 
     def carried(self, drawn: Tensor, known: Known, mean: Tensor, frame_code: Tensor) -> Tensor:
-        """Return objects (N, 4, size, size) as their known frames show them, others as drawn."""
+        """Return objects (N, 4, H, W) as their known frames show them, others as drawn."""
         if not known.frames.is_meta and not bool(known.frames.any()):
             return drawn
         planes, some = carry(known.planes.float(), known.frames, self.object.course(mean, frame_code))

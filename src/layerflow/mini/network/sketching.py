@@ -106,7 +106,7 @@ class Sketched(Conditioned):
             if self.sketch.object.has_book:
                 chance = self._find_chance(own, frame_code, frame_positions, with_opacity(colour, alpha))
                 chances.append(chance)
-            drawn = self.sketch.object(own, frame_code, None, chance, frame_positions, alpha.shape[-1])
+            drawn = self.sketch.object(own, frame_code, None, chance, frame_positions, alpha.shape[-2:])
             drawn = drawn[:, 3].unflatten(0, frame_positions.shape)
             placements.append(placement_between(drawn, alpha[:, :, 0], 3 * self.config.placement_spread))
         found = {"placement": torch.cat(placements, dim=1)}

@@ -295,7 +295,7 @@ class CompactTransformer3DModel(Sketched):
             text = encoder_hidden_states, encoder_attention_mask
             masks = {name: given[:, number] for number, name in enumerate(layout.clips)}
             known = self.known_foregrounds(layout.unpack(hidden_states), masks, separated, apart)
-            sketched = self.sketch(means, frame_code, placement, chance, frame_positions, height, known)
+            sketched = self.sketch(means, frame_code, placement, chance, frame_positions, (height, width), known)
             clips, copy = self.draw(hidden_states, timestep, text, means, frame_code, layout, sketched, hints)
             clips = self.as_sketched(clips, sketched[1], masks)
             if separated:
