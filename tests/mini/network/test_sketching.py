@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from layerflow.core.schema import ALPHA, FOREGROUND
+from layerflow.mini.network.carrying import spots
 from layerflow.mini.network.sketch import BESIDE, OBJECT_CHANCES
 from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.models.layout import Layout
@@ -103,6 +104,30 @@ def test_training_inputs_draw_what_is_true(model: CompactTransformer3DModel) -> 
         shown[:, 0] = True  # where a given clip shows the object, the inputs are as random as in sampling
         other = model.training_inputs(sequence, LAYOUT, shown, states, mask, positions, generators)
         assert not torch.equal(other["placement"], found["placement"])
+
+
+@torch.no_grad()
+def test_true_clips_show_where_several_objects_are() -> None:
+    """They are not put beside each other in training, where they have places already."""
+    torch.manual_seed(0)
+    clips = [*LAYOUT.clips, "foreground-2", "alpha-2"]
+    model = CompactTransformer3DModel(**SIZES, sprite_book=BOOK, clips=clips).eval()
+    model.sketch.object.book.looks.copy_(torch.tensor([[0, 1], [2, -1], [3, 4]]))
+    states, mask = torch.randn(1, 4, 4, 384), torch.ones(1, 4, 4, dtype=torch.bool)
+    positions = torch.arange(FRAMES)[None]
+    shown = {name: torch.zeros(1, FRAMES, 3, SIDE, SIDE) for name in clips}
+    for name, left in ((ALPHA, 2), ("alpha-2", 14)):
+        shown[name][:] = -1
+        shown[name][..., 8:22, left : left + 14] = 1
+    found = model.find_inputs(states, mask, positions, shown)
+    mean = model.pool_whitening(states.mean(2))
+    code = model.frame_code(positions)
+    _, objects = model.sketch(mean, code, found["placement"], found["chance"], positions, (SIDE, SIDE))
+    for name, planes in zip((ALPHA, "alpha-2"), objects, strict=True):
+        centre = spots((planes[None, :, 3] + 1) / 2).centre[0, 0]
+        own = spots((shown[name][:, :, 0] + 1) / 2).centre[0, 0]
+        limit = 3 * model.config.placement_spread  # larger differences belong to the pose, which is at the middle here
+        assert float(centre[0]) == pytest.approx(float(own[0].clamp(-limit, limit)), abs=0.05)
 
 
 @torch.no_grad()

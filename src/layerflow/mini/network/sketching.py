@@ -99,8 +99,8 @@ class Sketched(Conditioned):
         """
         mean = self.pool_whitening(pool(text.to(self.text_proj.weight.dtype), mask))
         frame_code = self.frame_code(frame_positions).to(mean.dtype)
-        placements, chances = [], []
-        for name, own in zip(self.foregrounds, means_by_foreground(mean), strict=True):
+        means, placements, chances = means_by_foreground(mean), [], []
+        for name, own in zip(self.foregrounds, means, strict=True):
             colour, alpha = clips[name], clips[ALPHA_OF[name]][:, :, :1]
             chance = None
             if self.sketch.object.has_book:
@@ -110,7 +110,11 @@ class Sketched(Conditioned):
             drawn = drawn[:, 3].unflatten(0, frame_positions.shape)
             placements.append(placement_between(drawn, alpha[:, :, 0], 3 * self.config.placement_spread))
         found = {"placement": torch.cat(placements, dim=1)}
-        return found | ({"chance": torch.cat(chances, dim=1)} if chances else {})
+        if chances:
+            found["chance"] = torch.cat(chances, dim=1)
+        if len(chances) > 1:  # true clips show where objects are
+            found["placement"] = found["placement"] - self.sketch.side_by_side(means, frame_code, found["chance"])
+        return found
 
     def _find_chance(self, mean: Tensor, frame_code: Tensor, positions: Tensor, planes: Tensor) -> Tensor:
         """Return the chances (B, 3) that draw what true foregrounds (B, F, 4, H, W) show."""
