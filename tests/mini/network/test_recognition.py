@@ -5,7 +5,8 @@ import torch
 from layerflow.core.schema import LAYERS
 from layerflow.mini.network.recognition import candidates, recognise
 from layerflow.mini.network.sketch import Pose, place_sprite
-from layerflow.mini.network.sprite_book import PHASES, BookSizes, SpriteBook, Understood
+from layerflow.mini.network.sprite_book import BookSizes, SpriteBook, Understood
+from layerflow.mini.world.art_objects import LOOP
 
 SIZES = BookSizes(concepts=3, styles=3, looks=6, directions=2, code=4, width=32, hidden=32)
 FRAMES = 5
@@ -31,7 +32,7 @@ def book_of_looks() -> tuple[SpriteBook, Understood]:
 
 def shown(book: SpriteBook, understood: Understood, look: int, start: int, positions: torch.Tensor) -> torch.Tensor:
     """Draw a look into frames: smaller, aside, turned and mirrored."""
-    phase = (positions[None] + start) / PHASES
+    phase = (positions[None] + start) / LOOP
     sprite = book.coloured(book.draw(torch.tensor([look]), phase), understood, len(positions)).flip(-1)
     turn = torch.tensor([[2.4 - 2, 0.5]]).expand(len(positions), -1)
     place = torch.stack([torch.linspace(-0.2, 0.2, len(positions)), torch.full((len(positions),), 0.1)], dim=1)
@@ -60,8 +61,8 @@ def test_looks_and_phases_are_recognised() -> None:
         chance = recognise(book, understood, planes, positions, angle, mirrored)
         assert int(book.choose(understood, chance[None, :2])) == look
         if look == 3:
-            apart = abs(round(float(chance[2]) * PHASES) - start)
-            assert min(apart, PHASES - apart) <= 1
+            apart = abs(round(float(chance[2]) * LOOP) - start)
+            assert min(apart, LOOP - apart) <= 1
 
 
 def test_nothing_to_see_gives_some_chance() -> None:

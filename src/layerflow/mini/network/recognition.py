@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..world.art_objects import LOOP
 from .carrying import spots
-from .sprite_book import PHASES, SpriteBook, Understood, likely
+from .sprite_book import SpriteBook, Understood, likely
 
 SIDE = 16
 """Height and width of a portrait."""
@@ -101,7 +102,7 @@ def recognise(
     possible = candidates(book, understood)
     best, found = float("inf"), None
     for look, concept, style in zip(*possible, strict=True):
-        count = PHASES if bool((book.owner == look).any()) else 1
+        count = LOOP if bool((book.owner == look).any()) else 1
         phase = torch.arange(count, device=planes.device)[None] / count
         drawn = book.coloured(book.draw(look[None], phase), understood, count)
         still = torch.zeros(count, device=planes.device)

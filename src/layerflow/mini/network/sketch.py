@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from ...core.schema import ALPHA_OF, BLENDED, CHANNELS, CLIPS, FOREGROUND, LAYERS
 from ...models.layout import Layout
+from ..world.art_objects import LOOP
 from ..world.motions import BASE_WIDTH, MOTIONS, UNITS
 from .carrying import Course, carry, spots
-from .sprite_book import CHANCES, PHASES, BookSizes, SpriteBook
+from .sprite_book import CHANCES, BookSizes, SpriteBook
 
 SCENE_SIZE = 16
 """Height and width of the sketched scene at any frame size."""
@@ -255,7 +256,7 @@ class ObjectSketch(nn.Module):
         if not self.has_book:
             return place_sprite(self.looks(mean)[0].repeat_interleave(frames, dim=0), pose, placement)
         assert positions is not None
-        phase = positions.float() / PHASES
+        phase = positions.float() / LOOP
         if chance is not None:
             phase = phase + chance[:, 2:]
         sprite, _ = self.book(mean, phase, None if chance is None else chance[:, :2])

@@ -67,10 +67,8 @@ class Sketched(Conditioned):
             generator: source of randomness; the global one if None.
             device: device of the result; that of the weights if None, which is wrong for offloaded ones.
         """
-        size = batch, 3 * len(self.foregrounds)
-        noise = randn_tensor(size, generator=generator, device=device or self.device, dtype=torch.float32)
         spread: float = self.config.placement_spread
-        return spread * noise.clamp(-2, 2)
+        return spread * self._draw_normal(batch, 3, generator, device).clamp(-2, 2)
 
     def draw_chance(
         self,
@@ -83,9 +81,20 @@ class Sketched(Conditioned):
         Args:
             batch, generator, device: as for `draw_placement`.
         """
-        size = batch, OBJECT_CHANCES * len(self.foregrounds)
-        noise = randn_tensor(size, generator=generator, device=device or self.device, dtype=torch.float32)
+        noise = self._draw_normal(batch, OBJECT_CHANCES, generator, device)
         return torch.special.ndtr(noise).clamp(max=1 - 1e-6)  # diffusers draws normal numbers from lists of generators
+
+    def _draw_normal(
+        self,
+        batch: int,
+        each: int,
+        generator: torch.Generator | list[torch.Generator] | None,
+        device: torch.device | None,
+    ) -> Tensor:
+        """Draw normal numbers, `each` of them for each foreground."""
+        size = batch, each * len(self.foregrounds)
+        noise: Tensor = randn_tensor(size, generator=generator, device=device or self.device, dtype=torch.float32)
+        return noise
 
     @torch.no_grad()
     def find_inputs(

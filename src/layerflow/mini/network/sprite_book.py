@@ -28,8 +28,6 @@ CODE_SIZE = 8
 """Height and width of a code."""
 HARMONICS = 11
 """Harmonics of a loop's Fourier series, as many as 24 phases determine."""
-PHASES = 24
-"""Frames, of 8 a second, that a loop takes."""
 TINTS: tuple[str, ...] = ("", *FOREGROUND_COLOURS)
 """Colours that a prompt may ask for, the natural one first."""
 CHANCES = 2
