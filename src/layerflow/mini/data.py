@@ -124,3 +124,8 @@ class CompositeScenes(Source):
         if len(foregrounds) > 1 and rng.random() < self.source.settings.joined:
             clips, captions = choose_foregrounds(clips, captions, CLIPS, rng)
         return Sample(held(clips, query.frames), positions, captions)
+
+
+def open_drawn(data: DataRecipe, recipe: StageRecipe) -> Source:
+    """Return a source of drawn scenes or composites."""
+    return CompositeScenes(data, recipe) if data.kind == "composites" else DrawnScenes(data, recipe)

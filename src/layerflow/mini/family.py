@@ -98,7 +98,7 @@ class Mini(Family):
         if fit and recipe.mini.sketch_scenes:
             fit_sketch(model, tokenizer, text_encoder, recipe, progress)
         if fit and recipe.mini.fill_steps:
-            fit_fill(model, recipe, progress)
+            fit_fill(model, recipe, recipe.mini.fill_steps, progress)
         scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
         return LayerFlowPipeline(tokenizer, text_encoder, model.float(), scheduler)
 
@@ -118,14 +118,19 @@ class Mini(Family):
     def extend_pipeline(
         self, pipeline: LayerFlowPipeline, recipe: StageRecipe, fit: bool = True, report: Report | None = None
     ) -> None:
+        from .fitting.fill import fit_fill
         from .fitting.sketch import fit_sketch
 
-        if not recipe.mini.book:
+        if not recipe.mini.book and not recipe.mini.fill_refit_steps:
             return
-        network = self._with_book(pipeline.transformer, recipe.mini.book)
-        if fit and recipe.mini.sketch_scenes:
-            progress = None if report is None else lambda part, share: report(0, {part: share})
-            fit_sketch(network, pipeline.tokenizer, pipeline.text_encoder, recipe, progress)
+        network = pipeline.transformer
+        progress = None if report is None else lambda part, share: report(0, {part: share})
+        if recipe.mini.book:
+            network = self._with_book(network, recipe.mini.book)
+            if fit and recipe.mini.sketch_scenes:
+                fit_sketch(network, pipeline.tokenizer, pipeline.text_encoder, recipe, progress)
+        if fit and recipe.mini.fill_refit_steps:
+            fit_fill(network, recipe, recipe.mini.fill_refit_steps, progress)
         pipeline.register_modules(transformer=network)
 
     def _with_book(self, network: Any, path: str) -> Any:
@@ -147,9 +152,9 @@ class Mini(Family):
             load_image_encoder(network.separation.observation.encoder)
 
     def open_source(self, data: DataRecipe, recipe: StageRecipe) -> Source:
-        from .data import CompositeScenes, DrawnScenes
+        from .data import open_drawn
 
-        return CompositeScenes(data, recipe) if data.kind == "composites" else DrawnScenes(data, recipe)
+        return open_drawn(data, recipe)
 
     def write_samples(self, pipeline: LayerFlowPipeline, recipe: StageRecipe, path: Path) -> None:
         from .fitting.sample_sheet import write_sample_sheet

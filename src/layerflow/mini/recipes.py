@@ -26,6 +26,8 @@ class MiniRecipe:
     """Number of times that the sketch sees each of them."""
     fill_steps: int = 4000
     """Steps in which a fresh network learns to continue backgrounds behind a foreground; 0 leaves it as it is."""
+    fill_refit_steps: int = 0
+    """Steps in which that part of a network which is continued learns again, on the recipe's drawn data."""
     extra_objects: float = 0.5
     """Share of samples that may show any object, and not one of the core objects that evaluation asks for. Without
     effect on scenes of an atlas."""
@@ -38,7 +40,7 @@ class MiniRecipe:
     """Shares of drawn scenes that are varied."""
 
     def __post_init__(self) -> None:
-        for name in ("sketch_scenes", "sketch_epochs", "fill_steps"):
+        for name in ("sketch_scenes", "sketch_epochs", "fill_steps", "fill_refit_steps"):
             if getattr(self, name) < 0:
                 raise FieldError(name, f"is {getattr(self, name)}, but must be at least 0")
         for name in ("extra_objects", "stacks"):

@@ -19,6 +19,7 @@ from ...core.schema import ALPHA, ALPHA_OF, BACKGROUND, BLENDED, CHANNELS, FOREG
 from ...models.layout import Layout
 from ...models.model_space import without_haze
 from .opacity import opacity_factor
+from .registration import uncovered
 
 Fill = Callable[[Tensor, Tensor], Tensor]
 """Function from a background (N, C, H, W) and its certainty (N, 1, H, W) to the whole background (N, C, H, W)."""
@@ -31,6 +32,8 @@ DRAWN_RIM = 3
 """Width in pixels of the rim around the matte in which a drawn background is not trusted."""
 REDRAWN = 0.2
 """Relative change of the matte from which the drawn foreground is replaced altogether."""
+NOTHING = 0.06
+"""Alpha up to which a separated foreground counts as absent: what is there of the background is seen."""
 NOISED = -1e4
 """Score in the pool of a frame whose blended video is not clean."""
 BACKGROUND_PLANES = 3
@@ -51,6 +54,7 @@ def solve_composition(
     timestep: Tensor,
     layout: Layout,
     fill: Fill | None = None,
+    solved: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Return clean clips from the network's own and the given ones.
 
@@ -62,6 +66,7 @@ def solve_composition(
         timestep: (B, K, F or 1) noise level of each clip and frame; frames at level 0 are given and returned unchanged.
         layout: layout of the clips in the sequence.
         fill: function that inpaints backgrounds where no frame shows them; without it the drawn one is kept.
+        solved: (B, F) bool, frames whose drawn clips come from `solve_separation` and stay as they are; none if None.
     """
     shown = {name: clip[:, :, : CHANNELS[name]] for name, clip in layout.unpack(sequence).items()}
     given = {name: (timestep[:, i] == 0)[..., None, None, None] for i, name in enumerate(layout.clips)}
@@ -71,22 +76,73 @@ def solve_composition(
 
     # Copies come from clean blended videos only: a noised one would pass on its noise.
     seen, alpha, known, clean = shown[BLENDED].float(), coverage(clips), given[BACKGROUND], given[BLENDED]
+    if solved is not None:
+        known = known | solved[..., None, None, None]
     if not known.is_meta and bool(known.all()):
         fill = None
     background = _solve_background(clips[BACKGROUND], alpha, seen, clean & ~known, known, gates, fill)
     clips[BACKGROUND] = torch.where(known, clips[BACKGROUND], background)
 
-    # What the composite lacks of the video belongs to the foregrounds, as far as nearer ones let it through.
-    nearest = foregrounds_of(clips)[0]
-    lacking = seen - shining_through(clips) - clips[nearest]
-    through = torch.ones_like(alpha)
-    for name, residual in zip(foregrounds_of(clips), residuals, strict=True):
-        uncomposed = clips[name] + residual * through * lacking
-        through = through * (0.5 - 0.5 * clips[ALPHA_OF[name]])
-        clips[name] = torch.where(clean & ~given[name], uncomposed, clips[name])
-    composed = clips[nearest] + shining_through(clips)
-    clips[BLENDED] = torch.where(clean, seen, drawn[BLENDED].float() + composed)
+    uncomposed = uncompose(clips, residuals, seen)
+    clips |= {name: torch.where(clean & ~given[name], own, clips[name]) for name, own in uncomposed.items()}
+    clips[BLENDED] = torch.where(clean, seen, drawn[BLENDED].float() + composite(clips))
     return clips
+
+
+def uncompose(clips: Mapping[str, Tensor], residuals: Sequence[Tensor], seen: Tensor) -> dict[str, Tensor]:
+    """Return foregrounds with shares of what their composite lacks of a video, as far as nearer ones let it through.
+
+    Args:
+        clips: foregrounds, alphas and background by name, (B, F, C, H, W) in model space, alpha with one channel.
+        residuals: (B, F, 1, H, W) share for each foreground, the nearest first.
+        seen: (B, F, 3, H, W) blended video.
+    """
+    lacking = seen - composite(clips)
+    through = torch.ones_like(lacking[:, :, :1])
+    uncomposed = {}
+    for name, residual in zip(foregrounds_of(clips), residuals, strict=True):
+        uncomposed[name] = clips[name] + residual * through * lacking
+        through = through * (0.5 - 0.5 * clips[ALPHA_OF[name]])
+    return uncomposed
+
+
+def solve_separation(
+    drawn: Mapping[str, Tensor],
+    residuals: Tensor,
+    shown: Mapping[str, Tensor],
+    given: Mapping[str, Tensor],
+    fill: Fill | None = None,
+) -> dict[str, Tensor]:
+    """Return the layers of frames whose blended clip is given, from separated foregrounds.
+
+    The mattes decide what is seen of the background. Behind them it is copied along its motion from the frames that
+    show it, and inpainted where none does.
+
+    Args:
+        drawn: foregrounds and alphas, (B, F, C, H, W) in model space, alpha with one channel.
+        residuals: (B, F, A, H, W) share of each foreground in what the composite lacks of the blended clip.
+        shown: all clips, (B, F, C, H, W); what is not given is not looked at.
+        given: (B, F) bool by clip.
+        fill: as for `solve_composition`; without it contradictions between frames remain.
+
+    Returns:
+        Foregrounds, alphas and background by name; those of frames without a blended clip are meaningless.
+    """
+    masks = {name: where[..., None, None, None] for name, where in given.items()}
+    clips = {
+        name: torch.where(masks[name], shown[name][:, :, : clip.shape[2]], clip).float() for name, clip in drawn.items()
+    }
+    seen, known = shown[BLENDED].float(), masks[BACKGROUND]
+    with torch.no_grad():  # the foregrounds are trained to be right, not to suit the background
+        source = torch.where(known, shown[BACKGROUND][:, :, :3].float(), seen)
+        visible = torch.where(masks[BLENDED], visibility(without_veil(coverage(clips))), 0)
+        background, certainty = moved_background(source, torch.where(known, 1, visible))
+        if fill is not None:
+            filled = fill(background.flatten(0, 1), certainty.flatten(0, 1)).view_as(background).float()
+            background = filled + certainty * (background - filled)
+        clips[BACKGROUND] = torch.where(known, source, background)
+    uncomposed = uncompose(clips, residuals.float().split(1, dim=2), seen)
+    return clips | {name: torch.where(masks[name], clips[name], own) for name, own in uncomposed.items()}
 
 
 def foregrounds_of(clips: Collection[str]) -> list[str]:
@@ -142,6 +198,26 @@ def _solve_background(
         filled = fill(known.flatten(0, 1), certainty.flatten(0, 1)).view_as(background).float()
         background = background + (1 - certainty) * (filled - background)
     return background
+
+
+def without_veil(alpha: Tensor) -> Tensor:
+    """Return alpha in [-1, 1] with up to `NOTHING` of opacity taken away: a faint matte hides nothing."""
+    return (alpha + 1 - 2 * NOTHING).clamp(min=0) / (1 - NOTHING) - 1
+
+
+def moved_background(seen: Tensor, visible: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the background as far as a video shows it, copied along its motion between frames.
+
+    Args:
+        seen: (B, F, C, H, W) blended video.
+        visible: (B, F, 1, H, W) from `visibility`.
+
+    Returns:
+        The background (B, F, C, H, W), and its certainty (B, F, 1, H, W) in [0, 1]: 0 where no frame shows it.
+    """
+    moved, certain = uncovered(seen, visible)
+    share = visible**SHARPNESS
+    return moved + share * (seen - moved), certain + (1 - certain) * share
 
 
 def settle_opacity(

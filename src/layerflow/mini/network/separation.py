@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...core.schema import ALPHA, ALPHA_OF, BACKGROUND, BLENDED, CHANNELS, CLIPS, FOREGROUND, LAYERS
+from ...core.schema import ALPHA_OF, BACKGROUND, BLENDED, CHANNELS, CLIPS, LAYERS
 from .blocks import ConvBlock
 from .cells import CellTransformer
-from .composition import BACKGROUND_PLANES
 from .folding import fold_frames
 from .foregrounds import PlaceInStack
 from .observation import CELL, Observation
+from .registration import own_motion
 from .sketch import FRAME_CODE, zeroed
 
 HALF = CELL // 2
@@ -32,19 +32,19 @@ COND_DIM = 128
 """Width of the conditioning vector."""
 OWN_PLANES = 4 + 2 + 2
 """Planes of a foreground: colour and alpha, whether either is given, and known places of the matte."""
-SHARED_PLANES = 6 + 2 + 2 * 3
-"""Planes that foregrounds share: background and blended, whether either is given, and the difference of the blended
-clip from the frame before and to the next."""
+SHARED_PLANES = 6 + 2 + 3 * 3
+"""Planes that foregrounds share: background and blended, whether either is given, and those of `own_motion`."""
 PIXEL_FEATURES = 12
 """Channels of a pixel that the features of its half cell give to the last layers."""
 PIXEL_WIDTH = 16
 """Hidden channels of the last layers."""
-SEEN_PLANES = 9
-"""Planes of the blended clip: its colour, and its difference from the frame before and to the next."""
+SEEN_PLANES = 3 + 2 * 3
+"""Planes of the blended clip that the last layers see: its colour, and its difference from the frame before and the
+next."""
 OPACITY_SLOPE = 1.5
 """Factor on alpha before it is bounded: a matte is mostly 0 or 1, and a bounded one reaches them easily."""
-DRAWN = (FOREGROUND, ALPHA, BACKGROUND)
-"""Clips that are drawn."""
+DRAWN_PLANES = 3 + 1 + 1
+"""Planes drawn for a foreground: colour, alpha, and its share of what the composite lacks of the blended clip."""
 
 
 class PixelHead(nn.Module):
@@ -97,8 +97,7 @@ class Separation(nn.Module):
         self.merge = nn.Conv2d(2 * fine, fine, 1)
         self.up = nn.ModuleList(ConvBlock(fine, COND_DIM, pool_frames=True) for _ in range(blocks))
         self.norm = nn.GroupNorm(8, fine)
-        planes = sum(CHANNELS[name] for name in DRAWN) + BACKGROUND_PLANES + 1
-        self.pixels = PixelHead(fine, planes)
+        self.pixels = PixelHead(fine, DRAWN_PLANES)
         if foregrounds:
             self.place_stem = PlaceInStack(fine, distinct=True)
             self.place_text = PlaceInStack(text_rank, distinct=True)
@@ -112,7 +111,7 @@ class Separation(nn.Module):
         frame_code: Tensor,
         hints: Tensor | None = None,
     ) -> Tensor:
-        """Draw the layers of all frames.
+        """Draw the foregrounds of all frames; `solve_separation` finds the background.
 
         Args:
             clips: (B, F, 3, H, W) in model space, by name; what is not given is not looked at.
@@ -138,7 +137,7 @@ class Separation(nn.Module):
         coarse = self.shrink(x)
         coarse = coarse + self.follow(coarse, cells, cond, frame_code)
         x = self.merge(torch.cat([F.pixel_shuffle(self.grow(coarse), 2), x], dim=1))
-        seen = torch.cat([shared[:, :, 3:6], shared[:, :, -6:]], dim=2).flatten(0, 1)
+        seen = torch.cat([shared[:, :, 3:6], shared[:, :, -9:-3]], dim=2).flatten(0, 1)
         drawn = []
         for place in range(len(names)):
             own = self.place_decode(x, place) if place else x
@@ -168,13 +167,9 @@ class Separation(nn.Module):
 
     @staticmethod
     def shared_planes(clips: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Tensor:
-        """Return the planes that foregrounds share, (B, F, 14, H, W)."""
-        planes = _shown(clips, given, (BACKGROUND, BLENDED))
-        seen, known = clips[BLENDED], given[BLENDED][..., None, None, None]
-        after = torch.zeros_like(seen)
-        after[:, :-1] = (seen[:, 1:] - seen[:, :-1]) * (known[:, 1:] & known[:, :-1])
-        before = torch.cat([torch.zeros_like(after[:, :1]), -after[:, :-1]], dim=1)
-        return torch.cat([*planes, before, after], dim=2)
+        """Return the planes that foregrounds share, (B, F, 17, H, W)."""
+        moving = own_motion(clips[BLENDED], given[BLENDED]).to(clips[BLENDED].dtype)
+        return torch.cat([*_shown(clips, given, (BACKGROUND, BLENDED)), moving], dim=2)
 
     @staticmethod
     def own_planes(clips: Mapping[str, Tensor], given: Mapping[str, Tensor], name: str, hints: Tensor | None) -> Tensor:
@@ -195,14 +190,12 @@ def _shown(clips: Mapping[str, Tensor], given: Mapping[str, Tensor], names: tupl
 
 
 def drawn_clips(planes: Tensor, names: list[str]) -> tuple[dict[str, Tensor], Tensor]:
-    """Return what `Separation` drew as clips (B, F, C, H, W) of foregrounds `names` and the background by name, alpha
-    with one channel, and the planes of `copy_planes`, (B, F, 3 + A, H, W)."""
+    """Return what `Separation` drew as clips (B, F, C, H, W) of foregrounds `names` by name, alpha with one channel,
+    and the share of each in what the composite lacks of the blended clip, (B, F, A, H, W)."""
     clips: dict[str, Tensor] = {}
-    copies = []
-    for place, own in enumerate(planes.chunk(len(names), dim=2)):
-        colour, alpha, background, copy = own.split([3, 1, 3, BACKGROUND_PLANES + 1], dim=2)
-        clips |= {names[place]: colour, ALPHA_OF[names[place]]: torch.tanh(OPACITY_SLOPE * alpha)}
-        if place == 0:
-            clips[BACKGROUND] = background
-        copies.append(copy[:, :, BACKGROUND_PLANES if place else 0 :])
-    return clips, torch.cat(copies, dim=2)
+    residuals = []
+    for name, own in zip(names, planes.split(DRAWN_PLANES, dim=2), strict=True):
+        colour, alpha, residual = own.split([3, 1, 1], dim=2)
+        clips |= {name: colour, ALPHA_OF[name]: torch.tanh(OPACITY_SLOPE * alpha)}
+        residuals.append(residual)
+    return clips, torch.cat(residuals, dim=2)

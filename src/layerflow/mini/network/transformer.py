@@ -23,11 +23,11 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-from ...core.schema import ALPHA, ALPHA_OF, BACKGROUND, BLENDED, CHANNELS, CLIPS, FOREGROUND
+from ...core.schema import ALPHA, ALPHA_OF, BLENDED, CHANNELS, CLIPS, FOREGROUND
 from ...models.backbone import Conventions
 from ...models.layout import Layout
 from .blocks import CompactBlock, ConvBlock, place_code, sinusoid
-from .composition import BACKGROUND_PLANES, settle_opacity, solve_composition
+from .composition import BACKGROUND_PLANES, settle_opacity, solve_composition, solve_separation
 from .conditioning import OWN_CLIPS
 from .fill import BackgroundFill
 from .folding import FOLDED_PLANES, fold, fold_frames, pool_noise, unfold
@@ -287,13 +287,12 @@ class CompactTransformer3DModel(Sketched):
         means = self.pool_whitening(pool(encoder_hidden_states.to(frame_code.dtype), encoder_attention_mask))
         given = (timestep == 0).expand(-1, -1, f)  # (B, K, F)
         apart = self.is_apart(given, layout)  # (B, F)
+        masks = {name: given[:, number] for number, name in enumerate(layout.clips)}
         separated: dict[str, Tensor] = {}
         if hasattr(self, "separation") and (apart.is_meta or bool(apart.any())):
-            planes = self.separate(hidden_states, given, layout, means, frame_code, hints)
-            separated, separated_copy = drawn_clips(planes, self.foregrounds)
+            separated = self.separate(layout.unpack(hidden_states), masks, means, frame_code, hints)
         if not separated or apart.is_meta or not bool(apart.all()):  # planned as a run in which both work
             text = encoder_hidden_states, encoder_attention_mask
-            masks = {name: given[:, number] for number, name in enumerate(layout.clips)}
             known = self.known_foregrounds(layout.unpack(hidden_states), masks, separated, apart)
             sketched = self.sketch(means, frame_code, placement, chance, frame_positions, (height, width), known)
             clips, copy = self.draw(hidden_states, timestep, text, means, frame_code, layout, sketched, hints)
@@ -301,12 +300,12 @@ class CompactTransformer3DModel(Sketched):
             if separated:
                 where = apart[..., None, None, None]
                 clips |= {name: torch.where(where, separated[name], clips[name]) for name in separated}
-                copy = torch.where(where, separated_copy, copy)
+                copy = torch.where(where, 0, copy)
+            solved = apart if separated else None
+            clips = solve_composition(clips, copy, hidden_states, timestep, layout, self.fill, solved)
         else:
-            clips, copy = separated, separated_copy
-            clips[BLENDED] = torch.zeros_like(clips[BACKGROUND])  # given everywhere
+            clips = separated | {BLENDED: layout.unpack(hidden_states)[BLENDED].float()}
 
-        clips = solve_composition(clips, copy, hidden_states, timestep, layout, self.fill)
         sample = layout.pack(
             {name: clip.expand(-1, -1, self.config.in_channels, -1, -1) for name, clip in clips.items()}
         )
@@ -357,30 +356,26 @@ class CompactTransformer3DModel(Sketched):
 
     def separate(
         self,
-        sequence: Tensor,
-        given: Tensor,
-        layout: Layout,
+        clips: Mapping[str, Tensor],
+        given: Mapping[str, Tensor],
         means: Tensor,
         frame_code: Tensor,
         hints: Tensor | None = None,
-    ) -> Tensor:
+    ) -> dict[str, Tensor]:
         """Take a given video apart, see `Separation`.
 
         Args:
-            sequence: (B, K*F, C, H, W) with clean given frames.
-            given: (B, K, F or 1) bool.
-            layout: layout of the clips in the sequence.
+            clips: (B, F, C, H, W) in model space, by name; what is not given is not looked at.
+            given: (B, F) bool by clip.
             means: (B, L, R) mean whitened text states.
             frame_code: (B, F, 64) encoded frame positions.
             hints: as for `forward`.
 
         Returns:
-            (B, F, planes, H, W), to be read by `drawn_clips`.
+            Foregrounds, alphas with one channel and background by name; meaningless where no blended clip is given.
         """
-        known = given.expand(-1, -1, layout.frames)
-        masks = {name: known[:, number] for number, name in enumerate(layout.clips)}
-        planes: Tensor = self.separation(layout.unpack(sequence), masks, means, frame_code, hints)
-        return planes
+        planes = self.separation(clips, given, means, frame_code, hints)
+        return solve_separation(*drawn_clips(planes, self.foregrounds), clips, given, self.fill)
 
     def video_tokens(self, layout: Layout, height: int, width: int) -> int:
         """See `Backbone`; tokens are counted behind the convolutional encoder."""
