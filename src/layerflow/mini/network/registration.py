@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LEVELS = ((8, 6), (4, 5), (2, 4), (1, 2))
-"""Factors by which frames are shrunk, coarse to fine, and iterations at each."""
+LEVELS = ((8, 6), (4, 5), (2, 4))
+"""Factors by which frames are shrunk, coarse to fine, and iterations at each; whole frames are not aligned better."""
 LEAST_SIDE = 12
 """Shortest side in pixels of a frame that is worth aligning."""
 LEAST_SCALE = 0.02
@@ -65,9 +65,9 @@ def _aligned(first: Tensor, second: Tensor) -> Tensor:
     n, _, height, width = first.shape
     theta = torch.eye(2, 3, device=first.device).repeat(n, 1, 1)
     for factor, iterations in LEVELS:
-        if min(height, width) // factor < LEAST_SIDE and factor > 1:
+        if min(height, width) // factor < LEAST_SIDE:
             continue
-        one, two = (F.avg_pool2d(x, factor, ceil_mode=True) if factor > 1 else x for x in (first, second))
+        one, two = (F.avg_pool2d(x, factor, ceil_mode=True) for x in (first, second))
         theta = _descended(one, two, theta, iterations)
     return torch.cat([theta, theta.new_tensor([0.0, 0.0, 1.0]).expand(n, 1, 3)], dim=1)
 
