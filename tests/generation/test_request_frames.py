@@ -420,3 +420,28 @@ def test_second_foreground_has_clicks_and_mattes_of_its_own(files: dict[str, tor
     assert parse_given(["alpha-2=matte.png@0", "hero.png@1"], "trimap", "alpha") == {
         "alpha-2": {"0": Path("matte.png")}, "alpha": {"1": Path("hero.png")},
     }  # fmt: skip
+
+
+def test_a_given_video_is_taken_apart_at_the_size_that_the_model_learned_that_at(
+    tiny_model: Path, tmp_path: Path, files: dict[str, torch.Tensor]
+) -> None:
+    """The video is whole and small; a size, a number of frames, or single given frames leave the other size alone."""
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    path = model / "transformer" / "config.json"
+    config = json.loads(path.read_text())
+    larger, longer = 2 * config["sample_size"], config["sample_frames"] + 1
+    changes = {"separation_layers": 1, "separation_size": larger, "separation_frames": longer}
+    path.write_text(json.dumps(config | changes))
+    facts = model_facts(model)
+
+    def size(**request: Any) -> tuple[int, int, int]:
+        resolved = resolve(Request(upscale=1, **request), facts)
+        return resolved.frames, *resolved.size
+
+    drawn = config["sample_frames"], config["sample_size"], config["sample_size"]
+    assert size(foreground="a ball") == drawn
+    assert size(given=parse_given(["blended=shot.mkv"])) == (min(longer, FRAMES), larger, larger)
+    assert size(given=parse_given(["blended=shot.mkv"]), size=(16, 16), frames=2) == (2, 16, 16)
+    assert size(given=parse_given(["blended=picture.png@1"])) == drawn
+    assert size(given=parse_given(["background=shot.mkv"]))[1:] == drawn[1:]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,10 @@ class ModelFacts:
     has_second_transformer: bool = False
     takes_hints: bool = False
     """True if parts of a matte can guide the model, see `LayerFlowPipeline.takes_hints`."""
+
+    def for_given(self, clips: Collection[str]) -> ModelFacts:
+        """Return the facts for runs with whole given clips, see `SequenceCodec.for_given`."""
+        return replace(self, codec=self.codec.for_given(clips))
 
     def upscale_to(self, height: int, width: int, exactly: bool) -> int:
         """Return the largest factor for a result that is drawn no smaller than the model was trained at.

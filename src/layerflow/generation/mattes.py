@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..core.given import Given
 from ..core.layered_video import LayeredVideo
-from ..core.schema import ALPHA, ALPHA_OF
+from ..core.schema import ALPHA, ALPHA_OF, BLENDED
 from ..models.folders import BUNDLED
 from ..pipeline import LayerFlowPipeline
 from . import load as models
@@ -59,7 +59,7 @@ def make_matte(given: Given, alpha: str, group: range, pipeline: LayerFlowPipeli
     """
     video, known = given.video, given.hints[alpha]
     assert video.blended is not None
-    frames, trained_height, trained_width = pipeline.codec.trained_size
+    frames, trained_height, trained_width = pipeline.codec.for_given({BLENDED}).trained_size
     upscale = 1 if pipeline.upscaler is None else pipeline.upscaler.factors[-1]
     count = min(max(frames, len(group)), video.frames)
     start = min(max(0, group.start - (count - len(group)) // 2), video.frames - count)
@@ -69,7 +69,7 @@ def make_matte(given: Given, alpha: str, group: range, pipeline: LayerFlowPipeli
     )
     small = LayeredVideo(blended=video.blended[run]).resize(height, width)
     value, where = reduce_hints(video.clips()[alpha][run], known[run], height, width)
-    hinted = Given(small.replace(alpha=value), {"blended": slice(None), ALPHA: ()}, {ALPHA: where})
+    hinted = Given(small.replace(alpha=value), {BLENDED: slice(None), ALPHA: ()}, {ALPHA: where})
     result = pipeline(foreground=prompt, given=hinted, upscale=upscale, generator=torch.Generator().manual_seed(seed))
     assert not isinstance(result, tuple)
     made = result.video.alpha

@@ -14,7 +14,7 @@ from ..core.schema import ALL_CLIPS, BLENDED, DEFAULT_FPS
 from ..models.codec import check_drawn_size
 from ..models.scene import check_task, foregrounds_of, task_of
 from ..models.text import blended_prompt
-from .givens import frames_in_words
+from .givens import frames_in_words, listed
 from .hints import clicks_of, known_frames, known_pixels
 from .inputs import Source, check_exists, common_rate, cut, fit, frame_count, gather, hold, read_sources
 from .load import ModelFacts
@@ -74,6 +74,7 @@ def resolve(request: Request, facts: ModelFacts, more: Sequence[Source] = ()) ->
         UserError, MediaError: given clips that cannot be used.
         ValueError: sizes, tasks or values that the model does not take; the message names those that it takes.
     """
+    facts = facts.for_given({file.clip for file in listed(request.given) if file.frames is None})
     conventions, (trained_frames, *trained_size) = facts.conventions, facts.codec.trained_size
     reading = request.frames or trained_frames, request.fps
     sources = [*read_sources(request.given, *reading), *read_sources(request.trimap, *reading, trimap=True), *more]

@@ -7,13 +7,14 @@ H, W pixels, h, w latents.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from ..core.schema import BLENDED
 from .autoencoders import ClipAutoencoder
 from .layout import Layout, nearest_size
 
@@ -41,6 +42,8 @@ class SequenceCodec:
     """Latent frames before the clips, see `Layout.lead`."""
     trained: tuple[int, int, int] = (1, 1, 1)
     """Frames, height and width in latents of a clip that the backbone was trained at."""
+    separated: tuple[int, int, int] | None = None
+    """The same for a given blended clip, where the backbone takes it apart in another way."""
     size_multiple: int = 1
     """Number that height and width in latents must divide by."""
     only_trained_size: bool = False
@@ -57,9 +60,14 @@ class SequenceCodec:
             transformer.conventions.joint_autoencoding,
             config.get("lead_frames", 0),
             (config.sample_frames, *((size, size) if isinstance(size, int) else size)),
+            _separated_size(config),
             transformer.size_multiple,
             config.get("learned_positions", False),
         )
+
+    def for_given(self, clips: Collection[str]) -> Self:
+        """Return the codec for runs with whole given clips: another size may suit them."""
+        return replace(self, trained=self.separated) if self.separated and BLENDED in clips else self
 
     @property
     def trained_size(self) -> tuple[int, int, int]:
@@ -193,3 +201,10 @@ def check_drawn_size(
         if upscale == 1:
             raise
         raise ValueError(f"{error}; that is before upscaling {upscale} times") from error
+
+
+def _separated_size(config: Any) -> tuple[int, int, int] | None:
+    size, frames = config.get("separation_size", 0), config.get("separation_frames", 0)
+    if not config.get("separation_layers", 0) or not (size or frames):
+        return None
+    return frames or config.sample_frames, size or config.sample_size, size or config.sample_size

@@ -143,3 +143,12 @@ def test_all_but_the_encoder_is_trained() -> None:
     for name, parameter in model.separation.named_parameters():
         kind = name.startswith("observation.clips.") and ".blended." not in name
         assert (parameter.grad is not None) == (not name.startswith("observation.encoder.") and not kind), name
+
+
+@torch.no_grad()
+def test_moments_of_given_videos_have_a_scale_of_their_own() -> None:
+    model, inputs = built(), inputs_of(blended=ALL)
+    other = CompactTransformer3DModel(**SIZES | {"sample_frames": 5, "separation_frames": FRAMES}).eval()
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other(**inputs).sample, model(**inputs).sample)
+    assert not torch.equal(other(**inputs_of()).sample, model(**inputs_of()).sample)

@@ -20,7 +20,7 @@ from torch import Tensor
 from ...core.compositing import blend
 from ...core.given import Given
 from ...core.layered_video import LayeredVideo
-from ...core.schema import ALPHA, foreground_count
+from ...core.schema import ALPHA, BLENDED, foreground_count
 from ...evaluation import metrics
 from ...evaluation.baselines import BASELINES
 from ...evaluation.matching import match, mattes_of, repeated_iou
@@ -242,13 +242,14 @@ def measure_outside(
         UserError: material is missing.
     """
     config: Any = pipeline.transformer.config
+    frames, height, _ = pipeline.codec.for_given({BLENDED}).trained_size
     several = foreground_count(config.clips) > 1
     records: list[Record] = []
     kept: list[Taken] = []
     for name in cases:
         case = OUTSIDE[name]
         counts = dict.fromkeys(seeds, samples or SAMPLES) if case.fixed else split_samples(samples or SAMPLES, seeds)
-        shots = list(case.shots(material, config.sample_size, config.sample_frames, counts))
+        shots = list(case.shots(material, height, frames, counts))
         own_ways = [way for way in case.ways if way in ways and (way != "both" or several)]
         done = 0
         for seed in seeds:

@@ -127,7 +127,8 @@ class Conditioned(Backbone):
             scene = layer(scene)
         return cond, F.silu(scene + self.frame_cond(frame_code)).flatten(0, 1)
 
-    def frame_code(self, positions: Tensor) -> Tensor:
-        """Encode frame positions (B, F) as (B, F, 64)."""
+    def frame_code(self, positions: Tensor, frames: int = 0) -> Tensor:
+        """Encode frame positions (B, F) in clips of a number of frames, `sample_frames` at 0, as (B, F, 64)."""
         # The last frame of a clip has the same code whatever the number of frames.
-        return sinusoid(positions * (LAST_MOMENT / max(self.config.sample_frames - 1, 1)), FRAME_CODE)
+        frames = frames or self.config.sample_frames
+        return sinusoid(positions * (LAST_MOMENT / max(frames - 1, 1)), FRAME_CODE)

@@ -105,6 +105,8 @@ class CompactTransformer3DModel(Sketched):
         separation_layers: int = 0,
         separation_dim: int = 192,
         separation_width: int = 64,
+        separation_size: int = 0,
+        separation_frames: int = 0,
         text_dim: int = 384,
         text_rank: int = 192,
         cond_dim: int = 256,
@@ -131,6 +133,7 @@ class CompactTransformer3DModel(Sketched):
             dim, num_layers, num_heads, mlp_ratio: sizes of the transformer; it works at half the last level's size.
             separation_layers, separation_dim, separation_width: sizes of the network that takes given videos apart, see
                 `Separation`: layers and channels of its transformer, channels of its convolutions; none at 0.
+            separation_size, separation_frames: as `sample_size` and `sample_frames`, for given videos; the same at 0.
             text_dim: channels of the text states.
             text_rank: channels of the whitened text states.
             cond_dim: width of the conditioning vector (timestep, prompt, frame index).
@@ -290,7 +293,8 @@ class CompactTransformer3DModel(Sketched):
         masks = {name: given[:, number] for number, name in enumerate(layout.clips)}
         separated: dict[str, Tensor] = {}
         if hasattr(self, "separation") and (apart.is_meta or bool(apart.any())):
-            separated = self.separate(layout.unpack(hidden_states), masks, means, frame_code, hints)
+            moments = self.frame_code(frame_positions, self.config.separation_frames).to(frame_code.dtype)
+            separated = self.separate(layout.unpack(hidden_states), masks, means, moments, hints)
         if not separated or apart.is_meta or not bool(apart.all()):  # planned as a run in which both work
             text = encoder_hidden_states, encoder_attention_mask
             known = self.known_foregrounds(layout.unpack(hidden_states), masks, separated, apart)
