@@ -379,7 +379,9 @@ class CompactTransformer3DModel(Sketched):
             Foregrounds, alphas with one channel and background by name; meaningless where no blended clip is given.
         """
         planes = self.separation(clips, given, means, frame_code, hints)
-        return solve_separation(*drawn_clips(planes, self.foregrounds), clips, given, self.fill)
+        # Where a matte hides the background altogether, no foreground depends on it: training needs nothing inpainted.
+        fill = None if self.training else self.fill
+        return solve_separation(*drawn_clips(planes, self.foregrounds), clips, given, fill)
 
     def video_tokens(self, layout: Layout, height: int, width: int) -> int:
         """See `Backbone`; tokens are counted behind the convolutional encoder."""
