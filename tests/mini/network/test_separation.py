@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from layerflow.core.schema import CLIPS, model_clips, prompt_layers
-from layerflow.mini.network.separation import drawn_clips
+from layerflow.mini.network.separation import bounded, drawn_clips
 from layerflow.mini.network.transformer import CompactTransformer3DModel
 from layerflow.models.layout import Layout
 
@@ -152,3 +152,14 @@ def test_moments_of_given_videos_have_a_scale_of_their_own() -> None:
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(**inputs).sample, model(**inputs).sample)
     assert not torch.equal(other(**inputs_of()).sample, model(**inputs_of()).sample)
+
+
+def test_an_alpha_that_is_confidently_wrong_has_the_gradient_of_the_cross_entropy() -> None:
+    logits = torch.linspace(-6, 6, 13, requires_grad=True)
+    target = torch.tensor([0.0, 1.0]).repeat(7)[:13]
+    alpha = bounded(logits / 2)  # in [-1, 1]: 2 * sigmoid(logits) - 1
+    assert torch.allclose(alpha, 2 * torch.sigmoid(logits) - 1)
+    ((alpha - (2 * target - 1)).square().sum() / 2).backward()
+    own = logits.detach().requires_grad_()
+    torch.nn.functional.binary_cross_entropy_with_logits(own, target, reduction="sum").backward()
+    assert torch.allclose(logits.grad, own.grad)

@@ -189,6 +189,15 @@ def _shown(clips: Mapping[str, Tensor], given: Mapping[str, Tensor], names: tupl
     return [*shown, *(mask.expand(-1, -1, 1, height, width) for mask in masks)]
 
 
+def bounded(x: Tensor) -> Tensor:
+    """Return tanh(x), with the gradient of x itself.
+
+    Under a squared error, values that are confidently wrong would have no gradient. With this one they have that of the
+    cross entropy, which is the difference between bounded value and target.
+    """
+    return x + (torch.tanh(x) - x).detach()
+
+
 def drawn_clips(planes: Tensor, names: list[str]) -> tuple[dict[str, Tensor], Tensor]:
     """Return what `Separation` drew as clips (B, F, C, H, W) of foregrounds `names` by name, alpha with one channel,
     and the share of each in what the composite lacks of the blended clip, (B, F, A, H, W)."""
@@ -196,6 +205,6 @@ def drawn_clips(planes: Tensor, names: list[str]) -> tuple[dict[str, Tensor], Te
     residuals = []
     for name, own in zip(names, planes.split(DRAWN_PLANES, dim=2), strict=True):
         colour, alpha, residual = own.split([3, 1, 1], dim=2)
-        clips |= {name: colour, ALPHA_OF[name]: torch.tanh(OPACITY_SLOPE * alpha)}
+        clips |= {name: colour, ALPHA_OF[name]: bounded(OPACITY_SLOPE * alpha)}
         residuals.append(residual)
     return clips, torch.cat(residuals, dim=2)
