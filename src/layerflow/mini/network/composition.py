@@ -19,13 +19,11 @@ from ...core.schema import ALPHA, ALPHA_OF, BACKGROUND, BLENDED, CHANNELS, FOREG
 from ...models.layout import Layout
 from ...models.model_space import without_haze
 from .opacity import opacity_factor
-from .registration import uncovered
+from .registration import SHARPNESS, uncovered
 
 Fill = Callable[[Tensor, Tensor], Tensor]
 """Function from a background (N, C, H, W) and its certainty (N, 1, H, W) to the whole background (N, C, H, W)."""
 
-SHARPNESS = 4.0
-"""Exponent of the visibility of the background as a frame's weight in the pool."""
 STILLNESS = 0.003
 """Variance between frames in model space at which a background counts as moving."""
 DRAWN_RIM = 3
